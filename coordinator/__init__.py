@@ -1,0 +1,1 @@
+"""The coordinator: keeps a federation's rounds and weights in a database, sees no data."""

@@ -1,0 +1,63 @@
+"""The weighted mean of client updates (FedAvg: McMahan et al., AISTATS 2017), one at a time.
+
+The sum runs in float64 over whole updates in a fixed order, so memory does not grow with the number
+of clients and the result depends on the set of updates alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.arrays import Array, NamedArrays
+from shared.codec import Block, NonFiniteError
+from shared.specification import ParameterSpecification
+
+
+class WeightedMean:
+    """Sum of nᵢ·deltaᵢ and of nᵢ, for the tensors of one specification."""
+
+    def __init__(self, parameters: ParameterSpecification) -> None:
+        self._sums: dict[str, npt.NDArray[np.float64]] = {
+            tensor.name: np.zeros(tensor.num_elements) for tensor in parameters.tensors
+        }
+        self._shapes = {tensor.name: tensor.shape for tensor in parameters.tensors}
+        self._total_examples = 0
+
+    def add_examples(self, num_examples: int) -> None:
+        """Counts the examples of the update whose blocks follow."""
+        if num_examples <= 0:
+            raise ValueError(f"an update of {num_examples} examples has no weight")
+        self._total_examples += num_examples
+
+    def add_block(self, num_examples: int, block: Block) -> None:
+        """Adds a run of elements of one dense delta, weighted by the update's examples."""
+        end = block.start + len(block.values)
+        self._sums[block.tensor.name][block.start : end] += num_examples * block.values.astype(
+            np.float64
+        )
+
+    def apply_to(self, base: NamedArrays) -> dict[str, Array]:
+        """float32(base + mean delta) for every tensor; frees each sum as it goes.
+
+        Raises:
+            ValueError: no examples were counted.
+            NonFiniteError: a value exceeds float32.
+        """
+        if self._total_examples == 0:
+            raise ValueError("no update was added")
+        weights: dict[str, Array] = {}
+        for name, shape in self._shapes.items():
+            mean = self._sums.pop(name)
+            mean /= self._total_examples
+            mean += base[name].reshape(-1)
+            with np.errstate(over="ignore"):
+                value = mean.astype(np.float32).reshape(shape)
+            _refuse_overflow(name, value)
+            weights[name] = value
+        return weights
+
+
+def _refuse_overflow(name: str, value: Array) -> None:
+    if not np.isfinite(value).all():
+        raise NonFiniteError(f"the aggregated tensor {name} exceeds float32", tensor=name)

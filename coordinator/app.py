@@ -1,0 +1,73 @@
+"""Builds the application: context, routes, problem handlers, and the driver beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+
+from coordinator import problem_handlers
+from coordinator.auth import ensure_admin_token
+from coordinator.body_limit import BodyLimit
+from coordinator.context import Clock, Context, utc_now
+from coordinator.database import Database
+from coordinator.driver import Driver
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.routes import clients, federations, health, rounds, tasks, updates, weights
+from coordinator.settings import CoordinatorSettings
+
+_log = structlog.get_logger()
+
+
+def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI:
+    """The coordinator on a database whose schema is up to date (see migrate.py)."""
+    context = Context(
+        database=Database(settings.effective_database_url),
+        settings=settings,
+        clock=clock,
+        metrics=CoordinatorMetrics(),
+    )
+    app = FastAPI(
+        title="HyperFL coordinator",
+        summary="Rounds and weights of federations that share only a hypernetwork.",
+        version=version("hyperfl"),
+        lifespan=_lifespan,
+    )
+    app.state.context = context
+    for router in (
+        federations.router,
+        clients.router,
+        tasks.router,
+        updates.router,
+        weights.router,
+        rounds.router,
+        health.router,
+    ):
+        app.include_router(router)
+    problem_handlers.install(app)
+    app.add_middleware(BodyLimit)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: Context = app.state.context
+    file = context.settings.effective_admin_token_file
+    if await ensure_admin_token(context.database, file, context.clock()):
+        _log.info("admin token written", file=str(file))
+    driver = Driver(context)
+    await driver.sweep_leftovers()
+    running = asyncio.create_task(driver.run(), name="driver")
+    try:
+        yield
+    finally:
+        context.tasks_bell.close()
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await context.database.close()

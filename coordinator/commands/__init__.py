@@ -1,0 +1,1 @@
+"""Subcommands of ``hyperfl`` that need no torch."""

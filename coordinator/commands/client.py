@@ -1,0 +1,80 @@
+"""``hyperfl client``: enroll, list, revoke."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from coordinator.commands.connection import (
+    DEFAULT_URL,
+    JsonOption,
+    TokenFileOption,
+    UrlOption,
+    connect,
+)
+from coordinator.commands.output import print_json, print_table
+
+client = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Invite and revoke a federation's clients."
+)
+
+FederationArgument = Annotated[str, typer.Argument(help="The federation's name.")]
+
+
+@client.command()
+def enroll(
+    federation: FederationArgument,
+    names: Annotated[list[str], typer.Argument(help="One or more names of clients.")],
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Invite clients: prints a one-time enrolment token for each, shown only here.
+
+    Example: hyperfl client enroll hospitals site-a site-b
+    """
+    with connect(url, admin_token_file) as connection:
+        invited = [
+            connection.post(f"/v1/federations/{federation}/clients", {"name": name})
+            for name in names
+        ]
+    if as_json:
+        print_json(invited)
+    else:
+        print_table(invited, ("name", "enrolment_token", "expires_at"))
+
+
+@client.command("list")
+def list_all(
+    federation: FederationArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a federation's clients.
+
+    Example: hyperfl client list hospitals
+    """
+    with connect(url, admin_token_file) as connection:
+        found = connection.get(f"/v1/federations/{federation}/clients")
+    if as_json:
+        print_json(found)
+    else:
+        print_table(found, ("name", "state", "enrolled_at", "last_seen_at", "updates_recorded"))
+
+
+@client.command()
+def revoke(
+    federation: FederationArgument,
+    names: Annotated[list[str], typer.Argument(help="One or more names of clients.")],
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+) -> None:
+    """Revoke clients: their credentials end at once.
+
+    Example: hyperfl client revoke hospitals site-b
+    """
+    with connect(url, admin_token_file) as connection:
+        for name in names:
+            connection.delete(f"/v1/federations/{federation}/clients/{name}")

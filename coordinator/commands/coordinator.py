@@ -1,0 +1,136 @@
+"""``hyperfl coordinator``: serve and migrate."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.app import create_app
+from coordinator.commands.failures import one_line_errors
+from coordinator.commands.output import print_json
+from coordinator.context import Context
+from coordinator.migrate import NewerSchemaError, migrate
+from coordinator.settings import CoordinatorSettings
+
+_GRACEFUL_SHUTDOWN_SECONDS = 10
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than a worker's pause between polls, so that connections are reused."""
+
+coordinator = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the coordinator.")
+
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the SQLite file and the admin token.")
+]
+DatabaseUrlOption = Annotated[
+    str | None, typer.Option("--database-url", help="postgresql://… or sqlite:///path")
+]
+
+
+@coordinator.command()
+def serve(
+    data_dir: DataDirOption = None,
+    database_url: DatabaseUrlOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+) -> None:
+    """Serve the REST interface; the database is migrated first.
+
+    Every option can be set in the environment too, such as HYPERFL_DATABASE_URL.
+
+    Example: hyperfl coordinator serve --data-dir /var/lib/hyperfl --port 8400
+    """
+    with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
+        settings = _settings(data_dir=data_dir, database_url=database_url, host=host, port=port)
+        _configure_logging(settings.log_level)
+        migrate(settings.effective_database_url)
+        app = create_app(settings)
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            log_config=None,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECONDS,
+        )
+        server = _Server(config, app.state.context)
+        server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+@coordinator.command("migrate")
+def migrate_command(
+    data_dir: DataDirOption = None,
+    database_url: DatabaseUrlOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Bring the database's schema up to date, and stop.
+
+    Example: hyperfl coordinator migrate --database-url postgresql://hyperfl@db/hyperfl
+    """
+    with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
+        settings = _settings(data_dir=data_dir, database_url=database_url)
+        before, after = migrate(settings.effective_database_url)
+    if as_json:
+        print_json({"before": before, "after": after})
+    else:
+        typer.echo(f"schema {before or 'none'} -> {after}")
+
+
+def _settings(**given: Any) -> CoordinatorSettings:
+    return CoordinatorSettings(
+        **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, and ends long polls when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, context: Context) -> None:
+        super().__init__(config)
+        self._context = context
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Starts to listen, then says where: with port 0 only now is it known."""
+        await super().startup(sockets)
+        for server in getattr(self, "servers", []):
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                structlog.get_logger().info("listening", host=host, port=port)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Ends long polls, so that stopping does not wait for them."""
+        self._context.tasks_bell.close()
+        await super().shutdown(sockets)
+
+
+def _configure_logging(level: str) -> None:
+    """One event a line on stderr: JSON, or coloured text on a terminal."""
+    numeric_level = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(numeric_level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

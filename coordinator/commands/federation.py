@@ -1,0 +1,174 @@
+"""``hyperfl federation``: create, list, show, start, pause, resume, finish."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coordinator.commands.connection import (
+    DEFAULT_URL,
+    JsonOption,
+    TokenFileOption,
+    UrlOption,
+    connect,
+)
+from coordinator.commands.failures import fail, one_line_errors
+from coordinator.commands.output import print_json, print_table
+from shared.schema import FederationAction
+from shared.specification import FederationSpecification
+
+_COLUMNS = (
+    "name",
+    "state",
+    "method",
+    "model",
+    "rounds_committed",
+    "rounds_planned",
+    "clients_enrolled",
+    "reason",
+)
+
+federation = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Create and steer federations."
+)
+
+NameArgument = Annotated[str, typer.Argument(help="The federation's name.")]
+
+
+@federation.command()
+def create(
+    file: Annotated[Path, typer.Argument(help="Specification, JSON or TOML; - for stdin.")],
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a federation from a specification (see `hyperfl worker specify`).
+
+    Example: hyperfl federation create federation.json
+    """
+    with one_line_errors(ValueError):
+        specification = FederationSpecification.model_validate(_read(file))
+    with connect(url, admin_token_file) as connection:
+        created = connection.post("/v1/federations", specification.model_dump(mode="json"))
+    _print_one(created, as_json)
+
+
+def _read(file: Path) -> Any:
+    if str(file) == "-":
+        return json.load(sys.stdin)
+    if file.suffix == ".toml":
+        return tomllib.loads(file.read_text())
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        fail(f"{file}: not JSON: {error}")
+
+
+@federation.command("list")
+def list_all(
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List all federations.
+
+    Example: hyperfl federation list
+    """
+    with connect(url, admin_token_file) as connection:
+        found = connection.get("/v1/federations")
+    if as_json:
+        print_json(found)
+    else:
+        print_table(found, _COLUMNS)
+
+
+@federation.command()
+def show(
+    name: NameArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one federation; with --json its specification too.
+
+    Example: hyperfl federation show hospitals --json
+    """
+    with connect(url, admin_token_file) as connection:
+        found = connection.get(f"/v1/federations/{name}")
+    _print_one(found, as_json)
+
+
+@federation.command()
+def start(
+    name: NameArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a federation: its first round opens when enough clients are enrolled.
+
+    Example: hyperfl federation start hospitals
+    """
+    _act(name, FederationAction.START, url, admin_token_file, as_json)
+
+
+@federation.command()
+def pause(
+    name: NameArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pause a federation: no more work is given out.
+
+    Example: hyperfl federation pause hospitals
+    """
+    _act(name, FederationAction.PAUSE, url, admin_token_file, as_json)
+
+
+@federation.command()
+def resume(
+    name: NameArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Resume a paused federation.
+
+    Example: hyperfl federation resume hospitals
+    """
+    _act(name, FederationAction.RESUME, url, admin_token_file, as_json)
+
+
+@federation.command()
+def finish(
+    name: NameArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a federation for good, before its last round.
+
+    Example: hyperfl federation finish hospitals
+    """
+    _act(name, FederationAction.FINISH, url, admin_token_file, as_json)
+
+
+def _act(
+    name: str, action: FederationAction, url: str, admin_token_file: Path | None, as_json: bool
+) -> None:
+    with connect(url, admin_token_file) as connection:
+        changed = connection.patch(f"/v1/federations/{name}", {"action": action.value})
+    _print_one(changed, as_json)
+
+
+def _print_one(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        print_table([found], _COLUMNS)

@@ -1,0 +1,144 @@
+"""``hyperfl round``: list, show, watch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from coordinator.commands.connection import (
+    DEFAULT_URL,
+    Connection,
+    JsonOption,
+    TokenFileOption,
+    UrlOption,
+    connect,
+)
+from coordinator.commands.output import print_json, print_table
+from shared.schema import FederationState, RoundPhase
+
+_POLL_SECONDS = 0.5
+_LIST_COLUMNS = (
+    "number",
+    "kind",
+    "phase",
+    "cohort_size",
+    "updates_received",
+    "bytes_up",
+    "bytes_down",
+    "accuracy_before",
+    "accuracy_after",
+    "accuracy",
+    "reason",
+)
+
+round_ = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Look at a federation's rounds."
+)
+
+FederationArgument = Annotated[str, typer.Argument(help="The federation's name.")]
+
+
+@round_.command("list")
+def list_all(
+    federation: FederationArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a federation's rounds.
+
+    Example: hyperfl round list hospitals
+    """
+    with connect(url, admin_token_file) as connection:
+        found = list(_all_rounds(connection, federation))
+    if as_json:
+        print_json(found)
+    else:
+        print_table([row | row["metrics"] for row in found], _LIST_COLUMNS)
+
+
+def _all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, Any]]:
+    first = 1
+    while page := connection.get(f"/v1/federations/{federation}/rounds", first=first):
+        yield from page
+        first = page[-1]["number"] + 1
+
+
+@round_.command()
+def show(
+    federation: FederationArgument,
+    number: Annotated[int, typer.Argument(help="The round's number.")],
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one round and every client's part in it.
+
+    Example: hyperfl round show hospitals 3
+    """
+    with connect(url, admin_token_file) as connection:
+        found = connection.get(f"/v1/federations/{federation}/rounds/{number}")
+    if as_json:
+        print_json(found)
+        return
+    print_table([found | found["metrics"]], _LIST_COLUMNS)
+    print_table(
+        [row | row["metrics"] for row in found["assignments"]],
+        (
+            "client",
+            "state",
+            "attempt",
+            "num_examples",
+            "accuracy_before",
+            "accuracy_after",
+            "accuracy",
+            "bytes_up",
+            "bytes_down",
+        ),
+    )
+
+
+@round_.command()
+def watch(
+    federation: FederationArgument,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print every round as it closes, until the federation ends; exit 1 unless it finished.
+
+    With --json a line for each closed round, and a last one with the federation.
+
+    Example: hyperfl round watch hospitals
+    """
+    with connect(url, admin_token_file) as connection:
+        ended = _watch(connection, federation, as_json)
+    if as_json:
+        print_json({"federation": ended})
+    else:
+        print_table([ended], ("name", "state", "rounds_committed", "weights_digest", "reason"))
+    if ended["state"] != FederationState.FINISHED:
+        raise typer.Exit(1)
+
+
+def _watch(connection: Connection, federation: str, as_json: bool) -> dict[str, Any]:
+    """Prints closed rounds; returns the federation once it stands still."""
+    still = (FederationState.FINISHED, FederationState.FAILED, FederationState.PAUSED)
+    first = 1
+    while True:
+        # Asked before the rounds, so that none that closed meanwhile is missed at the end.
+        found: dict[str, Any] = connection.get(f"/v1/federations/{federation}")
+        for row in connection.get(f"/v1/federations/{federation}/rounds", first=first):
+            if row["phase"] not in (RoundPhase.COMMITTED, RoundPhase.FAILED):
+                break
+            if as_json:
+                print_json({"round": row})
+            else:
+                print_table([row | row["metrics"]], _LIST_COLUMNS)
+            first = row["number"] + 1
+        if found["state"] in still:
+            return found
+        time.sleep(_POLL_SECONDS)

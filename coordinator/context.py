@@ -1,0 +1,71 @@
+"""What every part of a running coordinator shares: database, settings, clock, and its bells."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from coordinator.database import Database
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.settings import CoordinatorSettings
+from coordinator.tables import FederationRow
+from shared.specification import FederationSpecification
+
+Clock = Callable[[], datetime]
+_SPECIFICATIONS_KEPT = 64
+
+
+def utc_now() -> datetime:
+    """The clock of a real coordinator."""
+    return datetime.now(UTC)
+
+
+class Bell:
+    """Wakes those who wait for something to change under a key."""
+
+    def __init__(self) -> None:
+        self._events: dict[int, asyncio.Event] = {}
+        self.closed = False
+
+    def ring(self, key: int) -> None:
+        """Wakes everyone who waits for ``key``."""
+        event = self._events.pop(key, None)
+        if event is not None:
+            event.set()
+
+    def listen(self, key: int) -> asyncio.Event:
+        """The event of the next ring. Listen first, look second, wait third: no ring is missed."""
+        return self._events.setdefault(key, asyncio.Event())
+
+    def close(self) -> None:
+        """Wakes everyone for good: the coordinator is about to stop."""
+        self.closed = True
+        for key in list(self._events):
+            self.ring(key)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The coordinator's parts, built once in app.py and passed inward."""
+
+    database: Database
+    settings: CoordinatorSettings
+    clock: Clock
+    metrics: CoordinatorMetrics
+    tasks_bell: Bell = field(default_factory=Bell)
+    """Rung for a federation when its clients may find another answer than before."""
+    driver_wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _specifications: OrderedDict[int, FederationSpecification] = field(default_factory=OrderedDict)
+
+    def specification(self, federation: FederationRow) -> FederationSpecification:
+        """The parsed specification of a federation; it never changes, so it is kept."""
+        known = self._specifications.get(federation.id)
+        if known is None:
+            known = FederationSpecification.model_validate_json(federation.specification)
+            self._specifications[federation.id] = known
+            if len(self._specifications) > _SPECIFICATIONS_KEPT:
+                self._specifications.popitem(last=False)
+        return known

@@ -1,0 +1,77 @@
+"""Engine and transactions, alike for SQLite and PostgreSQL.
+
+Reading and writing are told apart because SQLite needs it: a transaction that starts by reading
+and writes later fails when another has written in between. ``writing`` takes the write lock first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+_BUSY_TIMEOUT_SECONDS = 30
+_TAKES_WRITE_LOCK = "takes_write_lock"
+
+
+class Database:
+    """Opens transactions on one database. ``url`` may be ``sqlite:///path`` or ``postgresql://…``."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            parsed = parsed.set(drivername="sqlite+aiosqlite")
+            connect_args: dict[str, Any] = {"timeout": _BUSY_TIMEOUT_SECONDS}
+        elif parsed.get_backend_name() == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+            connect_args = {"connect_timeout": _BUSY_TIMEOUT_SECONDS}
+        else:
+            raise ValueError(f"{parsed.get_backend_name()} is not a database this software knows")
+        self.engine = create_async_engine(parsed, connect_args=connect_args, pool_pre_ping=True)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        writer = self.engine.execution_options(**{_TAKES_WRITE_LOCK: True})
+        self._read_session = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._write_session = async_sessionmaker(writer, expire_on_commit=False)
+        # SQLite's own queue for the write lock sleeps and retries; within a process ours is fair.
+        self._write_queue = asyncio.Lock() if self.is_sqlite else None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A session for queries; nothing it changes is kept."""
+        async with self._read_session() as session:
+            yield session
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """A session whose changes are committed together at the end, or not at all."""
+        async with AsyncExitStack() as stack:
+            if self._write_queue is not None:
+                await stack.enter_async_context(self._write_queue)
+            session = await stack.enter_async_context(self._write_session.begin())
+            yield session
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.engine.dispose()
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA page_size=16384")  # weights are stored in chunks of a MiB
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a receipt outlives a power failure
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    takes_lock = connection.get_execution_options().get(_TAKES_WRITE_LOCK, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if takes_lock else "BEGIN")

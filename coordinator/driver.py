@@ -1,0 +1,317 @@
+"""The loop that moves rounds: opens them, expires leases, aggregates and commits.
+
+Every replica runs one. A step claims under a conditional write, computes with no session open, and
+writes its result under the lease it claimed; a result whose lease is gone changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator import blobs, cohort
+from coordinator.aggregator import (
+    AggregatedRound,
+    AggregationFailed,
+    AggregationLeaseLost,
+    aggregate,
+)
+from coordinator.context import Context
+from coordinator.rounds import (
+    FEDERATION_TRANSITIONS,
+    ROUND_TRANSITIONS,
+    Complete,
+    FederationEvent,
+    FederationFacts,
+    GiveUp,
+    OpenRound,
+    RoundEvent,
+    Verdict,
+    WaitForClients,
+    judge,
+    next_step,
+)
+from coordinator.store import clients as client_store
+from coordinator.store import federations as federation_store
+from coordinator.store import rounds as store
+from coordinator.tables import FederationRow, RoundRow, WeightsRow
+from shared.schema import FederationState, RoundPhase, TaskKind
+
+_UNSEALED_KEPT = timedelta(hours=1)
+
+_log = structlog.get_logger()
+
+
+class Driver:
+    """Drives every running federation of one database."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._last_activity: dict[int, tuple[str, int | None]] = {}
+
+    async def run(self) -> None:
+        """Steps whenever something happened, and every tick in any case, until cancelled."""
+        while True:
+            self._context.driver_wake.clear()
+            try:
+                await self.step()
+            except SQLAlchemyError as error:
+                _log.error("database does not answer, trying again", error=type(error).__name__)
+            except Exception:
+                _log.exception("a step of the driver failed")
+            try:
+                async with asyncio.timeout(self._context.settings.tick_seconds):
+                    await self._context.driver_wake.wait()
+            except TimeoutError:
+                pass
+
+    async def step(self) -> None:
+        """Moves every federation as far as it goes now."""
+        await self._expire_leases()
+        async with self._context.database.reading() as session:
+            running = await federation_store.list_running(session)
+        for federation_id in running:
+            while await self._advance(federation_id):
+                pass
+        await self._sweep()
+        await self._ring_for_changes()
+
+    async def _expire_leases(self) -> None:
+        now = self._context.clock()
+        async with self._context.database.reading() as session:
+            if not await store.has_expired_lease(session, now):
+                return
+        async with self._context.database.writing() as session:
+            expired = await store.expire_leases(session, now)
+        for assignment_id, attempt in expired:
+            _log.info("lease expired", assignment=assignment_id, attempt=attempt)
+
+    async def _ring_for_changes(self) -> None:
+        """Wakes long polls for whatever any replica has changed since the last step."""
+        async with self._context.database.reading() as session:
+            activity = await federation_store.activity(session)
+        for federation_id, state, newest_round in activity:
+            if self._last_activity.get(federation_id) != (state, newest_round):
+                self._last_activity[federation_id] = (state, newest_round)
+                self._context.tasks_bell.ring(federation_id)
+
+    async def _sweep(self) -> None:
+        """Deletes the bytes of updates whose round is closed, and what crashes left behind."""
+        async with self._context.database.reading() as session:
+            spent = list(await store.spent_blobs(session))
+        if spent:
+            async with self._context.database.writing() as session:
+                await store.forget_blobs(session, spent)
+                await blobs.delete_blobs(session, spent)
+
+    async def sweep_leftovers(self) -> None:
+        """Deletes unsealed blobs that are too old to be an upload in progress."""
+        async with self._context.database.writing() as session:
+            removed = await blobs.delete_unsealed(session, self._context.clock() - _UNSEALED_KEPT)
+        if removed:
+            _log.info("unfinished blobs removed", count=removed)
+
+    async def _advance(self, federation_id: int) -> bool:
+        """One transition of one federation; false if there is nothing to do now."""
+        async with self._context.database.reading() as session:
+            federation = await federation_store.get(session, federation_id)
+            if federation.state != FederationState.RUNNING:
+                return False
+            live = await store.find_live(session, federation_id)
+            facts = None if live is None else await store.facts(session, live)
+        if live is None or facts is None:
+            async with self._context.database.writing() as session:
+                return await self._take_next_step(session, federation_id)
+        policy = self._context.specification(federation).round_policy
+        verdict, reason = judge(facts, policy, self._context.clock())
+        if verdict is Verdict.WAIT:
+            return False
+        if verdict is Verdict.FAIL:
+            async with self._context.database.writing() as session:
+                await self._fail_round(session, federation, live, reason)
+            return True
+        return await self._aggregate(federation, live, reason)
+
+    async def _take_next_step(self, session: AsyncSession, federation_id: int) -> bool:
+        """Opens the next round, or ends, pauses or explains; false if nothing was changed."""
+        federation = await federation_store.get(session, federation_id)
+        await session.refresh(federation)
+        if await store.find_live(session, federation_id) is not None:
+            return False
+        progress = await federation_store.progress(session, federation)
+        policy = self._context.specification(federation).round_policy
+        step = next_step(
+            FederationFacts(
+                weights_version=federation.weights_version,
+                failed_rounds=federation.failed_rounds,
+                final_evaluation_done=progress.final_evaluation_done,
+                enrolled_clients=progress.enrolled_clients,
+            ),
+            policy,
+        )
+        match step:
+            case OpenRound(kind):
+                await self._open_round(session, federation, kind)
+                return True
+            case WaitForClients(reason):
+                if await federation_store.set_reason(session, federation_id, reason):
+                    _log.info("federation waits", federation=federation.name, reason=reason)
+                return False
+            case Complete():
+                await federation_store.move(
+                    session,
+                    federation_id,
+                    FEDERATION_TRANSITIONS[FederationEvent.COMPLETE],
+                    finished_at=self._context.clock(),
+                    reason=None,
+                )
+                _log.info("federation finished", federation=federation.name)
+                return False
+            case GiveUp(reason):
+                await federation_store.move(
+                    session,
+                    federation_id,
+                    FEDERATION_TRANSITIONS[FederationEvent.GIVE_UP],
+                    reason=reason,
+                )
+                _log.warning("federation paused", federation=federation.name, reason=reason)
+                return False
+
+    async def _open_round(
+        self, session: AsyncSession, federation: FederationRow, kind: TaskKind
+    ) -> None:
+        specification = self._context.specification(federation)
+        policy = specification.round_policy
+        now = self._context.clock()
+        names = await client_store.list_enrolled_names(session, federation.id)
+        number = await store.next_number(session, federation.id)
+        size = len(names) if kind is TaskKind.EVALUATE else policy.size_of_cohort(len(names))
+        members = cohort.sample(specification.parameters.seed, number, names, size)
+        round_ = RoundRow(
+            federation_id=federation.id,
+            number=number,
+            kind=kind,
+            phase=RoundPhase.OPEN,
+            base_version=federation.weights_version,
+            opened_at=now,
+            deadline_at=now + timedelta(seconds=policy.deadline_seconds),
+        )
+        try:
+            async with session.begin_nested():
+                await store.open_round(session, round_, federation.id, members)
+        except IntegrityError:
+            return  # another replica opened it
+        await federation_store.set_reason(session, federation.id, None)
+        _log.info(
+            "round opened",
+            federation=federation.name,
+            round=number,
+            kind=kind.value,
+            cohort_size=len(members),
+        )
+
+    async def _fail_round(
+        self, session: AsyncSession, federation: FederationRow, round_: RoundRow, reason: str
+    ) -> None:
+        failed = await store.move(
+            session,
+            round_.id,
+            ROUND_TRANSITIONS[RoundEvent.FAIL],
+            closed_at=self._context.clock(),
+            reason=reason,
+        )
+        if failed:
+            await federation_store.count_failed_round(session, federation.id)
+            self._context.metrics.rounds_closed.labels(phase="failed").inc()
+            _log.warning(
+                "round failed", federation=federation.name, round=round_.number, reason=reason
+            )
+
+    async def _aggregate(self, federation: FederationRow, round_: RoundRow, reason: str) -> bool:
+        token = secrets.token_hex(16)
+        if not await self._claim(round_, token):
+            return False
+        log = _log.bind(federation=federation.name, round=round_.number)
+        log.info("round aggregating", reason=reason)
+        started = asyncio.get_running_loop().time()
+        try:
+            result = await aggregate(
+                self._context, federation, round_, lambda: self._extend(round_, token)
+            )
+        except AggregationFailed as error:
+            async with self._context.database.writing() as session:
+                await self._fail_round(session, federation, round_, str(error))
+            return True
+        except AggregationLeaseLost:
+            log.warning("aggregation dropped: another coordinator took the round over")
+            return True
+        if not await self._commit(federation, round_, token, result):
+            log.warning("aggregation dropped: another coordinator took the round over")
+            return True
+        self._context.metrics.rounds_closed.labels(phase="committed").inc()
+        self._context.metrics.aggregation_seconds.set(asyncio.get_running_loop().time() - started)
+        log.info("round committed", updates=result.num_updates)
+        self._context.tasks_bell.ring(federation.id)
+        return True
+
+    def _lease_end(self) -> datetime:
+        lease = timedelta(seconds=self._context.settings.aggregation_lease_seconds)
+        return self._context.clock() + lease
+
+    async def _claim(self, round_: RoundRow, token: str) -> bool:
+        async with self._context.database.writing() as session:
+            return await store.move(
+                session,
+                round_.id,
+                ROUND_TRANSITIONS[RoundEvent.CLAIM],
+                store.not_leased_at(self._context.clock()),
+                lease_token=token,
+                lease_expires_at=self._lease_end(),
+            )
+
+    async def _extend(self, round_: RoundRow, token: str) -> bool:
+        async with self._context.database.writing() as session:
+            return await store.extend_aggregation(session, round_.id, token, self._lease_end())
+
+    async def _commit(
+        self, federation: FederationRow, round_: RoundRow, token: str, result: AggregatedRound
+    ) -> bool:
+        """Writes the new version, closes the round and opens the next, all or nothing."""
+        now = self._context.clock()
+        new_version = None if result.weights is None else round_.base_version + 1
+        async with self._context.database.writing() as session:
+            committed = await store.move(
+                session,
+                round_.id,
+                ROUND_TRANSITIONS[RoundEvent.COMMIT],
+                store.leased_under(token),
+                closed_at=now,
+                new_version=new_version,
+                lease_token=None,
+                lease_expires_at=None,
+            )
+            if committed:
+                if result.weights is not None and new_version is not None:
+                    await result.weights.writer.seal(session, result.weights.content_digest)
+                    await federation_store.publish_weights(
+                        session,
+                        WeightsRow(
+                            federation_id=federation.id,
+                            version=new_version,
+                            digest=result.weights.digest,
+                            blob_id=result.weights.writer.blob_id,
+                            created_at=now,
+                        ),
+                    )
+                current = await federation_store.get(session, federation.id)
+                await session.refresh(current)
+                if current.state == FederationState.RUNNING:
+                    await self._take_next_step(session, federation.id)
+        if not committed and result.weights is not None:
+            await result.weights.writer.discard()
+        return committed

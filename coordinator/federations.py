@@ -1,0 +1,165 @@
+"""What administrators ask of federations: create, look, start, pause, resume, finish."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.blobs import BlobWriter
+from coordinator.context import Context
+from coordinator.errors import IllegalTransition, NameTaken
+from coordinator.rounds import FEDERATION_TRANSITIONS, ROUND_TRANSITIONS, RoundEvent
+from coordinator.store import federations as store
+from coordinator.store import rounds as round_store
+from coordinator.tables import FederationRow, WeightsRow
+from shared import codec
+from shared.arrays import digest_arrays, digest_bytes
+from shared.schema import (
+    FederationAction,
+    FederationState,
+    FederationSummary,
+    FederationView,
+)
+from shared.specification import FederationSpecification
+
+_log = structlog.get_logger()
+
+
+async def create(context: Context, specification: FederationSpecification) -> FederationView:
+    """Records a federation with its weights version 0.
+
+    Raises:
+        NameTaken: a federation of this name exists.
+    """
+    digest, content = await asyncio.to_thread(_build_version_0, specification)
+    now = context.clock()
+    writer = await BlobWriter.open(context.database, now)
+    await writer.append(content)
+    await writer.flush()
+    try:
+        async with context.database.writing() as session:
+            federation = FederationRow(
+                name=specification.name,
+                specification=specification.model_dump_json(),
+                specification_digest=specification.digest,
+                state=FederationState.DRAFT,
+                weights_version=0,
+                failed_rounds=0,
+                created_at=now,
+            )
+            session.add(federation)
+            await session.flush()
+            await writer.seal(session, digest_bytes(content))
+            await store.publish_weights(
+                session,
+                WeightsRow(
+                    federation_id=federation.id,
+                    version=0,
+                    digest=digest,
+                    blob_id=writer.blob_id,
+                    created_at=now,
+                ),
+            )
+    except IntegrityError as error:
+        await writer.discard()
+        raise NameTaken(f"there is a federation {specification.name} already") from error
+    _log.info("federation created", federation=specification.name)
+    return await show(context, specification.name)
+
+
+def _build_version_0(specification: FederationSpecification) -> tuple[str, bytes]:
+    weights = specification.parameters.initial_values()
+    return digest_arrays(weights), codec.encode(weights)
+
+
+async def show(context: Context, name: str) -> FederationView:
+    """One federation with its specification."""
+    async with context.database.reading() as session:
+        federation = await store.find_by_name(session, name)
+        summary = await _summarise(context, session, federation)
+    return FederationView(
+        **summary.model_dump(),
+        specification=context.specification(federation),
+        specification_digest=federation.specification_digest,
+    )
+
+
+async def list_all(context: Context) -> list[FederationSummary]:
+    """Every federation, in order of name."""
+    async with context.database.reading() as session:
+        return [
+            await _summarise(context, session, federation)
+            for federation in await store.list_all(session)
+        ]
+
+
+async def _summarise(
+    context: Context, session: AsyncSession, federation: FederationRow
+) -> FederationSummary:
+    specification = context.specification(federation)
+    progress = await store.progress(session, federation)
+    return FederationSummary(
+        name=federation.name,
+        state=FederationState(federation.state),
+        reason=federation.reason,
+        method=specification.training.method,
+        model=specification.training.model,
+        rounds_committed=federation.weights_version,
+        rounds_planned=specification.round_policy.rounds,
+        round_number=progress.live_round_number,
+        clients_enrolled=progress.enrolled_clients,
+        weights_version=federation.weights_version,
+        weights_digest=progress.weights_digest,
+        created_at=federation.created_at,
+        started_at=federation.started_at,
+        finished_at=federation.finished_at,
+    )
+
+
+async def act(context: Context, name: str, action: FederationAction) -> FederationView:
+    """Starts, pauses, resumes or finishes a federation.
+
+    Raises:
+        IllegalTransition: its state does not allow the action.
+    """
+    now = context.clock()
+    async with context.database.writing() as session:
+        federation = await store.find_by_name(session, name)
+        await _apply(session, federation, action, now)
+    _log.info("federation changed", federation=name, action=action.value)
+    context.tasks_bell.ring(federation.id)
+    context.driver_wake.set()
+    return await show(context, name)
+
+
+async def _apply(
+    session: AsyncSession, federation: FederationRow, action: FederationAction, now: datetime
+) -> None:
+    values: dict[str, object] = {"reason": None}
+    if action is FederationAction.FINISH:
+        values |= {"finished_at": now, "reason": "finished by an administrator"}
+    if action is FederationAction.RESUME:
+        values |= {"failed_rounds": 0}
+    if action is FederationAction.PAUSE:
+        values |= {"reason": "paused by an administrator"}
+    if not await store.move(session, federation.id, FEDERATION_TRANSITIONS[action], **values):
+        raise IllegalTransition(
+            f"federation {federation.name} is {federation.state}: {action} is not possible",
+            state=federation.state,
+        )
+    if action is FederationAction.START:
+        await store.touch_started(session, federation.id, now)
+    if action is FederationAction.FINISH:
+        live = await round_store.find_live(session, federation.id)
+        if live is not None:
+            await round_store.move(
+                session,
+                live.id,
+                ROUND_TRANSITIONS[RoundEvent.FAIL],
+                closed_at=now,
+                reason="the federation was finished by an administrator",
+            )

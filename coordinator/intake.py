@@ -1,0 +1,133 @@
+"""Checks an update's bytes as they come: format, names, shapes, claims, finiteness. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
+from shared import codec
+from shared.encodings import ENCODINGS, check_tensors
+from shared.schema import TaskKind, UpdateMetadata
+from shared.specification import FederationSpecification
+
+METADATA_KEY = "hyperfl"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the update of one assignment must be."""
+
+    specification: FederationSpecification
+    client: str
+    round_number: int
+    base_version: int
+    kind: TaskKind
+    max_bytes: int
+
+
+class Intake:
+    """Takes an update in pieces; refuses at the first piece that is wrong."""
+
+    def __init__(self, expectation: Expectation) -> None:
+        self._expectation = expectation
+        self._reader = codec.StreamReader()
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+        self._metadata: UpdateMetadata | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """Checks the next bytes.
+
+        Raises:
+            BodyTooLarge: more bytes than any correct update has.
+            MalformedUpdate: the bytes do not fit; says what and where.
+            StaleBaseVersion: the update starts from other weights.
+        """
+        self._size_bytes += len(piece)
+        check_size(self._size_bytes, self._expectation.max_bytes)
+        self._hash.update(piece)
+        try:
+            for block in self._reader.feed(piece):
+                self._check_header_once()
+                codec.check_finite(block)
+            self._check_header_once()
+        except codec.CodecError as error:
+            raise MalformedUpdate(str(error), **error.where) from error
+
+    def finish(self) -> tuple[UpdateMetadata, str]:
+        """The update's metadata and the digest of its bytes, once all have come."""
+        try:
+            self._reader.finish()
+        except codec.CodecError as error:
+            raise MalformedUpdate(str(error), **error.where) from error
+        if self._metadata is None:
+            raise MalformedUpdate("the file has no header")
+        return self._metadata, f"sha256:{self._hash.hexdigest()}"
+
+    def _check_header_once(self) -> None:
+        header = self._reader.header
+        if header is None or self._metadata is not None:
+            return
+        expectation = self._expectation
+        metadata = _parse_metadata(header)
+        _check_claims(metadata, expectation)
+        if expectation.kind is TaskKind.EVALUATE:
+            check_tensors(header, {})
+        else:
+            encoding = ENCODINGS[expectation.specification.encoding]
+            encoding.check_header(header, expectation.specification.parameters)
+        self._metadata = metadata
+
+
+def check_size(num_bytes: int, limit: int) -> None:
+    """Raises BodyTooLarge over the limit."""
+    if num_bytes > limit:
+        raise BodyTooLarge(f"an update may have {limit} bytes", expected=limit)
+
+
+def _parse_metadata(header: codec.Header) -> UpdateMetadata:
+    text = header.metadata.get(METADATA_KEY)
+    if text is None:
+        raise MalformedUpdate(f"the metadata has no entry {METADATA_KEY}", member=METADATA_KEY)
+    try:
+        return UpdateMetadata.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MalformedUpdate(f"metadata {where}: {first['msg']}", member=where) from error
+
+
+def _check_claims(metadata: UpdateMetadata, expectation: Expectation) -> None:
+    specification = expectation.specification
+    claims = {
+        "federation": (metadata.federation, specification.name),
+        "client": (metadata.client, expectation.client),
+        "round_number": (metadata.round_number, expectation.round_number),
+        "encoding": (metadata.encoding, specification.encoding),
+    }
+    for member, (found, expected) in claims.items():
+        if found != expected:
+            raise MalformedUpdate(
+                f"the update says {member} {found}, not {expected}",
+                member=member,
+                expected=expected,
+                found=found,
+            )
+    if metadata.base_version != expectation.base_version:
+        raise StaleBaseVersion(
+            f"the round starts from weights {expectation.base_version}, "
+            f"the update from {metadata.base_version}",
+            base_version=expectation.base_version,
+            found=metadata.base_version,
+        )
+    limit = specification.round_policy.max_num_examples
+    if not 1 <= metadata.num_examples <= limit:
+        raise MalformedUpdate(
+            f"num_examples is {metadata.num_examples}, not between 1 and {limit}",
+            member="num_examples",
+            expected=[1, limit],
+            found=metadata.num_examples,
+        )

@@ -1,0 +1,47 @@
+"""/v1/federations: what defines a federation and what state it is in."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, status
+
+from coordinator import federations
+from coordinator.routes.dependencies import AdminDependency, ContextDependency, MemberDependency
+from shared.schema import FederationPatch, FederationSummary, FederationView
+from shared.specification import FederationSpecification
+
+router = APIRouter(prefix="/v1/federations", tags=["federations"])
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create_federation(
+    specification: FederationSpecification, context: ContextDependency, _admin: AdminDependency
+) -> FederationView:
+    """Create a federation in state ``draft``."""
+    return await federations.create(context, specification)
+
+
+@router.get("")
+async def list_federations(
+    context: ContextDependency, _admin: AdminDependency
+) -> list[FederationSummary]:
+    """List all federations."""
+    return await federations.list_all(context)
+
+
+@router.get("/{federation_name}")
+async def show_federation(
+    federation_name: str, context: ContextDependency, _member: MemberDependency
+) -> FederationView:
+    """Show a federation with its specification."""
+    return await federations.show(context, federation_name)
+
+
+@router.patch("/{federation_name}")
+async def change_federation(
+    federation_name: str,
+    patch: FederationPatch,
+    context: ContextDependency,
+    _admin: AdminDependency,
+) -> FederationView:
+    """Start, pause, resume or finish a federation."""
+    return await federations.act(context, federation_name, patch.action)

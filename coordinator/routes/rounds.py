@@ -1,0 +1,36 @@
+"""/v1/federations/{name}/rounds: how rounds went."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from coordinator import round_reports
+from coordinator.routes.dependencies import AdminDependency, ContextDependency
+from shared.schema import RoundSummary, RoundView
+
+router = APIRouter(prefix="/v1/federations/{federation_name}/rounds", tags=["rounds"])
+
+
+@router.get("")
+async def list_rounds(
+    federation_name: str,
+    context: ContextDependency,
+    _admin: AdminDependency,
+    first: Annotated[int, Query(ge=1, le=2**31 - 1)] = 1,
+    limit: Annotated[int, Query(ge=1, le=round_reports.MAX_LISTED)] = 100,
+) -> list[RoundSummary]:
+    """List rounds from number ``first`` on."""
+    return await round_reports.list_rounds(context, federation_name, first, limit)
+
+
+@router.get("/{round_number}")
+async def show_round(
+    federation_name: str,
+    round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    context: ContextDependency,
+    _admin: AdminDependency,
+) -> RoundView:
+    """Show one round with every client's part in it."""
+    return await round_reports.show_round(context, federation_name, round_number)

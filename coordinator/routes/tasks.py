@@ -1,0 +1,43 @@
+"""/v1/federations/{name}/task and heartbeats: work for clients."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response, status
+
+from coordinator import tasks
+from coordinator.routes.dependencies import ClientDependency, ContextDependency
+from shared.schema import HeartbeatReply, HeartbeatRequest, Task
+
+router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
+
+_POLL_AGAIN_SECONDS = 1
+
+
+@router.get(
+    "/task", response_model=Task, responses={204: {"description": "No work; see Retry-After"}}
+)
+async def next_task(
+    context: ContextDependency,
+    client: ClientDependency,
+    wait: Annotated[float, Query(ge=0, le=tasks.MAX_WAIT_SECONDS)] = 0,
+) -> Task | Response:
+    """Wait up to ``wait`` seconds for work."""
+    task = await tasks.next_task(context, client, wait)
+    if task is not None:
+        return task
+    return Response(
+        status_code=status.HTTP_204_NO_CONTENT, headers={"Retry-After": str(_POLL_AGAIN_SECONDS)}
+    )
+
+
+@router.post("/rounds/{round_number}/heartbeat")
+async def heartbeat(
+    round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    request: HeartbeatRequest,
+    context: ContextDependency,
+    client: ClientDependency,
+) -> HeartbeatReply:
+    """Prolong the lease of the client's work."""
+    return await tasks.extend_lease(context, client, round_number, request.attempt)

@@ -1,0 +1,55 @@
+"""/v1/federations/{name}/rounds/{n}/updates/{client}: what clients learned."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response, status
+
+from coordinator import updates
+from coordinator.routes.dependencies import ClientDependency, ContextDependency
+from coordinator.updates import IncomingUpdate
+from shared.codec import MEDIA_TYPE
+from shared.schema import Receipt
+
+router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
+
+
+@router.put(
+    "/rounds/{round_number}/updates/{client_name}",
+    status_code=status.HTTP_201_CREATED,
+    responses={200: {"model": Receipt, "description": "The same bytes were recorded before"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def put_update(
+    round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    client_name: str,
+    attempt: Annotated[int, Query(ge=1, le=2**31 - 1)],
+    request: Request,
+    response: Response,
+    context: ContextDependency,
+    client: ClientDependency,
+    content_type: Annotated[str, Header()] = "",
+    content_length: Annotated[int | None, Header(ge=0)] = None,
+) -> Receipt:
+    """Record a client's update; sending the same bytes again is safe."""
+    client.require_client(client_name)
+    receipt, is_new = await updates.receive(
+        context,
+        client,
+        IncomingUpdate(
+            round_number=round_number,
+            attempt=attempt,
+            media_type=content_type.partition(";")[0].strip().lower(),
+            content_length=content_length,
+            body=request.stream(),
+        ),
+    )
+    if not is_new:
+        response.status_code = status.HTTP_200_OK
+    return receipt

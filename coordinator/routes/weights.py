@@ -1,0 +1,53 @@
+"""/v1/federations/{name}/weights/{version}: immutable files of shared tensors."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Response, status
+from fastapi.responses import StreamingResponse
+
+from coordinator import weights
+from coordinator.routes.dependencies import ContextDependency, MemberDependency
+from shared.codec import MEDIA_TYPE
+
+router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
+
+
+@router.get(
+    "/weights/{version}",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
+        206: {"description": "The one range of bytes that was asked for"},
+        304: {"description": "If-None-Match names these weights"},
+    },
+)
+async def get_weights(
+    federation_name: str,
+    version: Annotated[int, Path(ge=0, le=2**31 - 1)],
+    context: ContextDependency,
+    member: MemberDependency,
+    range_: Annotated[str | None, Header(alias="Range")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Send a version's weights as safetensors."""
+    outgoing = await weights.open_weights(context, member, federation_name, version, range_)
+    etag = f'"{outgoing.digest}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Accept-Ranges": "bytes",
+    }
+    if if_none_match == etag:
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    headers["Content-Length"] = str(outgoing.end - outgoing.start)
+    if outgoing.is_partial:
+        last = outgoing.end - 1
+        headers["Content-Range"] = f"bytes {outgoing.start}-{last}/{outgoing.size_bytes}"
+    return StreamingResponse(
+        outgoing.body,
+        status_code=206 if outgoing.is_partial else 200,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )

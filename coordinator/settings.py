@@ -1,0 +1,51 @@
+"""The coordinator's settings: read once in the command, passed inward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class CoordinatorSettings(BaseSettings):
+    """Every setting, from ``HYPERFL_*`` environment variables or the command line."""
+
+    model_config = SettingsConfigDict(env_prefix="HYPERFL_", frozen=True, extra="ignore")
+
+    data_dir: Path = Path("hyperfl-data")
+    """Holds the SQLite file, unless another database is named, and the admin token."""
+    database_url: str = ""
+    """``postgresql://…`` or ``sqlite:///path``; empty: ``hyperfl.db`` in ``data_dir``."""
+    admin_token_file: Path | None = None
+    """Written (mode 0600) at first start, read when it exists; ``admin-token`` in ``data_dir``."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8400, ge=0, le=65535)
+    """0 takes any free port and prints it."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    max_update_bytes: int = Field(default=2 << 30, gt=0)
+    """No update may be larger, whatever a federation's tensors are."""
+    tick_seconds: float = Field(default=1.0, gt=0.0)
+    """How often deadlines, leases and the work of other replicas are looked at."""
+    aggregation_lease_seconds: float = Field(default=60.0, gt=0.0)
+    """A coordinator that dies while it aggregates is replaced after so long."""
+    enrolment_token_seconds: float = Field(default=7 * 86400.0, gt=0.0)
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY go together")
+        return self
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database to open."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'hyperfl.db'}"
+
+    @property
+    def effective_admin_token_file(self) -> Path:
+        """Where the admin token is kept."""
+        return self.admin_token_file or self.data_dir / "admin-token"

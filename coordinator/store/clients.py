@@ -1,0 +1,151 @@
+"""Queries on clients and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.errors import UnknownThing
+from coordinator.tables import AssignmentRow, ClientRow, FederationRow, TokenRow, UpdateRow
+from shared.schema import ClientState
+
+_SEEN_INTERVAL = timedelta(seconds=10)
+
+
+class TokenKind(StrEnum):
+    """What a token is for."""
+
+    ADMIN = "admin"
+    ENROLMENT = "enrolment"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True)
+class TokenOwner:
+    """A token's row with the client it stands for, if any."""
+
+    token: TokenRow
+    client: ClientRow | None
+    federation: FederationRow | None
+
+
+async def find_token(session: AsyncSession, digest: str, kind: TokenKind) -> TokenOwner | None:
+    """The owner of the token with this SHA-256."""
+    row = (
+        await session.execute(
+            select(TokenRow, ClientRow, FederationRow)
+            .outerjoin(ClientRow, TokenRow.client_id == ClientRow.id)
+            .outerjoin(FederationRow, ClientRow.federation_id == FederationRow.id)
+            .where(TokenRow.digest == digest, TokenRow.kind == kind)
+        )
+    ).one_or_none()
+    return None if row is None else TokenOwner(row[0], row[1], row[2])
+
+
+async def admin_token_exists(session: AsyncSession) -> bool:
+    """Whether any admin token is known."""
+    query = select(TokenRow.id).where(TokenRow.kind == TokenKind.ADMIN).limit(1)
+    return await session.scalar(query) is not None
+
+
+async def use_up_token(session: AsyncSession, token_id: int) -> bool:
+    """Removes a one-time token; false if somebody else was first."""
+    query = delete(TokenRow).where(TokenRow.id == token_id).returning(TokenRow.id)
+    return await session.scalar(query) is not None
+
+
+async def replace_tokens(session: AsyncSession, token: TokenRow) -> None:
+    """Makes ``token`` its client's only one."""
+    await session.execute(delete(TokenRow).where(TokenRow.client_id == token.client_id))
+    session.add(token)
+
+
+async def find(session: AsyncSession, federation: FederationRow, name: str) -> ClientRow:
+    """The client called ``name``; UnknownThing if there is none."""
+    row = await session.scalar(
+        select(ClientRow).where(ClientRow.federation_id == federation.id, ClientRow.name == name)
+    )
+    if row is None:
+        raise UnknownThing(f"federation {federation.name} has no client {name}", client=name)
+    return row
+
+
+async def find_or_add(
+    session: AsyncSession, federation: FederationRow, name: str, now: datetime
+) -> ClientRow:
+    """The client called ``name``, invited now if it is new."""
+    query = select(ClientRow).where(
+        ClientRow.federation_id == federation.id, ClientRow.name == name
+    )
+    row = await session.scalar(query)
+    if row is None:
+        row = ClientRow(
+            federation_id=federation.id, name=name, state=ClientState.INVITED, invited_at=now
+        )
+        session.add(row)
+        await session.flush()
+    return row
+
+
+async def list_with_updates(
+    session: AsyncSession, federation_id: int
+) -> Sequence[tuple[ClientRow, int]]:
+    """Clients in order of name, each with the number of its recorded updates."""
+    rows = await session.execute(
+        select(ClientRow, func.count(UpdateRow.id))
+        .outerjoin(AssignmentRow, AssignmentRow.client_id == ClientRow.id)
+        .outerjoin(UpdateRow, UpdateRow.assignment_id == AssignmentRow.id)
+        .where(ClientRow.federation_id == federation_id)
+        .group_by(ClientRow.id)
+        .order_by(ClientRow.name)
+    )
+    return [(client, count) for client, count in rows]
+
+
+async def list_enrolled_names(session: AsyncSession, federation_id: int) -> Sequence[str]:
+    """Names of the clients that may take part."""
+    return (
+        await session.scalars(
+            select(ClientRow.name).where(
+                ClientRow.federation_id == federation_id, ClientRow.state == ClientState.ENROLLED
+            )
+        )
+    ).all()
+
+
+async def set_state(
+    session: AsyncSession, client_id: int, state: ClientState, enrolled_at: datetime | None
+) -> None:
+    """Writes a client's state."""
+    await session.execute(
+        update(ClientRow)
+        .where(ClientRow.id == client_id)
+        .values(state=state, enrolled_at=enrolled_at)
+    )
+
+
+async def delete_tokens(session: AsyncSession, client_id: int) -> None:
+    """Shuts a client out, effective at once."""
+    await session.execute(delete(TokenRow).where(TokenRow.client_id == client_id))
+
+
+def is_worth_marking_seen(client: ClientRow, now: datetime) -> bool:
+    """Whether a poll should be written down; not every poll is worth a write."""
+    return client.last_seen_at is None or now - client.last_seen_at >= _SEEN_INTERVAL
+
+
+async def mark_seen(session: AsyncSession, client_id: int, now: datetime) -> None:
+    """Writes when a client was last heard of."""
+    await session.execute(
+        update(ClientRow)
+        .where(
+            ClientRow.id == client_id,
+            or_(ClientRow.last_seen_at.is_(None), ClientRow.last_seen_at < now),
+        )
+        .values(last_seen_at=now)
+    )

@@ -1,0 +1,176 @@
+"""Queries on federations and their weights versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.errors import UnknownThing
+from coordinator.rounds import Transition
+from coordinator.tables import ClientRow, FederationRow, RoundRow, WeightsRow
+from shared.schema import ClientState, FederationState, RoundPhase, TaskKind
+
+
+async def find_by_name(session: AsyncSession, name: str) -> FederationRow:
+    """The federation called ``name``; UnknownThing if there is none."""
+    row = await session.scalar(select(FederationRow).where(FederationRow.name == name))
+    if row is None:
+        raise UnknownThing(f"there is no federation {name}", federation=name)
+    return row
+
+
+async def get(session: AsyncSession, federation_id: int) -> FederationRow:
+    """The federation with this key."""
+    return await session.get_one(FederationRow, federation_id)
+
+
+async def list_all(session: AsyncSession) -> Sequence[FederationRow]:
+    """All federations, in order of name."""
+    return (await session.scalars(select(FederationRow).order_by(FederationRow.name))).all()
+
+
+async def list_running(session: AsyncSession) -> Sequence[int]:
+    """Keys of the federations that have work to do."""
+    return (
+        await session.scalars(
+            select(FederationRow.id)
+            .where(FederationRow.state == FederationState.RUNNING)
+            .order_by(FederationRow.id)
+        )
+    ).all()
+
+
+async def move(
+    session: AsyncSession,
+    federation_id: int,
+    transition: Transition[FederationState],
+    **values: Any,
+) -> bool:
+    """Applies a transition if the state allows it; ``values`` are written with it."""
+    moved = await session.scalar(
+        update(FederationRow)
+        .where(FederationRow.id == federation_id, FederationRow.state.in_(transition.sources))
+        .values(state=transition.target, **values)
+        .returning(FederationRow.id)
+    )
+    return moved is not None
+
+
+async def set_reason(session: AsyncSession, federation_id: int, reason: str | None) -> bool:
+    """Says why a running federation waits; true if that is news."""
+    changed = await session.scalar(
+        update(FederationRow)
+        .where(
+            FederationRow.id == federation_id,
+            FederationRow.state == FederationState.RUNNING,
+            or_(
+                FederationRow.reason.is_distinct_from(reason),
+            ),
+        )
+        .values(reason=reason)
+        .returning(FederationRow.id)
+    )
+    return changed is not None
+
+
+async def count_failed_round(session: AsyncSession, federation_id: int) -> None:
+    """One more failed round since the last committed one."""
+    await session.execute(
+        update(FederationRow)
+        .where(FederationRow.id == federation_id)
+        .values(failed_rounds=FederationRow.failed_rounds + 1)
+    )
+
+
+async def publish_weights(session: AsyncSession, weights: WeightsRow) -> None:
+    """Records a version and makes it the federation's current one."""
+    session.add(weights)
+    await session.execute(
+        update(FederationRow)
+        .where(FederationRow.id == weights.federation_id)
+        .values(weights_version=weights.version, failed_rounds=0)
+    )
+
+
+async def find_weights(session: AsyncSession, federation_id: int, version: int) -> WeightsRow:
+    """One version; UnknownThing if it was never published."""
+    row = await session.scalar(
+        select(WeightsRow).where(
+            WeightsRow.federation_id == federation_id, WeightsRow.version == version
+        )
+    )
+    if row is None:
+        raise UnknownThing(f"there are no weights of version {version}", version=version)
+    return row
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What lists and next steps need to know of a federation beside its own row."""
+
+    weights_digest: str
+    enrolled_clients: int
+    live_round_number: int | None
+    final_evaluation_done: bool
+
+
+async def progress(session: AsyncSession, federation: FederationRow) -> Progress:
+    """Counts and the live round of one federation."""
+    digest = (
+        await session.scalars(
+            select(WeightsRow.digest).where(
+                WeightsRow.federation_id == federation.id,
+                WeightsRow.version == federation.weights_version,
+            )
+        )
+    ).one()
+    enrolled = await session.scalar(
+        select(func.count())
+        .select_from(ClientRow)
+        .where(ClientRow.federation_id == federation.id, ClientRow.state == ClientState.ENROLLED)
+    )
+    live = await session.scalar(
+        select(RoundRow.number).where(
+            RoundRow.federation_id == federation.id,
+            RoundRow.phase.in_([RoundPhase.OPEN, RoundPhase.AGGREGATING]),
+        )
+    )
+    evaluated = await session.scalar(
+        select(RoundRow.id)
+        .where(
+            RoundRow.federation_id == federation.id,
+            RoundRow.kind == TaskKind.EVALUATE,
+            RoundRow.phase == RoundPhase.COMMITTED,
+        )
+        .limit(1)
+    )
+    return Progress(digest, enrolled or 0, live, evaluated is not None)
+
+
+async def activity(session: AsyncSession) -> Sequence[tuple[int, str, int | None]]:
+    """(key, state, newest round) of every federation: what long polls wait to see change."""
+    rows = await session.execute(
+        select(FederationRow.id, FederationRow.state, func.max(RoundRow.number))
+        .outerjoin(RoundRow, RoundRow.federation_id == FederationRow.id)
+        .group_by(FederationRow.id, FederationRow.state)
+    )
+    return [(key, state, number) for key, state, number in rows]
+
+
+def is_over(federation: FederationRow) -> bool:
+    """Whether the federation has ended for good."""
+    return federation.state in (FederationState.FINISHED, FederationState.FAILED)
+
+
+async def touch_started(session: AsyncSession, federation_id: int, now: datetime) -> None:
+    """Records the first start."""
+    await session.execute(
+        update(FederationRow)
+        .where(FederationRow.id == federation_id, FederationRow.started_at.is_(None))
+        .values(started_at=now)
+    )

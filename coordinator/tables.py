@@ -1,0 +1,200 @@
+"""The rows of the coordinator's database. Every time is UTC; every size is in bytes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, also on SQLite, which keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
+
+
+class Base(DeclarativeBase):
+    """Declarative base with constraint names that migrations can rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        datetime: UtcTime(),
+        dict[str, float]: JSON(),
+        str: String(),
+    }
+
+
+class BlobRow(Base):
+    """Bytes kept in chunks. Without a digest they are still being written and belong to nobody."""
+
+    __tablename__ = "blobs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str | None] = mapped_column(index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class BlobChunkRow(Base):
+    """One chunk; all but the last of a blob are of equal length."""
+
+    __tablename__ = "blob_chunks"
+
+    blob_id: Mapped[int] = mapped_column(
+        ForeignKey("blobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class FederationRow(Base):
+    """One training job."""
+
+    __tablename__ = "federations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    specification: Mapped[str] = mapped_column(Text)
+    specification_digest: Mapped[str]
+    state: Mapped[str]
+    reason: Mapped[str | None] = mapped_column(Text)
+    weights_version: Mapped[int]
+    failed_rounds: Mapped[int]
+    """Failed rounds since the last committed one."""
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class ClientRow(Base):
+    """An identity that takes part in one federation."""
+
+    __tablename__ = "clients"
+    __table_args__ = (UniqueConstraint("federation_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    federation_id: Mapped[int] = mapped_column(ForeignKey("federations.id"))
+    name: Mapped[str]
+    state: Mapped[str]
+    invited_at: Mapped[datetime]
+    enrolled_at: Mapped[datetime | None]
+    last_seen_at: Mapped[datetime | None]
+
+
+class TokenRow(Base):
+    """The SHA-256 of a token; the token itself is never kept."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    client_id: Mapped[int | None] = mapped_column(ForeignKey("clients.id"), index=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+
+class WeightsRow(Base):
+    """One published version of a federation's shared tensors."""
+
+    __tablename__ = "weights"
+    __table_args__ = (UniqueConstraint("federation_id", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    federation_id: Mapped[int] = mapped_column(ForeignKey("federations.id"))
+    version: Mapped[int]
+    digest: Mapped[str]
+    blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"))
+    created_at: Mapped[datetime]
+
+
+class RoundRow(Base):
+    """One round: from weights ``base_version``, with the cohort in its assignments."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        UniqueConstraint("federation_id", "number"),
+        Index(
+            "uq_rounds_live",
+            "federation_id",
+            unique=True,
+            sqlite_where=text("phase IN ('open', 'aggregating')"),
+            postgresql_where=text("phase IN ('open', 'aggregating')"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    federation_id: Mapped[int] = mapped_column(ForeignKey("federations.id"))
+    number: Mapped[int]
+    kind: Mapped[str]
+    phase: Mapped[str]
+    reason: Mapped[str | None] = mapped_column(Text)
+    base_version: Mapped[int]
+    new_version: Mapped[int | None]
+    opened_at: Mapped[datetime]
+    deadline_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    lease_token: Mapped[str | None]
+    """Who aggregates; writes name it, so that those of a stale coordinator change nothing."""
+    lease_expires_at: Mapped[datetime | None]
+
+
+class AssignmentRow(Base):
+    """One client's work in one round."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (UniqueConstraint("round_id", "client_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
+    client_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), index=True)
+    state: Mapped[str]
+    attempt: Mapped[int]
+    lease_expires_at: Mapped[datetime | None]
+    bytes_down: Mapped[int] = mapped_column(BigInteger)
+
+
+class UpdateRow(Base):
+    """What a client sent for its assignment; the unique assignment decides duplicates."""
+
+    __tablename__ = "updates"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"), unique=True)
+    digest: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    num_examples: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[dict[str, float]]
+    blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id", ondelete="SET NULL"))
+    """None once the round is closed and the bytes are deleted."""
+    received_at: Mapped[datetime]

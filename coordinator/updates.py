@@ -1,0 +1,246 @@
+"""Receives a client's update: who and what, then the bytes as a stream, then one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.auth import ClientPrincipal
+from coordinator.blobs import CHUNK_BYTES, BlobWriter
+from coordinator.context import Context
+from coordinator.errors import (
+    CoordinatorError,
+    LeaseLost,
+    RoundClosed,
+    UnsupportedMediaType,
+    UpdateConflict,
+)
+from coordinator.intake import Expectation, Intake, check_size
+from coordinator.store import federations as federation_store
+from coordinator.store import rounds as store
+from coordinator.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
+from shared import codec
+from shared.schema import Receipt, RoundPhase, TaskKind
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class IncomingUpdate:
+    """A ``PUT`` of an update, its body not yet read."""
+
+    round_number: int
+    attempt: int
+    media_type: str
+    content_length: int | None
+    body: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True)
+class _Target:
+    federation: FederationRow
+    round_: RoundRow
+    assignment: AssignmentRow
+
+
+async def receive(
+    context: Context, principal: ClientPrincipal, incoming: IncomingUpdate
+) -> tuple[Receipt, bool]:
+    """Records an update; returns its receipt and whether it is new.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge, MalformedUpdate, StaleBaseVersion: the body is refused.
+        RoundClosed, LeaseLost: the round or the attempt is over.
+        UpdateConflict: a different update is recorded.
+    """
+    try:
+        return await _receive(context, principal, incoming)
+    except CoordinatorError as error:
+        context.metrics.updates_refused.inc()
+        _log.info(
+            "update refused",
+            federation=principal.federation.name,
+            round=incoming.round_number,
+            client=principal.client.name,
+            problem=type(error).__name__,
+            detail=error.detail,
+        )
+        raise
+
+
+async def _receive(
+    context: Context, principal: ClientPrincipal, incoming: IncomingUpdate
+) -> tuple[Receipt, bool]:
+    if incoming.media_type != codec.MEDIA_TYPE:
+        raise UnsupportedMediaType(
+            f"send {codec.MEDIA_TYPE}, not {incoming.media_type or 'nothing'}",
+            expected=codec.MEDIA_TYPE,
+        )
+    async with context.database.reading() as session:
+        target, recorded = await _find_target(session, principal, incoming)
+    expectation = _expectation(context, principal, target)
+    if incoming.content_length is not None:
+        check_size(incoming.content_length, expectation.max_bytes)
+    if recorded is not None:
+        digest = await _hash(incoming.body, expectation.max_bytes)
+        return _repeat(principal, target.round_, recorded, digest), False
+    intake = Intake(expectation)
+    writer = await BlobWriter.open(context.database, context.clock())
+    try:
+        async for piece in _rechunked(incoming.body):
+            context.metrics.update_bytes.inc(len(piece))
+            await asyncio.to_thread(intake.feed, piece)
+            await writer.append(piece)
+        await writer.flush()
+        update = await _record(context, principal, incoming, target, intake, writer)
+    except BaseException:
+        # Shielded: a client that hangs up cancels this request, and must leave nothing behind.
+        await asyncio.shield(writer.discard())
+        raise
+    context.metrics.updates_recorded.inc()
+    _log.info(
+        "update recorded",
+        federation=principal.federation.name,
+        round=incoming.round_number,
+        client=principal.client.name,
+        size_bytes=update.size_bytes,
+    )
+    context.driver_wake.set()
+    return _receipt(principal, target.round_, update), True
+
+
+async def _find_target(
+    session: AsyncSession, principal: ClientPrincipal, incoming: IncomingUpdate
+) -> tuple[_Target, UpdateRow | None]:
+    federation = await federation_store.get(session, principal.federation.id)
+    round_ = await store.find(session, federation.id, incoming.round_number)
+    assignment = await store.find_assignment(session, round_.id, principal.client.id)
+    if assignment is None:
+        raise LeaseLost(f"client {principal.client.name} is not in the cohort of the round")
+    recorded = await store.find_update(session, assignment.id)
+    if recorded is None:
+        if round_.phase != RoundPhase.OPEN:
+            raise await _round_closed(session, federation, round_)
+        if assignment.attempt != incoming.attempt:
+            raise _lease_lost(assignment, incoming)
+    return _Target(federation, round_, assignment), recorded
+
+
+def _expectation(context: Context, principal: ClientPrincipal, target: _Target) -> Expectation:
+    specification = context.specification(target.federation)
+    kind = TaskKind(target.round_.kind)
+    data_bytes = specification.parameters.size_bytes if kind is TaskKind.TRAIN else 0
+    return Expectation(
+        specification=specification,
+        client=principal.client.name,
+        round_number=target.round_.number,
+        base_version=target.round_.base_version,
+        kind=kind,
+        max_bytes=min(data_bytes + codec.MAX_HEADER_BYTES, context.settings.max_update_bytes),
+    )
+
+
+async def _record(
+    context: Context,
+    principal: ClientPrincipal,
+    incoming: IncomingUpdate,
+    target: _Target,
+    intake: Intake,
+    writer: BlobWriter,
+) -> UpdateRow:
+    metadata, digest = await asyncio.to_thread(intake.finish)
+    update = UpdateRow(
+        assignment_id=target.assignment.id,
+        digest=digest,
+        size_bytes=writer.size_bytes,
+        num_examples=metadata.num_examples,
+        metrics=metadata.metrics,
+        blob_id=writer.blob_id,
+        received_at=context.clock(),
+    )
+    try:
+        async with context.database.writing() as session:
+            if not await store.lock_open(session, target.round_.id):
+                raise await _round_closed(session, target.federation, target.round_)
+            await writer.seal(session, digest)
+            session.add(update)
+            await session.flush()
+            if not await store.submit(session, target.assignment.id, incoming.attempt):
+                current = await store.find_assignment(
+                    session, target.round_.id, principal.client.id
+                )
+                raise _lease_lost(current or target.assignment, incoming)
+    except IntegrityError as error:
+        raise UpdateConflict("another update for this round was recorded meanwhile") from error
+    return update
+
+
+async def _round_closed(
+    session: AsyncSession, federation: FederationRow, round_: RoundRow
+) -> RoundClosed:
+    live = await store.find_live(session, federation.id)
+    current = await federation_store.get(session, federation.id)
+    await session.refresh(current)
+    return RoundClosed(
+        f"round {round_.number} takes no more updates",
+        current_round=None if live is None else live.number,
+        weights_version=current.weights_version,
+    )
+
+
+def _lease_lost(assignment: AssignmentRow, incoming: IncomingUpdate) -> LeaseLost:
+    return LeaseLost(
+        f"the work is not leased to attempt {incoming.attempt}", attempt=assignment.attempt
+    )
+
+
+def _repeat(
+    principal: ClientPrincipal, round_: RoundRow, recorded: UpdateRow, digest: str
+) -> Receipt:
+    if digest != recorded.digest:
+        raise UpdateConflict(
+            f"a different update of client {principal.client.name} is recorded "
+            f"for round {round_.number}",
+            expected=recorded.digest,
+            found=digest,
+        )
+    return _receipt(principal, round_, recorded)
+
+
+def _receipt(principal: ClientPrincipal, round_: RoundRow, recorded: UpdateRow) -> Receipt:
+    return Receipt(
+        federation=principal.federation.name,
+        client=principal.client.name,
+        round_number=round_.number,
+        digest=recorded.digest,
+        size_bytes=recorded.size_bytes,
+        received_at=recorded.received_at,
+    )
+
+
+async def _hash(body: AsyncIterator[bytes], limit: int) -> str:
+    state = hashlib.sha256()
+    size = 0
+    async for piece in body:
+        size += len(piece)
+        check_size(size, limit)
+        state.update(piece)
+    return f"sha256:{state.hexdigest()}"
+
+
+async def _rechunked(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The body in pieces of a chunk, so that the work on each is worth a thread's attention."""
+    buffer = bytearray()
+    async for piece in body:
+        buffer += piece
+        if len(buffer) >= CHUNK_BYTES:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)

@@ -1,0 +1,95 @@
+"""Sends weights as a stream of chunks, whole or one range of bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from coordinator import blobs
+from coordinator.auth import ClientPrincipal, Principal
+from coordinator.context import Context
+from coordinator.errors import RangeNotSatisfiable
+from coordinator.store import federations as federation_store
+from coordinator.store import rounds as round_store
+
+_ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class OutgoingWeights:
+    """A version's bytes from ``start`` to before ``end`` of ``size_bytes``, and their digest."""
+
+    digest: str
+    size_bytes: int
+    start: int
+    end: int
+    body: AsyncIterator[bytes]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a range was asked for and is sent."""
+        return (self.start, self.end) != (0, self.size_bytes)
+
+
+async def open_weights(
+    context: Context,
+    principal: Principal,
+    federation_name: str,
+    version: int,
+    byte_range: str | None,
+) -> OutgoingWeights:
+    """A version's file. ``byte_range`` is a ``Range`` header; forms other than one range mean all.
+
+    Raises:
+        UnknownThing: no such federation or version.
+        RangeNotSatisfiable: the range starts behind the end.
+    """
+    async with context.database.reading() as session:
+        federation = await federation_store.find_by_name(session, federation_name)
+        weights = await federation_store.find_weights(session, federation.id, version)
+        size_bytes = await blobs.size_bytes(session, weights.blob_id)
+    start, end = _parse_range(byte_range, size_bytes)
+    chunks = blobs.read(context.database, weights.blob_id, start, end)
+    return OutgoingWeights(
+        weights.digest, size_bytes, start, end, _counted(context, principal, chunks)
+    )
+
+
+def _parse_range(header: str | None, size_bytes: int) -> tuple[int, int]:
+    match = _ONE_RANGE.fullmatch(header.replace(" ", "")) if header else None
+    if match is None or match.group(1) == match.group(2) == "":
+        return 0, size_bytes
+    first, last = match.group(1), match.group(2)
+    if first == "":
+        return max(0, size_bytes - int(last)), size_bytes
+    start = int(first)
+    end = min(int(last) + 1, size_bytes) if last else size_bytes
+    if start >= size_bytes or start >= end:
+        raise RangeNotSatisfiable(f"the weights have {size_bytes} bytes", size_bytes=size_bytes)
+    return start, end
+
+
+async def _counted(
+    context: Context, principal: Principal, chunks: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """Passes chunks on, and writes to the client's live assignment how many bytes went out."""
+    sent = 0
+    try:
+        async for chunk in chunks:
+            yield chunk
+            sent += len(chunk)
+    finally:
+        context.metrics.weights_bytes.inc(sent)
+        if isinstance(principal, ClientPrincipal):
+            await _count_download(context, principal, sent)
+
+
+async def _count_download(context: Context, principal: ClientPrincipal, sent: int) -> None:
+    async with context.database.writing() as session:
+        live = await round_store.find_live(session, principal.federation.id)
+        if live is None:
+            return
+        assignment = await round_store.find_assignment(session, live.id, principal.client.id)
+        if assignment is not None:
+            await round_store.count_download(session, assignment.id, sent)

@@ -1,0 +1,1 @@
+"""What coordinator and workers agree on: wire models, codec, encodings, specification."""

@@ -1,0 +1,76 @@
+"""What a training plan may say, for each method: hyperparameters with their meaning and bounds.
+
+The coordinator checks a plan when a federation is created and hands it on unread; the worker's
+method reads it. The registry of known methods is :data:`PLANS`; a method named by import path
+(``package.module:name``) checks its own hyperparameters at the worker.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+HyperparameterValue = bool | int | float | str
+
+
+class HyperFLPlan(BaseModel):
+    """Hyperparameters of HyperFL (arXiv 2412.07187), one local round.
+
+    The defaults are the paper's optimiser with a bias-initialised hypernetwork;
+    docs/decisions/ says why the hidden layer is narrow and its features scaled.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embedding_size: int = Field(default=64, ge=1, le=4096)
+    hidden_size: int = Field(default=16, ge=1, le=4096)
+    feature_scale: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Factor on the hidden features f: with ‖f‖² it sets the extractor's real learning rate."""
+    output_spread: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Size of the part of θ that depends on v at the start, relative to the target layers'."""
+    head_epochs: int = Field(default=1, ge=0, le=1000)
+    head_learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
+    epochs: int = Field(default=5, ge=1, le=1000)
+    learning_rate: float = Field(default=0.02, gt=0.0, le=100.0)
+    batch_size: int = Field(default=50, ge=1, le=100_000)
+    momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)
+    clip_norm: float = Field(default=50.0, gt=0.0)
+    """Largest norm of the hypernetwork's gradient, and separately of the embedding's."""
+
+
+PLANS: dict[str, type[BaseModel]] = {"hyperfl": HyperFLPlan}
+
+
+class TrainingPlan(BaseModel):
+    """What every worker of a federation trains: a method, a feature extractor, their settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = Field(max_length=200)
+    model: str = Field(max_length=200)
+    image_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    num_classes: int = Field(ge=2, le=100_000)
+    hyperparameters: dict[str, HyperparameterValue] = Field(default_factory=dict, max_length=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_hyperparameters(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        plan = PLANS.get(str(data.get("method")))
+        given = data.get("hyperparameters", {})
+        if plan is None or not isinstance(given, dict):
+            return data
+        return data | {"hyperparameters": plan.model_validate(given).model_dump()}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.method not in PLANS and ":" not in self.method:
+            close = difflib.get_close_matches(self.method, PLANS, n=3, cutoff=0.0)
+            raise ValueError(f"unknown method {self.method!r}; the closest are {', '.join(close)}")
+        if any(size < 1 for size in self.image_shape):
+            raise ValueError(f"every size of image_shape {list(self.image_shape)} must be positive")
+        return self

@@ -1,0 +1,59 @@
+"""The problem types of the interface (RFC 9457): one for each situation, acted on by type.
+
+A worker decides by ``Problem.type`` alone; ``title`` and ``detail`` are for people.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MEDIA_TYPE = "application/problem+json"
+_PREFIX = "urn:hyperfl:problem:"
+
+
+class ProblemType(Enum):
+    """A stable name with its HTTP status and a title for people."""
+
+    UNAUTHENTICATED = ("unauthenticated", 401, "No valid token was given")
+    FORBIDDEN = ("forbidden", 403, "The token does not allow this")
+    NOT_FOUND = ("not-found", 404, "There is no such thing")
+    METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address has no such method")
+    NAME_TAKEN = ("name-taken", 409, "The name is taken")
+    ILLEGAL_TRANSITION = ("illegal-transition", 409, "This state does not allow that")
+    ROUND_CLOSED = ("round-closed", 409, "The round takes no more updates")
+    STALE_BASE_VERSION = ("stale-base-version", 409, "The update starts from other weights")
+    LEASE_LOST = ("lease-lost", 409, "The work is no longer leased to this attempt")
+    UPDATE_CONFLICT = ("update-conflict", 409, "A different update is recorded already")
+    FEDERATION_FINISHED = ("federation-finished", 410, "The federation has ended")
+    BODY_TOO_LARGE = ("body-too-large", 413, "The body is over the limit")
+    UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The body has another media type")
+    RANGE_NOT_SATISFIABLE = ("range-not-satisfiable", 416, "The range lies outside the weights")
+    MALFORMED_UPDATE = ("malformed-update", 422, "The update does not fit the federation")
+    INVALID_REQUEST = ("invalid-request", 422, "The request does not fit the interface")
+    TOO_MANY_REQUESTS = ("too-many-requests", 429, "Too many requests")
+    INTERNAL = ("internal", 500, "The coordinator failed")
+    UNAVAILABLE = ("unavailable", 503, "The coordinator cannot serve this now")
+
+    def __init__(self, slug: str, status: int, title: str) -> None:
+        self.urn = _PREFIX + slug
+        self.status = status
+        self.title = title
+
+
+class Problem(BaseModel):
+    """A problem document as sent. Members beyond the standard ones say what was wrong and where."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+    @classmethod
+    def of(cls, kind: ProblemType, detail: str, **members: Any) -> Problem:
+        """The document for one situation; ``members`` are sent beside the standard ones."""
+        return cls(type=kind.urn, title=kind.title, status=kind.status, detail=detail, **members)

@@ -1,0 +1,121 @@
+"""What a federation is: the shared tensors, the training plan and the policy of its rounds.
+
+Posted once as data and never changed. Coordinator and workers build version 0 from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.arrays import Array, digest_bytes
+from shared.initialisation import TensorSpecification
+from shared.plans import TrainingPlan
+
+FEDERATION_NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
+CLIENT_NAME = FEDERATION_NAME
+EncodingName = Literal["dense"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ParameterSpecification(_Model):
+    """The tensors a federation shares, all float32, and the seed of their first values."""
+
+    seed: int = Field(ge=0, lt=1 << 63)
+    tensors: tuple[TensorSpecification, ...] = Field(max_length=10_000)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [tensor.name for tensor in self.tensors]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"tensor {name} is specified twice")
+        return self
+
+    @cached_property
+    def by_name(self) -> dict[str, TensorSpecification]:
+        """The tensors by name."""
+        return {tensor.name: tensor for tensor in self.tensors}
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors as float32."""
+        return 4 * sum(tensor.num_elements for tensor in self.tensors)
+
+    def initial_values(self) -> dict[str, Array]:
+        """Weights version 0: the same bits wherever it is built."""
+        return {tensor.name: tensor.initial_value(self.seed) for tensor in self.tensors}
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raises ValueError unless ``names`` are the shared tensors' names, each of them.
+
+        This is the last gate before anything is serialised for the network: private tensors
+        (embeddings, heads) have no place among the shared names.
+        """
+        given = set(names)
+        if extra := sorted(given - self.by_name.keys()):
+            raise ValueError(f"not shared by this federation: {', '.join(extra)}")
+        if missing := sorted(self.by_name.keys() - given):
+            raise ValueError(f"missing: {', '.join(missing)}")
+
+
+class RoundPolicy(_Model):
+    """How many rounds, who takes part in each, and how long anything may take."""
+
+    rounds: int = Field(ge=1, le=1_000_000)
+    cohort_fraction: float | None = Field(default=None, gt=0.0, le=1.0)
+    cohort_size: int | None = Field(default=None, ge=1)
+    minimum_updates: int = Field(default=1, ge=1)
+    """A round whose deadline passes commits with at least so many updates, or fails."""
+    deadline_seconds: float = Field(default=3600.0, gt=0.0, le=30 * 86400.0)
+    lease_seconds: float = Field(default=120.0, gt=0.0, le=86400.0)
+    """Work without a heartbeat for so long is offered again."""
+    max_failed_rounds: int = Field(default=3, ge=0)
+    """After so many failed rounds in a row the federation pauses and says why."""
+    max_num_examples: int = Field(default=10_000_000, ge=1)
+    """Largest number of examples a client may claim for one round."""
+    evaluate_final: bool = True
+    """End with a round in which every client evaluates the final weights without training."""
+
+    @model_validator(mode="after")
+    def _check_cohort(self) -> Self:
+        if self.cohort_fraction is not None and self.cohort_size is not None:
+            raise ValueError("give cohort_fraction or cohort_size, not both")
+        if self.cohort_size is not None and self.minimum_updates > self.cohort_size:
+            raise ValueError(
+                f"minimum_updates {self.minimum_updates} exceeds cohort_size {self.cohort_size}"
+            )
+        return self
+
+    def size_of_cohort(self, num_clients: int) -> int:
+        """How many of ``num_clients`` enrolled clients take part in a round."""
+        if self.cohort_size is not None:
+            return min(self.cohort_size, num_clients)
+        return math.ceil((self.cohort_fraction or 1.0) * num_clients)
+
+    @property
+    def clients_needed(self) -> int:
+        """Enrolled clients without which no round opens."""
+        return max(self.minimum_updates, self.cohort_size or 1)
+
+
+class FederationSpecification(_Model):
+    """Everything that defines a federation, as an administrator posts it."""
+
+    name: str = Field(pattern=FEDERATION_NAME)
+    parameters: ParameterSpecification
+    training: TrainingPlan
+    round_policy: RoundPolicy
+    encoding: EncodingName = "dense"
+
+    @property
+    def digest(self) -> str:
+        """``sha256:<hex>`` of the canonical JSON; binds private state to its federation."""
+        return digest_bytes(self.model_dump_json().encode())

@@ -1,0 +1,1 @@
+"""The worker: trains hosted clients where their data lies and uploads deltas only."""
