@@ -1,0 +1,123 @@
+"""A coordinator in this process: the real application and database, HTTP without a socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from coordinator.app import create_app
+from coordinator.auth import ensure_admin_token
+from coordinator.context import Context
+from coordinator.driver import Driver
+from coordinator.migrate import migrate
+from coordinator.settings import CoordinatorSettings
+from shared.codec import MEDIA_TYPE
+from shared.specification import FederationSpecification
+from tests.support.clock import ManualClock
+
+
+@dataclass
+class RunningCoordinator:
+    """The application with a manual clock; its driver steps when the test says so."""
+
+    app: FastAPI
+    http: httpx.AsyncClient
+    clock: ManualClock
+    admin: dict[str, str]
+    driver: Driver
+    credentials: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def context(self) -> Context:
+        context: Context = self.app.state.context
+        return context
+
+    async def create(self, specification: FederationSpecification) -> dict[str, Any]:
+        response = await self.http.post(
+            "/v1/federations",
+            content=specification.model_dump_json(),
+            headers=self.admin | {"Content-Type": "application/json"},
+        )
+        assert response.status_code == 201, response.text
+        created: dict[str, Any] = response.json()
+        return created
+
+    async def enrol(self, federation: str, *names: str) -> None:
+        for name in names:
+            invited = await self.http.post(
+                f"/v1/federations/{federation}/clients", json={"name": name}, headers=self.admin
+            )
+            assert invited.status_code == 201, invited.text
+            enrolled = await self.http.post(
+                "/v1/enrolments", json={"enrolment_token": invited.json()["enrolment_token"]}
+            )
+            assert enrolled.status_code == 201, enrolled.text
+            self.credentials[name] = {"Authorization": f"Bearer {enrolled.json()['credential']}"}
+
+    async def act(self, federation: str, action: str) -> httpx.Response:
+        return await self.http.patch(
+            f"/v1/federations/{federation}", json={"action": action}, headers=self.admin
+        )
+
+    async def started(self, specification: FederationSpecification, *names: str) -> None:
+        """A federation with enrolled clients and its first round open."""
+        await self.create(specification)
+        await self.enrol(specification.name, *names)
+        response = await self.act(specification.name, "start")
+        assert response.status_code == 200, response.text
+        await self.driver.step()
+
+    async def poll(self, federation: str, client: str) -> httpx.Response:
+        return await self.http.get(
+            f"/v1/federations/{federation}/task", headers=self.credentials[client]
+        )
+
+    async def task(self, federation: str, client: str) -> dict[str, Any]:
+        response = await self.poll(federation, client)
+        assert response.status_code == 200, response.text
+        task: dict[str, Any] = response.json()
+        return task
+
+    async def put(
+        self, task: dict[str, Any], body: bytes, *, as_client: str | None = None, **headers: str
+    ) -> httpx.Response:
+        credential = self.credentials[as_client or task["client"]]
+        return await self.http.put(
+            f"/v1/federations/{task['federation']}/rounds/{task['round_number']}"
+            f"/updates/{task['client']}",
+            params={"attempt": task["attempt"]},
+            content=body,
+            headers=credential | {"Content-Type": MEDIA_TYPE} | headers,
+        )
+
+    async def show(self, path: str) -> Any:
+        response = await self.http.get(f"/v1/federations/{path}", headers=self.admin)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+@asynccontextmanager
+async def running_coordinator(
+    database_url: str, folder: Path, **settings: Any
+) -> AsyncIterator[RunningCoordinator]:
+    """Migrates the database and serves from it; the driver does not run by itself."""
+    migrate(database_url)
+    clock = ManualClock()
+    configured = CoordinatorSettings(
+        database_url=database_url, data_dir=folder / "coordinator", **settings
+    )
+    app = create_app(configured, clock)
+    context: Context = app.state.context
+    file = configured.effective_admin_token_file
+    await ensure_admin_token(context.database, file, clock())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://coordinator") as http:
+        admin = {"Authorization": f"Bearer {file.read_text().strip()}"}
+        yield RunningCoordinator(app, http, clock, admin, Driver(context))
+    await context.database.close()

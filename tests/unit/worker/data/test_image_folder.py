@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from worker.data.errors import DataError
+from worker.data.image_folder import find_classes, read_image_folder
+
+
+def write_image(path, colour, size=(6, 4), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    for split in ("train", "test"):
+        write_image(tmp_path / split / "dog" / "1.png", (255, 0, 0))
+        write_image(tmp_path / split / "cat" / "b.png", (0, 255, 0), size=(9, 9))
+        write_image(tmp_path / split / "cat" / "a.jpg", (0, 0, 255))
+    return tmp_path
+
+
+def test_images_labels_and_classes(data_dir):
+    train, test = read_image_folder(data_dir, (3, 4, 6))
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0, 1]
+    assert train.images.shape == (3, 3, 4, 6)
+    assert train.images[1].flatten(1)[:, 0].tolist() == [0, 255, 0]
+    assert train.images[2].flatten(1)[:, 0].tolist() == [255, 0, 0]
+
+
+def test_colour_becomes_grey_by_itu_r_601(data_dir):
+    train, _ = read_image_folder(data_dir, (1, 8, 8))
+    assert train.images.shape == (3, 1, 8, 8)
+    assert train.images[2].unique().tolist() == [76]
+
+
+def test_grey_is_repeated(tmp_path):
+    for split in ("train", "test"):
+        write_image(tmp_path / split / "only" / "1.png", 93, mode="L")
+    train, _ = read_image_folder(tmp_path, (3, 4, 4))
+    assert train.images.unique().tolist() == [93]
+
+
+def test_shrinking_averages_over_all_pixels(tmp_path):
+    stripes = np.zeros((32, 32), np.uint8)
+    stripes[:, ::2] = 255
+    for split in ("train", "test"):
+        folder = tmp_path / split / "only"
+        folder.mkdir(parents=True)
+        Image.fromarray(stripes).save(folder / "1.png")
+    train, _ = read_image_folder(tmp_path, (1, 4, 4))
+    assert (train.images.float() - 127.5).abs().max() < 10
+
+
+def test_other_files_and_hidden_ones_are_passed_over_and_folders_inside_are_read(data_dir):
+    (data_dir / "train" / "cat" / "notes.txt").write_text("x")
+    (data_dir / "train" / "cat" / ".a.png").write_bytes(b"x")
+    (data_dir / "train" / ".cache").mkdir()
+    write_image(data_dir / "train" / "cat" / "more" / "c.PNG", (1, 1, 1))
+    train, _ = read_image_folder(data_dir, (3, 4, 4))
+    assert train.labels.tolist() == [0, 0, 0, 1]
+
+
+def test_a_site_may_lack_examples_of_a_class(data_dir):
+    (data_dir / "train" / "dog" / "1.png").unlink()
+    train, _ = read_image_folder(data_dir, (3, 4, 4))
+    assert train.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_split_is_named(data_dir, split):
+    (data_dir / split).rename(data_dir / "elsewhere")
+    with pytest.raises(DataError, match=f"{split}: expected a folder"):
+        read_image_folder(data_dir, (3, 4, 4))
+
+
+def test_a_split_without_class_folders_is_named(tmp_path):
+    write_image(tmp_path / "train" / "1.png", (0, 0, 0))
+    with pytest.raises(DataError, match=r"train: expected one folder for each class"):
+        find_classes(tmp_path)
+
+
+def test_a_split_without_images_is_named(data_dir):
+    for path in (data_dir / "test").rglob("*.*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"test: expected images in its class folders, found none"):
+        read_image_folder(data_dir, (3, 4, 4))
+
+
+def test_other_classes_in_test_are_named(data_dir):
+    (data_dir / "test" / "dog").rename(data_dir / "test" / "wolf")
+    with pytest.raises(DataError, match=r"expected the class folders .*cat, dog.* found cat, wolf"):
+        read_image_folder(data_dir, (3, 4, 4))
+
+
+def test_an_unreadable_image_is_named(data_dir):
+    path = data_dir / "train" / "cat" / "z.png"
+    path.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"z\.png: expected an image, cannot read it"):
+        read_image_folder(data_dir, (3, 4, 4))
+
+
+def test_a_truncated_image_is_named(data_dir):
+    path = data_dir / "train" / "cat" / "z.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"z\.png: expected an image, cannot read it"):
+        read_image_folder(data_dir, (3, 4, 4))
+
+
+def test_sixteen_bit_images_are_refused_and_not_clipped(data_dir):
+    path = data_dir / "train" / "cat" / "z.png"
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(path)
+    with pytest.raises(DataError, match=r"z\.png: expected 8 bits a channel, found .* I;16"):
+        read_image_folder(data_dir, (1, 4, 4))
