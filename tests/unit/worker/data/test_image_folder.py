@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from worker.data.errors import DataError
@@ -116,3 +117,13 @@ def test_sixteen_bit_images_are_refused_and_not_clipped(data_dir):
     Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(path)
     with pytest.raises(DataError, match=r"z\.png: expected 8 bits a channel, found .* I;16"):
         read_image_folder(data_dir, (1, 4, 4))
+
+
+def test_decoding_in_threads_gives_the_same_images(data_dir, monkeypatch):
+    for shade in range(20):
+        write_image(data_dir / "train" / "dog" / f"s{shade:02}.png", (shade, 0, 0))
+    expected, _ = read_image_folder(data_dir, (3, 4, 4))
+    monkeypatch.setattr("worker.data.image_folder._THREADS_PAY_BYTES", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    found, _ = read_image_folder(data_dir, (3, 4, 4))
+    assert torch.equal(found.images, expected.images)

@@ -1,0 +1,137 @@
+"""Who may do what."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+from sqlalchemy import select
+
+from coordinator.tables import TokenRow
+from tests.support.coordinator import RunningCoordinator
+from tests.support.specifications import tiny_specification
+from tests.support.updates import update_bytes
+
+pytestmark = pytest.mark.integration
+
+OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/v1/enrolments"}
+
+
+async def test_without_a_valid_token_everything_but_health_is_401(
+    coordinator: RunningCoordinator,
+) -> None:
+    values = {"federation_name": "tiny", "round_number": "1", "version": "0", "client_name": "a"}
+    checked = 0
+    for path, methods in coordinator.app.openapi()["paths"].items():
+        if path in OPEN_PATHS:
+            continue
+        for method in methods:
+            for headers in (
+                {},
+                {"Authorization": "Bearer wrong"},
+                {"Authorization": "Basic YTpi"},
+                {"Authorization": "Bearer "},
+            ):
+                response = await coordinator.http.request(
+                    method, path.format(**values) + "?attempt=1", headers=headers, json={}
+                )
+                assert response.status_code == 401, (method, path, response.text)
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+                checked += 1
+    assert checked >= 40
+    assert (await coordinator.http.get("/healthz")).status_code == 200
+    assert (await coordinator.http.get("/readyz")).status_code == 200
+    assert "hyperfl_updates_recorded_total" in (await coordinator.http.get("/metrics")).text
+
+
+async def test_clients_cannot_act_as_another_or_as_administrators(
+    coordinator: RunningCoordinator,
+) -> None:
+    specification = tiny_specification()
+    await coordinator.started(specification, "a", "b")
+    task = await coordinator.task("tiny", "a")
+    body = update_bytes(specification, task)
+    assert (await coordinator.put(task, body, as_client="b")).status_code == 403
+    as_client = coordinator.credentials["a"]
+    for method, path in [
+        ("GET", "/v1/federations"),
+        ("PATCH", "/v1/federations/tiny"),
+        ("GET", "/v1/federations/tiny/clients"),
+        ("DELETE", "/v1/federations/tiny/clients/b"),
+        ("GET", "/v1/federations/tiny/rounds"),
+    ]:
+        response = await coordinator.http.request(
+            method, path, headers=as_client, json={"action": "pause"}
+        )
+        assert response.status_code == 403, (method, path)
+    # An administrator is no client, and a client of one federation none of another.
+    as_admin = await coordinator.http.get("/v1/federations/tiny/task", headers=coordinator.admin)
+    assert as_admin.status_code == 403
+    await coordinator.create(tiny_specification("other"))
+    other = await coordinator.http.get("/v1/federations/other/weights/0", headers=as_client)
+    assert other.status_code == 403
+
+
+async def test_unknown_things_are_404(coordinator: RunningCoordinator) -> None:
+    for path in ("nowhere", "nowhere/rounds", "nowhere/clients", "nowhere/weights/0"):
+        response = await coordinator.http.get(
+            f"/v1/federations/{path}", headers=coordinator.admin
+        )
+        assert response.status_code == 404, path
+        assert response.json()["type"] == "urn:hyperfl:problem:not-found"
+
+
+async def test_an_enrolment_token_works_once_and_expires(coordinator: RunningCoordinator) -> None:
+    await coordinator.create(tiny_specification())
+
+    async def invite() -> str:
+        response = await coordinator.http.post(
+            "/v1/federations/tiny/clients", json={"name": "a"}, headers=coordinator.admin
+        )
+        token: str = response.json()["enrolment_token"]
+        return token
+
+    async def enrol(token: str) -> int:
+        response = await coordinator.http.post("/v1/enrolments", json={"enrolment_token": token})
+        return response.status_code
+
+    token = await invite()
+    assert [await enrol(token), await enrol(token)] == [201, 401]
+    replaced, fresh = await invite(), await invite()
+    assert [await enrol(replaced), await enrol(fresh)] == [401, 201]
+    late = await invite()
+    coordinator.clock.advance(8 * 86400)
+    assert await enrol(late) == 401
+
+
+async def test_inviting_again_ends_the_old_credential(coordinator: RunningCoordinator) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    old = coordinator.credentials["a"]
+    await coordinator.enrol("tiny", "a")
+    response = await coordinator.http.get("/v1/federations/tiny/task", headers=old)
+    assert response.status_code == 401
+    assert (await coordinator.poll("tiny", "a")).status_code == 200
+
+
+async def test_tokens_are_stored_as_hashes_only(coordinator: RunningCoordinator) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    file = coordinator.context.settings.effective_admin_token_file
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    secrets = {file.read_text().strip(), coordinator.credentials["a"]["Authorization"][7:]}
+    assert all(len(secret.rsplit("-", 1)[-1]) >= 1 and len(secret) >= 43 for secret in secrets)
+    async with coordinator.context.database.reading() as session:
+        digests = set((await session.scalars(select(TokenRow.digest))).all())
+    assert len(digests) == 2
+    assert not digests & secrets
+    assert all(len(digest) == 64 for digest in digests)
+
+
+async def test_a_name_can_be_taken_only_once(coordinator: RunningCoordinator) -> None:
+    await coordinator.create(tiny_specification())
+    response = await coordinator.http.post(
+        "/v1/federations",
+        content=tiny_specification().model_dump_json(),
+        headers=coordinator.admin | {"Content-Type": "application/json"},
+    )
+    assert response.status_code == 409
+    assert response.json()["type"] == "urn:hyperfl:problem:name-taken"
