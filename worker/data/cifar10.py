@@ -1,0 +1,35 @@
+"""CIFAR-10, read by torchvision from files that are already there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torchvision.datasets import CIFAR10
+
+from worker.data.errors import DataError
+from worker.data.images import LabelledImages
+
+
+def read_cifar10(data_dir: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Train and test split of CIFAR-10 from ``data_dir/cifar-10-batches-py``.
+
+    Raises:
+        DataError: the files are missing, or their checksums are not those of CIFAR-10.
+    """
+    return _read_split(data_dir, train=True), _read_split(data_dir, train=False)
+
+
+def _read_split(data_dir: Path, *, train: bool) -> LabelledImages:
+    try:
+        split = CIFAR10(data_dir, train=train, download=False)
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{data_dir / CIFAR10.base_folder}: expected the unpacked python version of CIFAR-10 "
+            "(cifar-10-python.tar.gz), found it missing or with wrong checksums"
+        ) from error
+    return LabelledImages(
+        images=torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(),
+        labels=torch.tensor(split.targets, dtype=torch.int64),
+        class_names=tuple(split.classes),
+    )

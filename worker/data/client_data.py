@@ -1,0 +1,109 @@
+"""Batches of one client's examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from worker.data.augmentation import random_crop_and_flip
+from worker.data.images import ImageShape, LabelledImages
+from worker.data.resizing import enlarge
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Examples:
+    """One split of one client: positions in a data set that all clients of the process share.
+
+    The images stay uint8 on the CPU; a batch is gathered, moved to the device, brought to the
+    model's shape and normalised when it is asked for.
+    """
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        positions: torch.Tensor,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        image_shape: ImageShape,
+        augment: bool,
+    ) -> None:
+        """Refer to some examples of a data set, without copying an image.
+
+        Args:
+            data: the whole split, shared.
+            positions: int64, (n,), this client's examples in ``data``.
+            mean: per channel of ``data``, of pixels scaled to 0..1.
+            std: per channel of ``data``, of pixels scaled to 0..1.
+            image_shape: (C, H, W) of the batches.
+            augment: whether a batch that is given a generator is cropped and flipped.
+        """
+        self._data = data
+        self._positions = positions
+        self._labels = data.labels[positions]
+        self._image_shape = image_shape
+        self._augment = augment
+        # (x / 255 - mean) / std as one product and one difference.
+        std_column = torch.tensor(std).view(-1, 1, 1)
+        self._scale = 1 / (255 * std_column)
+        self._shift = torch.tensor(mean).view(-1, 1, 1) / std_column
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 on the CPU, (n,)."""
+        return self._labels
+
+    def batch(
+        self,
+        positions: torch.Tensor,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Batch:
+        """Some of the examples, ready for the model.
+
+        Args:
+            positions: int64 on the CPU, (B,), each in 0..len(self)-1.
+            device: where the batch is wanted.
+            generator: CPU generator. Given, and with augmentation on, every image is cropped at
+                random (4 pixels of black padding, at its stored size) and flipped at random.
+
+        Returns:
+            float32 images (B, C, H, W), normalised, and int64 labels (B,), both on ``device``.
+        """
+        images = self._data.images[self._positions[positions]]
+        if self._augment and generator is not None:
+            images = random_crop_and_flip(images, generator)
+        pixels = images.to(device).float()
+        pixels.mul_(self._scale.to(device)).sub_(self._shift.to(device))
+        return enlarge(pixels, self._image_shape), self._labels[positions].to(device)
+
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+        """All examples in order, never augmented, the last short batch included."""
+        for positions in torch.split(torch.arange(len(self)), batch_size):
+            yield self.batch(positions, device)
+
+    def shuffled_batches(
+        self, batch_size: int, device: torch.device, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """One epoch in an order drawn from the CPU generator, the last short batch included.
+
+        With augmentation on, crops and flips are drawn from the same generator, batch by batch.
+        """
+        order = torch.randperm(len(self), generator=generator)
+        for positions in torch.split(order, batch_size):
+            yield self.batch(positions, device, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class ClientData:
+    """The train and the test examples of one client."""
+
+    train: Examples
+    test: Examples
+    num_classes: int

@@ -1,0 +1,188 @@
+"""The command: creates a federation, enrols clients, runs coordinator and worker, shows the result."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from worker.demo import report
+from worker.demo.processes import (
+    BackgroundProcess,
+    DemoError,
+    run_in_background,
+    run_step,
+    stream_step,
+)
+
+_FEDERATION = "demo"
+_DEFAULT_MODELS = {"digits": "cnn-mnist", "fashion-mnist": "cnn-mnist", "emnist": "cnn-mnist"}
+
+demo = typer.Typer(add_completion=False)
+
+
+@demo.command()
+def run(
+    dataset: Annotated[
+        str, typer.Option(help="digits, fashion-mnist, emnist, cifar10, cinic10 or image-folder.")
+    ] = "digits",
+    model: Annotated[
+        str | None, typer.Option(help="cnn-mnist, cnn-cifar or package.module:function.")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Clients, all hosted by one worker.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
+    method: Annotated[str, typer.Option(help="What is shared and how it is trained.")] = "hyperfl",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 2022,
+    partition: Annotated[str, typer.Option(help="paper, dirichlet or iid.")] = "paper",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the data set; digits needs none.")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Keeps database, private states and logs there.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train a federation on this machine through real processes, HTTP and a database.
+
+    Example: hyperfl demo --dataset digits --clients 4 --rounds 10
+    """
+    console = Console(stderr=as_json, soft_wrap=True)
+    options = ["--method", method, "--model", model or _DEFAULT_MODELS.get(dataset, "cnn-cifar")]
+    options += ["--dataset", dataset, "--rounds", str(rounds), "--seed", str(seed)]
+    options += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    options += [part for setting in settings or [] for part in ("--set", setting)]
+    data = {"dataset": dataset, "partition": partition, "num_clients": clients, "seed": seed}
+    if data_dir is not None:
+        data["data_dir"] = str(data_dir.resolve())
+    try:
+        with _folder(state_dir) as folder:
+            result = _run(console, folder, options, data, clients, rounds)
+    except DemoError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps({"dataset": dataset} | result))
+
+
+@contextmanager
+def _folder(state_dir: Path | None) -> Iterator[Path]:
+    if state_dir is None:
+        with tempfile.TemporaryDirectory(prefix="hyperfl-demo-") as folder:
+            yield Path(folder)
+        return
+    if state_dir.exists() and any(state_dir.iterdir()):
+        raise DemoError(f"{state_dir} is not empty; a demo starts in a folder of its own")
+    state_dir.mkdir(parents=True, exist_ok=True)
+    yield state_dir.resolve()
+
+
+def _run(
+    console: Console,
+    folder: Path,
+    options: list[str],
+    data: dict[str, Any],
+    num_clients: int,
+    num_rounds: int,
+) -> dict[str, Any]:
+    serve = ("coordinator", "serve", "--data-dir", str(folder / "coordinator"), "--port", "0")
+    with run_in_background("coordinator", folder, *serve) as coordinator:
+        specification = str(folder / "federation.json")
+        run_step("worker", "specify", _FEDERATION, *options, "--output", specification)
+        address = coordinator.wait_for_event("listening")
+        url = f"http://{address['host']}:{address['port']}"
+        admin = ("--url", url, "--admin-token-file", str(folder / "coordinator" / "admin-token"))
+        run_step("federation", "create", specification, *admin, "--json")
+        names = [f"client-{index:0{len(str(num_clients - 1))}d}" for index in range(num_clients)]
+        invited = run_step("client", "enroll", _FEDERATION, *names, *admin, "--json")
+        config = folder / "worker.toml"
+        config.write_text(_worker_config(url, invited, data))
+        with run_in_background(
+            "worker", folder, "worker", "run", "--config", str(config)
+        ) as worker:
+            run_step("federation", "start", _FEDERATION, *admin, "--json")
+            console.print(
+                f"coordinator at {url}; worker with {num_clients} clients; logs in {folder}",
+                style="dim",
+            )
+            train_rounds = _watch(console, num_rounds, admin, worker)
+        return _report(console, admin, train_rounds)
+
+
+def _worker_config(url: str, invited: list[dict[str, Any]], data: dict[str, Any]) -> str:
+    """The worker's TOML file. JSON's strings and numbers are TOML's, too."""
+    lines = [f"coordinator_url = {json.dumps(url)}", f'federation = "{_FEDERATION}"']
+    for index, client in enumerate(invited):
+        lines += [
+            "",
+            "[[clients]]",
+            f"name = {json.dumps(client['name'])}",
+            f"state_dir = {json.dumps('state/' + client['name'])}",
+            f"enrolment_token = {json.dumps(client['enrolment_token'])}",
+            f"seed = {data['seed'] * 1_000_003 + index}",
+            "[clients.data]",
+            *(f"{key} = {json.dumps(value)}" for key, value in data.items()),
+            f"client_index = {index}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _watch(
+    console: Console, num_rounds: int, admin: tuple[str, ...], worker: BackgroundProcess
+) -> list[dict[str, Any]]:
+    """Shows progress until the federation ends; returns the committed training rounds."""
+    rounds: list[dict[str, Any]] = []
+    columns = (
+        TextColumn("round {task.completed}/{task.total}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("training", total=num_rounds)
+        for line in stream_step("round", "watch", _FEDERATION, *admin, "--json"):
+            if "federation" in line:
+                ended = line["federation"]
+                break
+            worker.check_alive()
+            round_ = line["round"]
+            if round_["phase"] == "failed":
+                raise DemoError(f"round {round_['number']} failed: {round_['reason']}")
+            if round_["kind"] == "train":
+                rounds.append(round_)
+                progress.update(bar, completed=len(rounds), description=_describe(round_))
+        else:
+            raise DemoError("the coordinator went away")
+    if ended["state"] != "finished" or len(rounds) != num_rounds:
+        raise DemoError(f"the federation is {ended['state']}: {ended['reason']}")
+    return rounds
+
+
+def _describe(round_: dict[str, Any]) -> str:
+    accuracy = 100 * round_["metrics"]["accuracy_after"]
+    up, down = (report.format_bytes(round_[key]) for key in ("bytes_up", "bytes_down"))
+    return f"accuracy {accuracy:.2f} %  up {up}  down {down}"
+
+
+def _report(
+    console: Console, admin: tuple[str, ...], train_rounds: list[dict[str, Any]]
+) -> dict[str, Any]:
+    federation = run_step("federation", "show", _FEDERATION, *admin, "--json")
+    last_number = train_rounds[-1]["number"]
+    last_round, final_round = (
+        run_step("round", "show", _FEDERATION, str(number), *admin, "--json")
+        for number in (last_number, last_number + 1)
+    )
+    result = report.summarise(federation, train_rounds, last_round, final_round)
+    report.print_table(console, last_round, final_round, result)
+    console.print(f"weights {result['weights_digest']}", style="dim")
+    return result

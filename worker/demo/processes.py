@@ -1,0 +1,113 @@
+"""The processes of a demo: every step is a ``hyperfl`` command of its own, as in real use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_STOP_SECONDS = 20
+_START_SECONDS = 60
+_STEP_SECONDS = 120
+
+
+class DemoError(Exception):
+    """A step failed; the message is its last words."""
+
+
+@dataclass(frozen=True)
+class BackgroundProcess:
+    """A command that runs beside the demo, and the file that its log goes to."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.log_file.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def check_alive(self) -> None:
+        """Raises DemoError if the process ended with a failure."""
+        if self.process.poll():
+            raise DemoError(f"the {self.name} ended early: {self.last_words()}")
+
+    def wait_for_event(self, event: str) -> dict[str, Any]:
+        """The first log line with this event.
+
+        Raises:
+            DemoError: the process ended, or nothing came within a minute.
+        """
+        give_up_at = time.monotonic() + _START_SECONDS
+        while time.monotonic() < give_up_at:
+            for line in self.log_file.read_text(errors="replace").splitlines():
+                if line.startswith("{") and (found := _parse(line)).get("event") == event:
+                    return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise DemoError(f"the {self.name} did not start: {self.last_words()}")
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:  # a line that is still being written
+        return {}
+    return found
+
+
+@contextmanager
+def run_in_background(name: str, folder: Path, *arguments: str) -> Iterator[BackgroundProcess]:
+    """Runs ``hyperfl ARGUMENTS`` until the block ends; its log goes to ``folder/name.log``."""
+    log_file = folder / f"{name}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(_command(arguments), stdout=log, stderr=log)
+    try:
+        yield BackgroundProcess(name, process, log_file)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def run_step(*arguments: str) -> Any:
+    """Runs ``hyperfl ARGUMENTS`` to its end and returns the JSON it printed.
+
+    Raises:
+        DemoError: it failed; the message is what it said.
+    """
+    try:
+        done = subprocess.run(
+            _command(arguments), capture_output=True, text=True, timeout=_STEP_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise DemoError(f"hyperfl {arguments[0]} {arguments[1]} did not end in time") from None
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise DemoError(said[-1].removeprefix("error: ") if said else "a step failed")
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def stream_step(*arguments: str) -> Iterator[dict[str, Any]]:
+    """Runs ``hyperfl ARGUMENTS`` and yields each line of JSON as it is printed."""
+    with subprocess.Popen(_command(arguments), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stdout or ():
+                yield json.loads(line)
+        finally:
+            process.terminate()
+
+
+def _command(arguments: tuple[str, ...]) -> list[str]:
+    return [sys.executable, "-m", "coordinator", *arguments]
