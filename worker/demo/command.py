@@ -1,4 +1,4 @@
-"""The command: creates a federation, enrols clients, runs coordinator and worker, shows the result."""
+"""The command: a coordinator, a worker and a federation from nothing to its final evaluation."""
 
 from __future__ import annotations
 
