@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import save
 
@@ -26,12 +27,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
     "I64": np.dtype("<i8"),
     "U8": np.dtype("u1"),
 }
-"""Storage of each wire dtype. numpy has no bfloat16: its bits stay in uint16."""
-_BF16_EXPONENT = np.uint16(0x7F80)
 _MAX_DIMENSIONS = 8
 _MAX_ELEMENTS = 1 << 40
 
@@ -101,7 +100,7 @@ def encode(arrays: NamedArrays, metadata: Mapping[str, str] | None = None) -> by
 
 
 def decode(content: bytes | bytearray | memoryview) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays and metadata of a whole file. BF16 becomes float32; others keep their dtype.
+    """The arrays and metadata of a whole file. BF16 is the dtype of the package ml_dtypes.
 
     Arrays are read-only views of ``content`` where possible.
 
@@ -124,36 +123,24 @@ def decode(content: bytes | bytearray | memoryview) -> tuple[dict[str, Array], d
     for info in header.tensors:
         values = np.frombuffer(data[info.start : info.end], dtype=_DTYPES[info.dtype])
         check_finite(Block(info, 0, values))
-        arrays[info.name] = to_float32_if_bfloat16(info.dtype, values).reshape(info.shape)
+        arrays[info.name] = values.reshape(info.shape)
     return arrays, dict(header.metadata)
-
-
-def to_float32_if_bfloat16(dtype: str, values: Array) -> Array:
-    """Widens BF16 bits to float32; returns any other dtype as it is."""
-    if dtype != "BF16":
-        return values
-    return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def check_finite(block: Block) -> None:
     """Raises :class:`NonFiniteError` naming the first NaN or infinity of a block."""
     info = block.tensor
-    if info.dtype == "BF16":
-        finite = (block.values & _BF16_EXPONENT) != _BF16_EXPONENT
-    elif info.dtype.startswith("F"):
-        finite = np.isfinite(block.values)
-    else:
-        return
+    finite = np.isfinite(block.values)
     if finite.all():
         return
     first = block.start + int(np.argmin(finite))
     position = [int(i) for i in np.unravel_index(first, info.shape)] if info.shape else []
-    value = to_float32_if_bfloat16(info.dtype, block.values)[first - block.start]
+    value = float(block.values[first - block.start])
     raise NonFiniteError(
-        f"tensor {info.name} holds {float(value)} at {position}",
+        f"tensor {info.name} holds {value} at {position}",
         tensor=info.name,
         position=position,
-        found=str(float(value)),
+        found=str(value),
     )
 
 
