@@ -53,11 +53,12 @@ class WeightedMean:
             mean += base[name].reshape(-1)
             with np.errstate(over="ignore"):
                 value = mean.astype(np.float32).reshape(shape)
-            _refuse_overflow(name, value)
+            refuse_overflow(name, value)
             weights[name] = value
         return weights
 
 
-def _refuse_overflow(name: str, value: Array) -> None:
+def refuse_overflow(name: str, value: Array) -> None:
+    """Raises NonFiniteError unless every value is finite."""
     if not np.isfinite(value).all():
         raise NonFiniteError(f"the aggregated tensor {name} exceeds float32", tensor=name)

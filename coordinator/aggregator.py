@@ -1,23 +1,31 @@
-"""Streams a round's updates out of the database through the aggregation, and its result back in."""
+"""Brings a round's updates out of the database through the aggregation, and its result back in."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from coordinator import blobs
-from coordinator.aggregation import WeightedMean
+from coordinator.aggregation import WeightedMean, refuse_overflow
 from coordinator.blobs import BlobWriter
 from coordinator.context import Context
+from coordinator.factored_aggregation import FactoredMean, PublishedDelta
+from coordinator.intake import METADATA_KEY
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
 from coordinator.store.rounds import Contribution
 from coordinator.tables import FederationRow, RoundRow, WeightsRow
 from shared import codec
-from shared.arrays import Array, digest_arrays, digest_bytes
-from shared.schema import TaskKind
+from shared.arrays import Array, NamedArrays, digest_arrays, digest_bytes
+from shared.encodings import encoding_for
+from shared.factored_encoding import Compression
+from shared.schema import TaskKind, UpdateMetadata
+from shared.specification import FederationSpecification
+from shared.version_deltas import apply_version_delta
 
 
 class AggregationFailed(Exception):
@@ -29,20 +37,47 @@ class AggregationLeaseLost(Exception):
 
 
 @dataclass(frozen=True)
-class NewWeights:
-    """Weights written as a blob that is not sealed yet."""
+class NewBlob:
+    """A blob that is written but not sealed."""
 
     writer: BlobWriter
-    digest: str
     content_digest: str
+
+    @classmethod
+    async def write(cls, context: Context, arrays: NamedArrays) -> NewBlob:
+        """Writes arrays as a safetensors file."""
+        content = await asyncio.to_thread(codec.encode, arrays)
+        digest = await asyncio.to_thread(digest_bytes, content)
+        writer = await BlobWriter.write(context.database, context.clock(), content)
+        return cls(writer, digest)
+
+    async def seal(self, session: AsyncSession) -> int:
+        """Keeps the blob if ``session`` commits; returns its key."""
+        await self.writer.seal(session, self.content_digest)
+        return self.writer.blob_id
+
+
+@dataclass(frozen=True)
+class NewWeights:
+    """The next version: its digest, its file, and in a factored federation how it came about."""
+
+    digest: str
+    weights: NewBlob
+    delta: NewBlob | None = None
+    residual: NewBlob | None = None
+
+    @property
+    def blobs(self) -> list[NewBlob]:
+        """Everything that was written."""
+        return [blob for blob in (self.weights, self.delta, self.residual) if blob is not None]
 
 
 @dataclass(frozen=True)
 class AggregatedRound:
-    """What a round comes to; ``weights`` is None if it trained nothing."""
+    """What a round comes to; ``new`` is None if it trained nothing."""
 
     num_updates: int
-    weights: NewWeights | None
+    new: NewWeights | None
 
 
 async def aggregate(
@@ -51,12 +86,12 @@ async def aggregate(
     round_: RoundRow,
     extend_lease: Callable[[], Awaitable[bool]],
 ) -> AggregatedRound:
-    """Reads every recorded update in order of client name, one chunk in memory at a time.
+    """Aggregates every recorded update in order of client name, one in memory at a time.
 
     ``extend_lease`` is called between updates; when it answers false the work is dropped.
 
     Raises:
-        AggregationFailed: an update's bytes are damaged, or the result exceeds float32.
+        AggregationFailed: stored bytes are damaged, or the result exceeds float32.
         AggregationLeaseLost: the round is no longer ours.
     """
     async with context.database.reading() as session:
@@ -64,58 +99,111 @@ async def aggregate(
         base = await federation_store.find_weights(session, federation.id, round_.base_version)
     if round_.kind == TaskKind.EVALUATE:
         return AggregatedRound(len(contributions), None)
-    mean = WeightedMean(context.specification(federation).parameters)
-    for contribution in contributions:
-        await _add(context, mean, contribution)
-        if not await extend_lease():
-            raise AggregationLeaseLost
-    base_weights = await _read_weights(context, base)
+    round_of_updates = _Round(
+        context, context.specification(federation), base, contributions, extend_lease
+    )
     try:
-        weights = await asyncio.to_thread(mean.apply_to, base_weights)
+        return AggregatedRound(len(contributions), await round_of_updates.aggregate())
     except codec.CodecError as error:
         raise AggregationFailed(str(error)) from error
-    del base_weights
-    return AggregatedRound(len(contributions), await _write_weights(context, weights))
 
 
-async def _add(context: Context, mean: WeightedMean, contribution: Contribution) -> None:
+@dataclass(frozen=True)
+class _Round:
+    context: Context
+    specification: FederationSpecification
+    base: WeightsRow
+    contributions: Sequence[Contribution]
+    extend_lease: Callable[[], Awaitable[bool]]
+
+    async def aggregate(self) -> NewWeights:
+        if self.specification.encoding.name == "dense":
+            return await self._aggregate_dense()
+        return await self._aggregate_factored()
+
+    async def _aggregate_dense(self) -> NewWeights:
+        mean = WeightedMean(self.specification.parameters)
+        for contribution in self.contributions:
+            await self._stream_into(mean, contribution)
+            await self._keep_lease()
+        base = await self._read_base()
+        weights = await asyncio.to_thread(mean.apply_to, base)
+        del base
+        digest = await asyncio.to_thread(digest_arrays, weights)
+        return NewWeights(digest, await NewBlob.write(self.context, weights))
+
+    async def _stream_into(self, mean: WeightedMean, contribution: Contribution) -> None:
+        reader = codec.StreamReader()
+        state = hashlib.sha256()
+
+        def add_piece(piece: bytes) -> None:
+            state.update(piece)
+            for block in reader.feed(piece):
+                mean.add_block(contribution.num_examples, block)
+
+        mean.add_examples(contribution.num_examples)
+        async for piece in blobs.read(self.context.database, _blob_of(contribution)):
+            await asyncio.to_thread(add_piece, piece)
+        _check_digest(contribution, f"sha256:{state.hexdigest()}")
+
+    async def _aggregate_factored(self) -> NewWeights:
+        plan = self.specification.encoding
+        parameters = self.specification.parameters
+        residual: dict[str, Array] = {}
+        if self.base.residual_blob_id is not None:
+            residual, _ = codec.decode(
+                await blobs.read_whole(self.context.database, self.base.residual_blob_id)
+            )
+        total = sum(contribution.num_examples for contribution in self.contributions)
+        mean = FactoredMean(parameters, residual, total)
+        for contribution in self.contributions:
+            content = await blobs.read_whole(self.context.database, _blob_of(contribution))
+            await asyncio.to_thread(self._add_factored, mean, contribution, content)
+            await self._keep_lease()
+        compression = Compression(plan.wire_dtype, plan.publish_tolerance, plan.publish_max_rank)
+        published: PublishedDelta = await asyncio.to_thread(mean.publish, compression)
+        new_residual = await NewBlob.write(self.context, published.residual)
+        published.residual.clear()
+        delta = await NewBlob.write(self.context, published.wire)
+        base = await self._read_base()
+        weights = await asyncio.to_thread(apply_version_delta, base, published.wire, parameters)
+        del base
+        for name, value in weights.items():
+            refuse_overflow(name, value)
+        digest = await asyncio.to_thread(digest_arrays, weights)
+        return NewWeights(digest, await NewBlob.write(self.context, weights), delta, new_residual)
+
+    def _add_factored(
+        self, mean: FactoredMean, contribution: Contribution, content: bytearray
+    ) -> None:
+        _check_digest(contribution, digest_bytes(content))
+        wire, metadata = codec.decode(content)
+        name = UpdateMetadata.model_validate_json(metadata[METADATA_KEY]).encoding
+        encoding = encoding_for(self.specification.encoding, name)
+        mean.add(contribution.num_examples, encoding.decode(wire, self.specification.parameters))
+
+    async def _keep_lease(self) -> None:
+        if not await self.extend_lease():
+            raise AggregationLeaseLost
+
+    async def _read_base(self) -> dict[str, Array]:
+        content = await blobs.read_whole(self.context.database, self.base.blob_id)
+        arrays, _ = await asyncio.to_thread(codec.decode, content)
+        if await asyncio.to_thread(digest_arrays, arrays) != self.base.digest:
+            raise AggregationFailed(
+                f"the stored weights of version {self.base.version} are damaged"
+            )
+        return arrays
+
+
+def _blob_of(contribution: Contribution) -> int:
     if contribution.blob_id is None:
         raise AggregationFailed(f"the update of client {contribution.client_name} is gone")
-    reader = codec.StreamReader()
-    state = hashlib.sha256()
+    return contribution.blob_id
 
-    def add_piece(piece: bytes) -> None:
-        state.update(piece)
-        for block in reader.feed(piece):
-            mean.add_block(contribution.num_examples, block)
 
-    mean.add_examples(contribution.num_examples)
-    async for piece in blobs.read(context.database, contribution.blob_id):
-        await asyncio.to_thread(add_piece, piece)
-    if f"sha256:{state.hexdigest()}" != contribution.digest:
+def _check_digest(contribution: Contribution, digest: str) -> None:
+    if digest != contribution.digest:
         raise AggregationFailed(
             f"the stored update of client {contribution.client_name} is damaged"
         )
-
-
-async def _read_weights(context: Context, weights: WeightsRow) -> dict[str, Array]:
-    content = bytearray()
-    async for piece in blobs.read(context.database, weights.blob_id):
-        content += piece
-    arrays, _ = await asyncio.to_thread(codec.decode, content)
-    if await asyncio.to_thread(digest_arrays, arrays) != weights.digest:
-        raise AggregationFailed(f"the stored weights of version {weights.version} are damaged")
-    return arrays
-
-
-async def _write_weights(context: Context, weights: dict[str, Array]) -> NewWeights:
-    digest = await asyncio.to_thread(digest_arrays, weights)
-    content = await asyncio.to_thread(codec.encode, weights)
-    content_digest = await asyncio.to_thread(digest_bytes, content)
-    weights.clear()
-    writer = await BlobWriter.open(context.database, context.clock())
-    view = memoryview(content)
-    for start in range(0, len(content), blobs.CHUNK_BYTES):
-        await writer.append(view[start : start + blobs.CHUNK_BYTES])
-    await writer.flush()
-    return NewWeights(writer, digest, content_digest)

@@ -73,6 +73,16 @@ class BlobWriter:
             .values(digest=digest, size_bytes=self.size_bytes)
         )
 
+    @classmethod
+    async def write(cls, database: Database, now: datetime, content: bytes) -> BlobWriter:
+        """A blob of bytes that are whole in memory, not sealed yet."""
+        writer = await cls.open(database, now)
+        view = memoryview(content)
+        for start in range(0, len(content), CHUNK_BYTES):
+            await writer.append(view[start : start + CHUNK_BYTES])
+        await writer.flush()
+        return writer
+
     async def discard(self) -> None:
         """Removes what was written."""
         async with self._database.writing() as session:
@@ -105,6 +115,14 @@ async def read(
             remaining -= len(piece)
         yield piece
         position, offset = position + 1, 0
+
+
+async def read_whole(database: Database, blob_id: int) -> bytearray:
+    """All bytes of a blob, for what is known to be small or is needed whole."""
+    content = bytearray()
+    async for piece in read(database, blob_id):
+        content += piece
+    return content
 
 
 async def delete_blobs(session: AsyncSession, blob_ids: list[int]) -> None:

@@ -19,6 +19,7 @@ from coordinator.aggregator import (
     AggregatedRound,
     AggregationFailed,
     AggregationLeaseLost,
+    NewWeights,
     aggregate,
 )
 from coordinator.context import Context
@@ -101,13 +102,15 @@ class Driver:
                 self._context.tasks_bell.ring(federation_id)
 
     async def _sweep(self) -> None:
-        """Deletes the bytes of updates whose round is closed, and what crashes left behind."""
+        """Deletes updates whose round is closed, and residuals of older versions."""
         async with self._context.database.reading() as session:
             spent = list(await store.spent_blobs(session))
-        if spent:
+            residuals = list(await federation_store.spent_residuals(session))
+        if spent or residuals:
             async with self._context.database.writing() as session:
                 await store.forget_blobs(session, spent)
-                await blobs.delete_blobs(session, spent)
+                await federation_store.forget_residuals(session, residuals)
+                await blobs.delete_blobs(session, spent + residuals)
 
     async def sweep_leftovers(self) -> None:
         """Deletes unsealed blobs that are too old to be an upload in progress."""
@@ -283,7 +286,7 @@ class Driver:
     ) -> bool:
         """Writes the new version, closes the round and opens the next, all or nothing."""
         now = self._context.clock()
-        new_version = None if result.weights is None else round_.base_version + 1
+        new_version = None if result.new is None else round_.base_version + 1
         async with self._context.database.writing() as session:
             committed = await store.move(
                 session,
@@ -296,22 +299,28 @@ class Driver:
                 lease_expires_at=None,
             )
             if committed:
-                if result.weights is not None and new_version is not None:
-                    await result.weights.writer.seal(session, result.weights.content_digest)
-                    await federation_store.publish_weights(
-                        session,
-                        WeightsRow(
-                            federation_id=federation.id,
-                            version=new_version,
-                            digest=result.weights.digest,
-                            blob_id=result.weights.writer.blob_id,
-                            created_at=now,
-                        ),
-                    )
+                if result.new is not None and new_version is not None:
+                    await _publish(session, federation.id, new_version, result.new, now)
                 current = await federation_store.get(session, federation.id)
                 await session.refresh(current)
                 if current.state == FederationState.RUNNING:
                     await self._take_next_step(session, federation.id)
-        if not committed and result.weights is not None:
-            await result.weights.writer.discard()
+        if not committed and result.new is not None:
+            for blob in result.new.blobs:
+                await blob.writer.discard()
         return committed
+
+
+async def _publish(
+    session: AsyncSession, federation_id: int, version: int, new: NewWeights, now: datetime
+) -> None:
+    row = WeightsRow(
+        federation_id=federation_id,
+        version=version,
+        digest=new.digest,
+        blob_id=await new.weights.seal(session),
+        delta_blob_id=None if new.delta is None else await new.delta.seal(session),
+        residual_blob_id=None if new.residual is None else await new.residual.seal(session),
+        created_at=now,
+    )
+    await federation_store.publish_weights(session, row)

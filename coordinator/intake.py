@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
 from shared import codec
-from shared.encodings import ENCODINGS, check_tensors
+from shared.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
 from shared.schema import TaskKind, UpdateMetadata
 from shared.specification import FederationSpecification
 
@@ -37,6 +37,7 @@ class Intake:
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         self._metadata: UpdateMetadata | None = None
+        self._encoding: Encoding = DenseEncoding()
 
     def feed(self, piece: bytes) -> None:
         """Checks the next bytes.
@@ -52,7 +53,7 @@ class Intake:
         try:
             for block in self._reader.feed(piece):
                 self._check_header_once()
-                codec.check_finite(block)
+                self._encoding.check_block(block)
             self._check_header_once()
         except codec.CodecError as error:
             raise MalformedUpdate(str(error), **error.where) from error
@@ -77,8 +78,8 @@ class Intake:
         if expectation.kind is TaskKind.EVALUATE:
             check_tensors(header, {})
         else:
-            encoding = ENCODINGS[expectation.specification.encoding]
-            encoding.check_header(header, expectation.specification.parameters)
+            self._encoding = _find_encoding(metadata, expectation.specification)
+            self._encoding.check_header(header, expectation.specification.parameters)
         self._metadata = metadata
 
 
@@ -100,13 +101,19 @@ def _parse_metadata(header: codec.Header) -> UpdateMetadata:
         raise MalformedUpdate(f"metadata {where}: {first['msg']}", member=where) from error
 
 
+def _find_encoding(metadata: UpdateMetadata, specification: FederationSpecification) -> Encoding:
+    try:
+        return encoding_for(specification.encoding, metadata.encoding)
+    except ValueError as error:
+        raise MalformedUpdate(str(error), member="encoding", found=metadata.encoding) from error
+
+
 def _check_claims(metadata: UpdateMetadata, expectation: Expectation) -> None:
     specification = expectation.specification
     claims = {
         "federation": (metadata.federation, specification.name),
         "client": (metadata.client, expectation.client),
         "round_number": (metadata.round_number, expectation.round_number),
-        "encoding": (metadata.encoding, specification.encoding),
     }
     for member, (found, expected) in claims.items():
         if found != expected:

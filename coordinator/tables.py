@@ -135,6 +135,10 @@ class WeightsRow(Base):
     version: Mapped[int]
     digest: Mapped[str]
     blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"))
+    delta_blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id"))
+    """The published delta that leads here from the version before, if there is one."""
+    residual_blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id"))
+    """What that delta left out, for the next; kept for the newest version only."""
     created_at: Mapped[datetime]
 
 

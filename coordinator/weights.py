@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from coordinator import blobs
@@ -12,6 +12,10 @@ from coordinator.context import Context
 from coordinator.errors import RangeNotSatisfiable
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
+from shared import codec
+from shared.arrays import Array
+from shared.schema import DeltaChain
+from shared.version_deltas import CHAIN_METADATA_KEY, join_chain
 
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
@@ -30,6 +34,36 @@ class OutgoingWeights:
     def is_partial(self) -> bool:
         """Whether a range was asked for and is sent."""
         return (self.start, self.end) != (0, self.size_bytes)
+
+
+async def open_chain(
+    context: Context, principal: Principal, federation_name: str, version: int, since: int
+) -> OutgoingWeights | None:
+    """The deltas that lead from version ``since`` to ``version``; None if the whole is smaller."""
+    async with context.database.reading() as session:
+        federation = await federation_store.find_by_name(session, federation_name)
+        weights = await federation_store.find_weights(session, federation.id, version)
+        deltas = await federation_store.deltas_between(session, federation.id, since, version)
+        whole_bytes = await blobs.size_bytes(session, weights.blob_id)
+    chain_bytes = sum(size for _, _, size in deltas)
+    if not 0 < len(deltas) == version - since or chain_bytes >= whole_bytes:
+        return None
+    content = await _join(context, deltas, DeltaChain(since=since, version=version))
+    body = _counted(context, principal, _one_piece(content))
+    return OutgoingWeights(weights.digest, len(content), 0, len(content), body)
+
+
+async def _join(
+    context: Context, deltas: Sequence[tuple[int, int, int]], chain: DeltaChain
+) -> bytes:
+    steps: dict[int, dict[str, Array]] = {}
+    for step, blob_id, _ in deltas:
+        steps[step], _metadata = codec.decode(await blobs.read_whole(context.database, blob_id))
+    return codec.encode(join_chain(steps), {CHAIN_METADATA_KEY: chain.model_dump_json()})
+
+
+async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 async def open_weights(

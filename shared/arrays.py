@@ -30,6 +30,6 @@ def digest_arrays(arrays: NamedArrays) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
-def digest_bytes(content: bytes) -> str:
+def digest_bytes(content: bytes | bytearray) -> str:
     """``sha256:<hex>`` of raw bytes."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,8 +1,8 @@
-"""How a change of the shared tensors is written down: the deltas (after − before) of an update.
+"""How an update writes down the changes of the shared tensors (after − before).
 
-An encoding says which wire tensors stand for the change of a specification's tensors, and checks a
-received header against them. ``dense`` writes each change whole. The factored form that training
-produces, ``scale·base + leftᵀ·right``, is made dense here until it has a wire form of its own.
+An encoding says which wire tensors stand for the changes, checks a received file against that, and
+reads it back. ``dense`` writes each change whole in float32; ``factored`` writes a matrix's change
+as a few components in half precision and keeps the rest for the next round.
 """
 
 from __future__ import annotations
@@ -12,33 +12,29 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.arrays import Array, NamedArrays
-from shared.codec import Header, UnexpectedTensorsError
-from shared.specification import EncodingName, ParameterSpecification
+from shared.codec import Block, Header, UnexpectedTensorsError, check_finite
+from shared.factored_encoding import (
+    Compression,
+    Delta,
+    check_factored_block,
+    check_factored_header,
+    decode_factored,
+    encode_matrix,
+    encode_whole,
+    is_matrix,
+)
+from shared.low_rank import FactoredDelta
+from shared.specification import EncodingName, EncodingPlan, ParameterSpecification
 
 
-@dataclass(frozen=True)
-class FactoredDelta:
-    """A change ``scale·base + leftᵀ·right`` of a matrix ``base`` (rows, columns), all float32.
+@dataclass(frozen=True, eq=False)
+class EncodedUpdate:
+    """Wire tensors, and the changes that they leave out, by the name of the tensor changed."""
 
-    ``left`` is (rank, rows) and ``right`` (rank, columns).
-    """
-
-    scale: float
-    left: npt.NDArray[np.float32]
-    right: npt.NDArray[np.float32]
-
-    def dense(self, base: Array) -> Array:
-        """The same change as one float32 matrix."""
-        change: Array = self.left.T @ self.right
-        change += np.float32(self.scale) * base
-        return change
-
-
-Delta = Array | FactoredDelta
-"""The change of one tensor."""
+    wire: dict[str, Array]
+    residual: dict[str, Delta]
 
 
 class Encoding(Protocol):
@@ -47,9 +43,13 @@ class Encoding(Protocol):
     name: EncodingName
 
     def encode(
-        self, deltas: Mapping[str, Delta], base: NamedArrays, parameters: ParameterSpecification
-    ) -> dict[str, Array]:
-        """The wire tensors of ``deltas`` against weights ``base``.
+        self,
+        deltas: Mapping[str, Delta],
+        residual: Mapping[str, Delta],
+        base: NamedArrays,
+        parameters: ParameterSpecification,
+    ) -> EncodedUpdate:
+        """Writes ``deltas`` plus what the last update left out, against weights ``base``.
 
         Raises:
             ValueError: a delta's name or shape is not the specification's.
@@ -58,6 +58,12 @@ class Encoding(Protocol):
     def check_header(self, header: Header, parameters: ParameterSpecification) -> None:
         """Raises UnexpectedTensorsError unless the header declares this encoding's tensors."""
 
+    def check_block(self, block: Block) -> None:
+        """Raises CodecError for values that no correct update has."""
+
+    def decode(self, wire: NamedArrays, parameters: ParameterSpecification) -> Mapping[str, Delta]:
+        """The changes that wire tensors stand for, after the two checks."""
+
 
 class DenseEncoding:
     """Every change as one F32 tensor with the name and shape of the tensor it changes."""
@@ -65,22 +71,120 @@ class DenseEncoding:
     name: EncodingName = "dense"
 
     def encode(
-        self, deltas: Mapping[str, Delta], base: NamedArrays, parameters: ParameterSpecification
-    ) -> dict[str, Array]:
-        """See :class:`Encoding`."""
-        parameters.check_names(deltas)
-        arrays = {}
-        for name, delta in deltas.items():
-            change = delta.dense(base[name]) if isinstance(delta, FactoredDelta) else delta
-            expected = parameters.by_name[name].shape
-            if change.shape != expected:
-                raise ValueError(f"the change of {name} has shape {change.shape}, not {expected}")
-            arrays[name] = change.astype(np.float32, copy=False)
-        return arrays
+        self,
+        deltas: Mapping[str, Delta],
+        residual: Mapping[str, Delta],
+        base: NamedArrays,
+        parameters: ParameterSpecification,
+    ) -> EncodedUpdate:
+        """See :class:`Encoding`. Nothing is left out."""
+        wanted = _wanted(deltas, residual, parameters)
+        wire = {
+            name: np.asarray(_dense(change, base[name]), np.float32)
+            for name, change in wanted.items()
+        }
+        return EncodedUpdate(wire, {})
 
     def check_header(self, header: Header, parameters: ParameterSpecification) -> None:
         """See :class:`Encoding`."""
         check_tensors(header, {t.name: ("F32", t.shape) for t in parameters.tensors})
+
+    def check_block(self, block: Block) -> None:
+        """See :class:`Encoding`."""
+        check_finite(block)
+
+    def decode(self, wire: NamedArrays, parameters: ParameterSpecification) -> Mapping[str, Delta]:
+        """See :class:`Encoding`."""
+        return {tensor.name: wire[tensor.name] for tensor in parameters.tensors}
+
+
+class FactoredEncoding:
+    """Matrices as components, everything else whole, in the wire dtype of the plan."""
+
+    name: EncodingName = "factored"
+
+    def __init__(self, plan: EncodingPlan) -> None:
+        self._compression = Compression(plan.wire_dtype, plan.tolerance, plan.max_rank)
+
+    def encode(
+        self,
+        deltas: Mapping[str, Delta],
+        residual: Mapping[str, Delta],
+        base: NamedArrays,
+        parameters: ParameterSpecification,
+    ) -> EncodedUpdate:
+        """See :class:`Encoding`. A matrix whose change is not given in factors is sent whole."""
+        encoded = EncodedUpdate({}, {})
+        for name, change in _wanted(deltas, residual, parameters).items():
+            if isinstance(change, FactoredDelta) and is_matrix(parameters.by_name[name]):
+                wire, left_out = encode_matrix(name, change, self._compression)
+                encoded.residual[name] = left_out
+            else:
+                whole = np.asarray(_dense(change, base[name]), np.float32)
+                wire, rounding = encode_whole(name, whole, self._compression.wire_dtype)
+                encoded.residual[name] = rounding
+            encoded.wire.update(wire)
+        return encoded
+
+    def check_header(self, header: Header, parameters: ParameterSpecification) -> None:
+        """See :class:`Encoding`."""
+        check_factored_header(header, parameters)
+
+    def check_block(self, block: Block) -> None:
+        """See :class:`Encoding`."""
+        check_factored_block(block)
+
+    def decode(self, wire: NamedArrays, parameters: ParameterSpecification) -> Mapping[str, Delta]:
+        """See :class:`Encoding`."""
+        return decode_factored(wire, parameters)
+
+
+def encoding_for(plan: EncodingPlan, name: EncodingName | None = None) -> Encoding:
+    """The plan's encoding. A sender may also write ``dense``, which every federation takes.
+
+    Raises:
+        ValueError: the federation does not take the encoding called ``name``.
+    """
+    wanted = name or plan.name
+    if wanted not in (plan.name, DenseEncoding.name):
+        raise ValueError(f"this federation takes {plan.name} and dense, not {wanted}")
+    return DenseEncoding() if wanted == DenseEncoding.name else FactoredEncoding(plan)
+
+
+def _wanted(
+    deltas: Mapping[str, Delta],
+    residual: Mapping[str, Delta],
+    parameters: ParameterSpecification,
+) -> dict[str, Delta]:
+    """Each delta with what was left out of the last one, checked against the specification."""
+    parameters.check_names(deltas)
+    wanted: dict[str, Delta] = {}
+    for name, delta in deltas.items():
+        left_out = residual.get(name)
+        wanted[name] = delta if left_out is None else _sum(delta, left_out)
+        expected = parameters.by_name[name].shape
+        if (found := _shape(delta)) != expected:
+            raise ValueError(f"the change of {name} has shape {found}, not {expected}")
+    return wanted
+
+
+def _shape(delta: Delta) -> tuple[int, ...]:
+    if isinstance(delta, FactoredDelta):
+        return (delta.left.shape[1], delta.right.shape[1])
+    return delta.shape
+
+
+def _sum(delta: Delta, left_out: Delta) -> Delta:
+    if isinstance(delta, FactoredDelta) and isinstance(left_out, FactoredDelta):
+        return delta.plus(left_out)
+    if isinstance(delta, FactoredDelta) or isinstance(left_out, FactoredDelta):
+        raise ValueError("a change and what was left out of the last one have different forms")
+    total: Array = delta + left_out
+    return total
+
+
+def _dense(change: Delta, base: Array) -> Array:
+    return change.dense(base) if isinstance(change, FactoredDelta) else change
 
 
 def check_tensors(header: Header, expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
@@ -103,6 +207,3 @@ def check_tensors(header: Header, expected: Mapping[str, tuple[str, tuple[int, .
     missing = sorted(expected.keys() - {info.name for info in header.tensors})
     if missing:
         raise UnexpectedTensorsError(f"tensor {missing[0]} is missing", tensor=missing[0])
-
-
-ENCODINGS: Mapping[EncodingName, Encoding] = {"dense": DenseEncoding()}

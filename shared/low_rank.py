@@ -67,16 +67,28 @@ class Components:
     right: Float32
     singular_values: Float64
 
-    def rank_for(self, tolerance: float, max_rank: int) -> int:
-        """The smallest rank whose relative Frobenius error is at most ``tolerance``, capped."""
-        energy = self.singular_values**2
-        total = energy.sum()
-        if total == 0.0:
-            return 0
-        left_out = total - np.cumsum(energy)
-        enough = np.flatnonzero(left_out <= tolerance**2 * total)
-        needed = int(enough[0]) + 1 if len(enough) else len(energy)
-        return min(needed, max_rank)
+    def split(self, rank: int) -> tuple[Components, Components]:
+        """The first ``rank`` components, and the others."""
+        return (
+            Components(self.left[:rank], self.right[:rank], self.singular_values[:rank]),
+            Components(self.left[rank:], self.right[rank:], self.singular_values[rank:]),
+        )
+
+    def as_delta(self) -> FactoredDelta:
+        """The change that these components are."""
+        return FactoredDelta(0.0, self.left, self.right)
+
+
+def rank_for(singular_values: Float64, tolerance: float, max_rank: int) -> int:
+    """The smallest rank whose relative Frobenius error is at most ``tolerance``, capped."""
+    energy = singular_values**2
+    total = energy.sum()
+    if total == 0.0:
+        return 0
+    left_out = total - np.cumsum(energy)
+    enough = np.flatnonzero(left_out <= tolerance**2 * total)
+    needed = int(enough[0]) + 1 if len(enough) else len(energy)
+    return min(needed, max_rank)
 
 
 def decompose(left: Float32, right: Float32) -> Components:

@@ -193,6 +193,13 @@ class UpdateMetadata(_Model):
     metrics: Metrics
 
 
+class DeltaChain(_Model):
+    """What a file of deltas leads from and to: JSON in its safetensors metadata entry."""
+
+    since: int = Field(ge=0)
+    version: int = Field(ge=1)
+
+
 class Receipt(_Reply):
     """Proof that an update is recorded; the same for the same bytes."""
 

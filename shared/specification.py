@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.arrays import Array, digest_bytes
 from shared.initialisation import TensorSpecification
@@ -18,7 +18,8 @@ from shared.plans import TrainingPlan
 
 FEDERATION_NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 CLIENT_NAME = FEDERATION_NAME
-EncodingName = Literal["dense"]
+EncodingName = Literal["dense", "factored"]
+WireDtype = Literal["float32", "float16", "bfloat16"]
 
 
 class _Model(BaseModel):
@@ -106,6 +107,23 @@ class RoundPolicy(_Model):
         return max(self.minimum_updates, self.cohort_size or 1)
 
 
+class EncodingPlan(_Model):
+    """How changes are written on the wire.
+
+    In ``factored``, tolerance and rank bound what is sent at once; the rest follows later.
+    """
+
+    name: EncodingName = "factored"
+    wire_dtype: WireDtype = "float16"
+    tolerance: float = Field(default=0.01, ge=0.0, lt=1.0)
+    """Relative Frobenius error of a matrix's change that an update may leave for later."""
+    max_rank: int = Field(default=4, ge=1, le=4096)
+    """Most components of a matrix's change in an update."""
+    publish_tolerance: float = Field(default=0.01, ge=0.0, lt=1.0)
+    """As ``tolerance``, for the delta that the coordinator publishes."""
+    publish_max_rank: int = Field(default=64, ge=1, le=4096)
+
+
 class FederationSpecification(_Model):
     """Everything that defines a federation, as an administrator posts it."""
 
@@ -113,7 +131,12 @@ class FederationSpecification(_Model):
     parameters: ParameterSpecification
     training: TrainingPlan
     round_policy: RoundPolicy
-    encoding: EncodingName = "dense"
+    encoding: EncodingPlan = EncodingPlan()
+
+    @field_validator("encoding", mode="before")
+    @classmethod
+    def _accept_a_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def digest(self) -> str:

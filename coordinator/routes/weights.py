@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Response, status
+from fastapi import APIRouter, Header, Path, Query, Response, status
 from fastapi.responses import StreamingResponse
 
 from coordinator import weights
@@ -28,10 +28,20 @@ async def get_weights(
     version: Annotated[int, Path(ge=0, le=2**31 - 1)],
     context: ContextDependency,
     member: MemberDependency,
+    since: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Send a version's weights as safetensors."""
+    """Send a version's weights as safetensors.
+
+    With ``since``, the deltas from that version on are sent instead where that is less; the file's
+    metadata says which it is.
+    """
+    if since is not None:
+        chain = await weights.open_chain(context, member, federation_name, version, since)
+        if chain is not None:
+            headers = {"Content-Length": str(chain.size_bytes)}
+            return StreamingResponse(chain.body, headers=headers, media_type=MEDIA_TYPE)
     outgoing = await weights.open_weights(context, member, federation_name, version, range_)
     etag = f'"{outgoing.digest}"'
     headers = {

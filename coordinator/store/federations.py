@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
 from coordinator.rounds import Transition
-from coordinator.tables import ClientRow, FederationRow, RoundRow, WeightsRow
+from coordinator.tables import BlobRow, ClientRow, FederationRow, RoundRow, WeightsRow
 from shared.schema import ClientState, FederationState, RoundPhase, TaskKind
 
 
@@ -107,6 +107,45 @@ async def find_weights(session: AsyncSession, federation_id: int, version: int) 
     if row is None:
         raise UnknownThing(f"there are no weights of version {version}", version=version)
     return row
+
+
+async def deltas_between(
+    session: AsyncSession, federation_id: int, since: int, version: int
+) -> Sequence[tuple[int, int, int]]:
+    """(version, blob, bytes) of the published deltas that lead from ``since`` to ``version``."""
+    rows = await session.execute(
+        select(WeightsRow.version, WeightsRow.delta_blob_id, BlobRow.size_bytes)
+        .join(BlobRow, BlobRow.id == WeightsRow.delta_blob_id)
+        .where(
+            WeightsRow.federation_id == federation_id,
+            WeightsRow.version > since,
+            WeightsRow.version <= version,
+        )
+        .order_by(WeightsRow.version)
+    )
+    return [(step, blob_id, size) for step, blob_id, size in rows if blob_id is not None]
+
+
+async def spent_residuals(session: AsyncSession) -> Sequence[int]:
+    """Residual blobs of versions that are not their federation's newest."""
+    spent = await session.scalars(
+        select(WeightsRow.residual_blob_id)
+        .join(FederationRow, FederationRow.id == WeightsRow.federation_id)
+        .where(
+            WeightsRow.residual_blob_id.is_not(None),
+            WeightsRow.version < FederationRow.weights_version,
+        )
+    )
+    return [blob_id for blob_id in spent if blob_id is not None]
+
+
+async def forget_residuals(session: AsyncSession, blob_ids: Sequence[int]) -> None:
+    """Takes spent residuals off their versions, so that they can be deleted."""
+    await session.execute(
+        update(WeightsRow)
+        .where(WeightsRow.residual_blob_id.in_(blob_ids))
+        .values(residual_blob_id=None)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """initial schema.
 
 Revision: 0001
-Revises:
+Revises: nothing
 """
 
 from __future__ import annotations
@@ -105,10 +105,18 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("blob_id", sa.Integer(), nullable=False),
+        sa.Column("delta_blob_id", sa.Integer(), nullable=True),
+        sa.Column("residual_blob_id", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_weights_blob_id")),
         sa.ForeignKeyConstraint(
+            ["delta_blob_id"], ["blobs.id"], name=op.f("fk_weights_delta_blob_id")
+        ),
+        sa.ForeignKeyConstraint(
             ["federation_id"], ["federations.id"], name=op.f("fk_weights_federation_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["residual_blob_id"], ["blobs.id"], name=op.f("fk_weights_residual_blob_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_weights")),
         sa.UniqueConstraint(

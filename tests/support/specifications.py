@@ -9,7 +9,9 @@ from shared.specification import FederationSpecification
 EMBEDDING_SIZE, HIDDEN_SIZE, NUM_GENERATED = 3, 2, 4
 
 
-def tiny_specification(name: str = "tiny", **policy: Any) -> FederationSpecification:
+def tiny_specification(
+    name: str = "tiny", encoding: Any = "dense", **policy: Any
+) -> FederationSpecification:
     """A hypernetwork of 4 tensors that generates 4 numbers."""
     return FederationSpecification.model_validate(
         {
@@ -29,6 +31,7 @@ def tiny_specification(name: str = "tiny", **policy: Any) -> FederationSpecifica
                 "image_shape": [1, 4, 4],
                 "num_classes": 3,
             },
+            "encoding": encoding,
             "round_policy": {"rounds": 2, "evaluate_final": False} | policy,
         }
     )

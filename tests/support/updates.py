@@ -33,7 +33,7 @@ def update_bytes(
         "client": task["client"],
         "round_number": task["round_number"],
         "base_version": task["base_version"],
-        "encoding": specification.encoding,
+        "encoding": "dense",
         "num_examples": 10,
         "metrics": {"accuracy_after": 0.5},
     } | claims

@@ -1,0 +1,79 @@
+"""From one version of weights to the next, bit for bit the same on every machine.
+
+The coordinator defines version k+1 as version k plus a published delta in the ``factored``
+encoding, applied by the arithmetic below. A worker that holds version k rebuilds k+1 from the delta
+and compares the digest. PROTOCOL.md, section "Deltas between versions", is normative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from shared.arrays import Array, NamedArrays
+from shared.codec import UnexpectedTensorsError
+from shared.factored_encoding import decode_factored
+from shared.low_rank import FactoredDelta
+from shared.specification import ParameterSpecification
+
+CHAIN_METADATA_KEY = "hyperfl-deltas"
+"""Metadata entry of a file of deltas, which a file of whole weights does not have."""
+_BLOCK_ELEMENTS = 1 << 17
+"""Elements updated at a time: a block and its product stay in a core's cache."""
+
+
+def apply_version_delta(
+    weights: NamedArrays, delta: NamedArrays, parameters: ParameterSpecification
+) -> dict[str, Array]:
+    """The next version's weights.
+
+    Every operation is one float32 multiplication or addition of one element, in a fixed order. A
+    matrix product would be faster, but libraries sum it in orders of their own.
+    """
+    changes = decode_factored(delta, parameters)
+    return {
+        tensor.name: _apply(weights[tensor.name], changes[tensor.name])
+        for tensor in parameters.tensors
+    }
+
+
+def _apply(value: Array, change: Array | FactoredDelta) -> Array:
+    if not isinstance(change, FactoredDelta):
+        return value + change
+    grown = np.float32(1.0) + np.float32(change.scale)
+    result: Array = np.empty_like(value)
+    rows_at_a_time = max(1, _BLOCK_ELEMENTS // value.shape[1])
+    product = np.empty((rows_at_a_time, value.shape[1]), np.float32)
+    for start in range(0, len(value), rows_at_a_time):
+        block = result[start : start + rows_at_a_time]
+        np.multiply(value[start : start + rows_at_a_time], grown, out=block)
+        for left, right in zip(change.left, change.right, strict=True):
+            column = left[start : start + rows_at_a_time, None]
+            np.multiply(column, right, out=product[: len(block)])
+            np.add(block, product[: len(block)], out=block)
+    return result
+
+
+def join_chain(deltas: Mapping[int, NamedArrays]) -> dict[str, Array]:
+    """One file's tensors for several deltas: the name is prefixed with the version it leads to."""
+    return {
+        f"{version}:{name}": array
+        for version, delta in deltas.items()
+        for name, array in delta.items()
+    }
+
+
+def split_chain(arrays: NamedArrays) -> dict[int, dict[str, Array]]:
+    """The deltas of a chain by the version each leads to, in order.
+
+    Raises:
+        UnexpectedTensorsError: a name without a version.
+    """
+    chain: dict[int, dict[str, Array]] = {}
+    for full_name, array in arrays.items():
+        version, separator, name = full_name.partition(":")
+        if not separator or not version.isascii() or not version.isdigit():
+            raise UnexpectedTensorsError(f"tensor {full_name} names no version", tensor=full_name)
+        chain.setdefault(int(version), {})[name] = array
+    return dict(sorted(chain.items()))
