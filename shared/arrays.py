@@ -23,7 +23,7 @@ def digest_arrays(arrays: NamedArrays) -> str:
     state = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
-        little_endian = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        little_endian = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
         heading = json.dumps([name, array.dtype.name, list(array.shape)], separators=(",", ":"))
         state.update(heading.encode() + b"\n")
         state.update(little_endian.reshape(-1).view(np.uint8).data)

@@ -95,7 +95,7 @@ class Block:
 
 def encode(arrays: NamedArrays, metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file of ``arrays`` (any dtype the reader knows) and string ``metadata``."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return save(contiguous, metadata=dict(metadata) if metadata else None)
 
 

@@ -74,9 +74,7 @@ async def test_clients_cannot_act_as_another_or_as_administrators(
 
 async def test_unknown_things_are_404(coordinator: RunningCoordinator) -> None:
     for path in ("nowhere", "nowhere/rounds", "nowhere/clients", "nowhere/weights/0"):
-        response = await coordinator.http.get(
-            f"/v1/federations/{path}", headers=coordinator.admin
-        )
+        response = await coordinator.http.get(f"/v1/federations/{path}", headers=coordinator.admin)
         assert response.status_code == 404, path
         assert response.json()["type"] == "urn:hyperfl:problem:not-found"
 

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from coordinator import blobs
 from shared import codec
 from shared.arrays import digest_arrays
 from tests.support.coordinator import RunningCoordinator
@@ -97,8 +98,6 @@ async def test_a_federation_runs_from_draft_to_its_final_evaluation(
 async def test_update_bytes_are_deleted_when_the_round_is_committed(
     coordinator: RunningCoordinator,
 ) -> None:
-    from coordinator import blobs
-
     specification = tiny_specification(rounds=5)
     await coordinator.started(specification, "a")
     stored = []
