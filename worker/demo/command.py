@@ -150,10 +150,12 @@ def _watch(
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("training", total=num_rounds)
         for line in stream_step("round", "watch", _FEDERATION, *admin, "--json"):
+            worker.check_alive()
+            if line is None:
+                continue
             if "federation" in line:
                 ended = line["federation"]
                 break
-            worker.check_alive()
             round_ = line["round"]
             if round_["phase"] == "failed":
                 raise DemoError(f"round {round_['number']} failed: {round_['reason']}")

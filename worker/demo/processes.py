@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 _STOP_SECONDS = 20
 _START_SECONDS = 60
 _STEP_SECONDS = 120
+_LOOK_AROUND_SECONDS = 1.0
 
 
 class DemoError(Exception):
@@ -99,14 +102,35 @@ def run_step(*arguments: str) -> Any:
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-def stream_step(*arguments: str) -> Iterator[dict[str, Any]]:
-    """Runs ``hyperfl ARGUMENTS`` and yields each line of JSON as it is printed."""
-    with subprocess.Popen(_command(arguments), stdout=subprocess.PIPE, text=True) as process:
-        try:
-            for line in process.stdout or ():
-                yield json.loads(line)
-        finally:
-            process.terminate()
+def stream_step(*arguments: str) -> Iterator[dict[str, Any] | None]:
+    """Runs ``hyperfl ARGUMENTS`` and yields each line of JSON as it is printed.
+
+    Yields None about every second without a line, so that the caller can look after the others.
+    """
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read(stream: Iterable[str]) -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    process = subprocess.Popen(_command(arguments), stdout=subprocess.PIPE, text=True)
+    reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+    reader.start()
+    try:
+        while True:
+            try:
+                line = lines.get(timeout=_LOOK_AROUND_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if line is None:
+                return
+            yield json.loads(line)
+    finally:
+        process.terminate()
+        process.wait()
+        reader.join()
 
 
 def _command(arguments: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,213 @@
+"""``hyperfl worker``: run, evaluate, specify. Torch is imported by the commands that need it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import structlog
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from shared.specification import EncodingPlan, RoundPolicy
+
+worker = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Train and evaluate where the data lies."
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="The worker's TOML file; or HYPERFL_WORKER_CONFIG."),
+]
+
+
+@worker.command()
+def run(config: ConfigOption = None) -> None:
+    """Host the clients of a TOML file: poll for rounds, train, upload, until the federation ends.
+
+    SIGTERM ends the worker after the current step; what it had saved goes on at the next start.
+
+    Example: hyperfl worker run --config worker.toml
+    """
+    with _one_line_errors():
+        from worker import loop  # noqa: PLC0415 - torch
+        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
+
+        settings = WorkerSettings()
+        _configure_logging(settings.log_level)
+        loaded = load_config(_config_file(config, settings.worker_config), settings)
+        stop = threading.Event()
+        asyncio.run(_run_until_signal(loop.run(loaded, settings, stop), stop))
+
+
+async def _run_until_signal(running: Any, stop: threading.Event) -> None:
+    """The first SIGTERM or SIGINT asks to stop; the second ends the process at once."""
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await running
+
+
+@worker.command()
+def evaluate(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Evaluate the newest weights with each client's own embedding and head; uploads nothing.
+
+    Example: hyperfl worker evaluate --config worker.toml
+    """
+    with _one_line_errors():
+        from worker.evaluation import evaluate_clients  # noqa: PLC0415 - torch
+        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
+
+        settings = WorkerSettings()
+        _configure_logging("warning")
+        loaded = load_config(_config_file(config, settings.worker_config), settings)
+        rows = asyncio.run(evaluate_clients(loaded, settings))
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("client", "weights", "examples", "accuracy", "loss", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            row["client"],
+            str(row["weights_version"]),
+            str(row["num_test_examples"]),
+            f"{100 * row['accuracy']:.2f} %",
+            f"{row['loss']:.4f}",
+        )
+    Console(soft_wrap=True).print(table)
+
+
+@worker.command()
+def specify(
+    name: Annotated[str, typer.Argument(help="The federation's name.")],
+    model: Annotated[
+        str, typer.Option(help="cnn-mnist, cnn-cifar or package.module:function.")
+    ] = "cnn-mnist",
+    method: Annotated[str, typer.Option(help="What is shared and how it is trained.")] = "hyperfl",
+    dataset: Annotated[
+        str | None, typer.Option(help="Take classes and image shape from this data set.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    num_classes: Annotated[int | None, typer.Option(min=2)] = None,
+    image_shape: Annotated[str | None, typer.Option(help="CxHxW, such as 3x32x32.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first shared weights.")] = 2022,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
+    ] = None,
+    cohort_fraction: Annotated[float | None, typer.Option(help="Share of clients a round.")] = None,
+    cohort_size: Annotated[int | None, typer.Option(help="Clients a round.")] = None,
+    minimum_updates: Annotated[int, typer.Option(help="Fewest updates that commit a round.")] = 1,
+    deadline_seconds: Annotated[float, typer.Option(help="Longest duration of a round.")] = 3600.0,
+    lease_seconds: Annotated[
+        float, typer.Option(help="Work without a heartbeat for so long is offered again.")
+    ] = 120.0,
+    encoding: Annotated[str, typer.Option(help="factored or dense.")] = "factored",
+    output: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+) -> None:
+    """Write a federation's specification, for `hyperfl federation create`.
+
+    Example: hyperfl worker specify hospitals --model cnn-cifar --num-classes 4 --rounds 60
+    """
+    with _one_line_errors():
+        from worker import specify as parts  # noqa: PLC0415 - torch
+
+        specification = parts.build_specification(
+            name,
+            method=method,
+            model=model,
+            image_shape=parts.choose_image_shape(image_shape, model, dataset),
+            num_classes=parts.choose_num_classes(num_classes, dataset, data_dir),
+            hyperparameters=parts.parse_settings(settings or []),
+            round_policy=RoundPolicy(
+                rounds=rounds,
+                cohort_fraction=cohort_fraction,
+                cohort_size=cohort_size,
+                minimum_updates=minimum_updates,
+                deadline_seconds=deadline_seconds,
+                lease_seconds=lease_seconds,
+            ),
+            encoding=EncodingPlan.model_validate({"name": encoding}),
+            seed=seed,
+        )
+        text = specification.model_dump_json(indent=1)
+        if output is None:
+            typer.echo(text)
+        else:
+            output.write_text(text + "\n")
+
+
+def _config_file(given: Path | None, from_environment: Path | None) -> Path:
+    file = given or from_environment
+    if file is None:
+        _fail("name the worker's TOML file with --config")
+    return file
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turns what a user can cause into one line and exit code 1."""
+    try:
+        yield
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA_PACKAGES:
+            raise
+        _fail("this command needs the worker's packages: pip install 'hyperfl[worker]'")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        _fail(f"{where}: {message}" if where else message)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "worker" or isinstance(error, OSError):
+            _fail(str(error))
+        raise
+
+
+_EXTRA_PACKAGES = ("torch", "torchvision", "timm", "sklearn", "tenacity", "PIL")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def _configure_logging(level: str) -> None:
+    """One event a line on stderr: JSON, or coloured text on a terminal."""
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

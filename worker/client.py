@@ -1,0 +1,207 @@
+"""The REST client: one client's requests to the coordinator. The only file that knows httpx.
+
+CoordinatorError
+├── Refused                 the coordinator answered with a problem; act on its type
+│   └── FederationFinished  there will be no more work
+└── Unreachable             no answer, or one that asks to come again
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from shared import codec
+from shared.problems import Problem, ProblemType
+from shared.schema import (
+    EnrolmentReply,
+    FederationView,
+    HeartbeatReply,
+    Receipt,
+    Task,
+)
+
+_COME_AGAIN = (429, 502, 503, 504)
+_PIECE_BYTES = 1 << 20
+
+
+class CoordinatorError(Exception):
+    """A request that did not succeed."""
+
+
+class Refused(CoordinatorError):
+    """The coordinator refused; ``problem`` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.title}: {problem.detail}")
+        self.problem = problem
+
+    def is_a(self, *kinds: ProblemType) -> bool:
+        """Whether the refusal is one of these."""
+        return self.problem.type in {kind.urn for kind in kinds}
+
+
+class FederationFinished(Refused):
+    """The federation has ended."""
+
+
+class Unreachable(CoordinatorError):
+    """The coordinator did not answer, or asked to come again after some seconds."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a coordinator. ``transport`` replaces the network in tests."""
+
+    url: str
+    request_timeout_seconds: float
+    ca_file: Path | None = None
+    transport: httpx.AsyncBaseTransport | None = None
+
+
+class CoordinatorClient:
+    """Sends requests with one client's credential; retries nothing by itself."""
+
+    def __init__(self, connection: Connection, credential: str | None) -> None:
+        headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
+        verify: ssl.SSLContext | bool = (
+            True
+            if connection.ca_file is None
+            else ssl.create_default_context(cafile=str(connection.ca_file))
+        )
+        self._http = httpx.AsyncClient(
+            base_url=connection.url,
+            headers=headers,
+            timeout=connection.request_timeout_seconds,
+            verify=verify,
+            transport=connection.transport,
+        )
+        self._request_timeout_seconds = connection.request_timeout_seconds
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def enrol(self, enrolment_token: str) -> EnrolmentReply:
+        """Exchanges a one-time token for a credential."""
+        response = await self._send(
+            "POST", "/v1/enrolments", json={"enrolment_token": enrolment_token}
+        )
+        return EnrolmentReply.model_validate_json(response.content)
+
+    async def fetch_federation(self, federation: str) -> FederationView:
+        """The federation with its specification."""
+        response = await self._send("GET", f"/v1/federations/{federation}")
+        return FederationView.model_validate_json(response.content)
+
+    async def next_task(self, federation: str, wait_seconds: float) -> Task | None:
+        """Work, if there is some within ``wait_seconds``.
+
+        Raises:
+            FederationFinished: there will be none any more.
+        """
+        response = await self._send(
+            "GET",
+            f"/v1/federations/{federation}/task",
+            params={"wait": wait_seconds},
+            timeout=wait_seconds + self._request_timeout_seconds,
+        )
+        return None if response.status_code == 204 else Task.model_validate_json(response.content)
+
+    async def heartbeat(self, task: Task) -> HeartbeatReply:
+        """Prolongs the task's lease."""
+        response = await self._send(
+            "POST",
+            f"/v1/federations/{task.federation}/rounds/{task.round_number}/heartbeat",
+            json={"attempt": task.attempt},
+        )
+        return HeartbeatReply.model_validate_json(response.content)
+
+    async def put_update(self, task: Task, update: bytes) -> Receipt:
+        """Sends an update; sending the same bytes again is safe."""
+        response = await self._send(
+            "PUT",
+            f"/v1/federations/{task.federation}/rounds/{task.round_number}/updates/{task.client}",
+            params={"attempt": task.attempt},
+            content=update,
+            headers={"Content-Type": codec.MEDIA_TYPE},
+        )
+        return Receipt.model_validate_json(response.content)
+
+    async def fetch_weights(
+        self, federation: str, version: int, file: Path, *, since: int | None = None
+    ) -> None:
+        """Writes a version's file, or the deltas from version ``since`` on where they are less.
+
+        What ``file`` holds already of the whole version is not asked for again.
+        """
+        start = file.stat().st_size if since is None and file.exists() else 0
+        query = {} if since is None else {"since": since}
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        path = f"/v1/federations/{federation}/weights/{version}"
+        async with self._stream(path, query, headers) as response:
+            with file.open("ab" if response.status_code == 206 else "wb") as stream:
+                async for piece in response.aiter_bytes(_PIECE_BYTES):
+                    stream.write(piece)
+
+    @asynccontextmanager
+    async def _stream(
+        self, path: str, query: dict[str, int], headers: dict[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        try:
+            async with self._http.stream("GET", path, params=query, headers=headers) as response:
+                if response.is_error:
+                    await response.aread()
+                    _raise(response)
+                yield response
+        except httpx.TransportError as error:
+            raise _unreachable(error) from error
+
+    async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = await self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise _unreachable(error) from error
+        if response.is_error or response.is_redirect:
+            _raise(response)
+        return response
+
+
+def _unreachable(error: httpx.TransportError) -> Unreachable:
+    return Unreachable(f"the coordinator does not answer: {error or type(error).__name__}")
+
+
+def _raise(response: httpx.Response) -> None:
+    if response.status_code in _COME_AGAIN:
+        wait = response.headers.get("Retry-After", "")
+        raise Unreachable(
+            f"the coordinator answered {response.status_code}",
+            float(wait) if wait.isascii() and wait.isdigit() else None,
+        )
+    problem = _read_problem(response)
+    if problem.type == ProblemType.FEDERATION_FINISHED.urn:
+        raise FederationFinished(problem)
+    raise Refused(problem)
+
+
+def _read_problem(response: httpx.Response) -> Problem:
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:  # a proxy's page, or an address that is no coordinator
+        return Problem(
+            type="about:blank",
+            title=f"{response.url} answered {response.status_code}",
+            status=response.status_code,
+            detail="without a problem document; is it a coordinator?",
+        )

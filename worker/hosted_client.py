@@ -1,0 +1,158 @@
+"""A client that this worker hosts: its identity, its data, its private state."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+import structlog
+import torch
+
+from shared.schema import Task
+from shared.specification import FederationSpecification
+from worker import private_state
+from worker.client import Connection, CoordinatorClient
+from worker.data.client_data import ClientData
+from worker.data.loading import DatasetCache
+from worker.files import write_atomically
+from worker.methods.base import Method, Participant
+from worker.patience import Patience
+from worker.private_state import PrivateState, PrivateStateError
+from worker.settings import ClientConfig, ConfigError
+
+CREDENTIAL_NAME = "credential"
+
+_log = structlog.get_logger()
+
+
+class HostedClient:
+    """One client with its connection. ``state`` is always what is on disk."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        connection: CoordinatorClient,
+        data: ClientData,
+        state: PrivateState,
+    ) -> None:
+        self.name = config.name
+        self.connection = connection
+        self.data = data
+        self.state = state
+        self.is_done = False
+        """No more work will come: the federation ended, or the client was shut out."""
+        self.diverged_in_round: int | None = None
+        """The client has nothing to send for this round and waits for the next."""
+        self._folder = config.state_dir
+
+    def participant(self) -> Participant:
+        """The client as a training method sees it."""
+        private = {
+            name: torch.from_numpy(array.copy()) for name, array in self.state.tensors.items()
+        }
+        return Participant(self.name, self.data, private, self.state.seed)
+
+    def save(self, state: PrivateState) -> None:
+        """Makes ``state`` the client's, on disk first."""
+        private_state.save(self._folder, state)
+        self.state = state
+
+    def forget_pending(self) -> None:
+        """Drops the pending update: it was answered, or nobody wants it any more."""
+        self.save(self.state.without_pending())
+
+    def has_pending_for(self, task: Task) -> bool:
+        """Whether the pending update is what ``task`` asks for."""
+        pending = self.state.pending
+        return pending is not None and (
+            pending.kind,
+            pending.round_number,
+            pending.base_version,
+        ) == (task.kind, task.round_number, task.base_version)
+
+
+async def obtain_credential(
+    config: ClientConfig, connection: Connection, federation: str, patience: Patience
+) -> str:
+    """The client's credential from disk, or by enrolment, kept on disk before it is used.
+
+    Raises:
+        ConfigError: there is neither a credential nor an enrolment token, or it is another's.
+        Refused: the coordinator does not take the token.
+    """
+    file = config.state_dir / CREDENTIAL_NAME
+    if file.exists():
+        return file.read_text().strip()
+    token = _enrolment_token(config)
+    http = CoordinatorClient(connection, credential=None)
+    try:
+        reply = await patience.insist("enrolling", lambda: http.enrol(token))
+    finally:
+        await http.close()
+    if (reply.federation, reply.client) != (federation, config.name):
+        raise ConfigError(
+            f"the enrolment token of client {config.name} belongs to client {reply.client} "
+            f"of federation {reply.federation}"
+        )
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(file, reply.credential.encode() + b"\n")
+    _log.info("client enrolled", client=config.name)
+    return reply.credential
+
+
+def _enrolment_token(config: ClientConfig) -> str:
+    if config.enrolment_token is not None:
+        return config.enrolment_token
+    if config.enrolment_token_file is None:
+        raise ConfigError(f"client {config.name} is not enrolled and has no enrolment token")
+    try:
+        return config.enrolment_token_file.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def load_client(
+    config: ClientConfig,
+    connection: CoordinatorClient,
+    specification: FederationSpecification,
+    method: Method,
+    datasets: DatasetCache,
+) -> HostedClient:
+    """The client with its data and its private state, which is created where there is none.
+
+    Raises:
+        DataError: the data cannot be used.
+        PrivateStateError: the state cannot be used; it is left untouched.
+    """
+    training = specification.training
+    data = datasets.client_data(config.data, training.image_shape, training.num_classes)
+    state = private_state.load(
+        config.state_dir,
+        federation=specification.name,
+        specification_digest=specification.digest,
+        client=config.name,
+    )
+    if state is None:
+        state = _new_state(config, specification, method)
+        private_state.save(config.state_dir, state)
+    client = HostedClient(config, connection, data, state)
+    try:
+        method.check_private(client.participant().private)
+    except ValueError as error:
+        raise PrivateStateError(f"{config.state_dir}: {error}") from error
+    return client
+
+
+def _new_state(
+    config: ClientConfig, specification: FederationSpecification, method: Method
+) -> PrivateState:
+    seed = secrets.randbits(63) if config.seed is None else config.seed
+    state = PrivateState(
+        federation=specification.name,
+        specification_digest=specification.digest,
+        client=config.name,
+        seed=seed,
+        tensors={},
+    )
+    private = method.initial_private(seed)
+    return replace(state, tensors={name: tensor.numpy() for name, tensor in private.items()})

@@ -1,0 +1,234 @@
+"""The worker's life: start, poll for all hosted clients, work round after round, end.
+
+As soon as one client gets a task, the others are asked without waiting: the assignments of a round
+appear together, so the group that trains together is decided by the round and not by timing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import structlog
+import torch
+
+from shared.problems import ProblemType
+from shared.schema import Task
+from shared.specification import FederationSpecification, ParameterSpecification
+from worker import private_state
+from worker.client import (
+    Connection,
+    CoordinatorClient,
+    CoordinatorError,
+    FederationFinished,
+    Refused,
+)
+from worker.data.loading import DatasetCache
+from worker.hosted_client import HostedClient, load_client, obtain_credential
+from worker.methods import build_method
+from worker.methods.base import Method, TrainingInterrupted
+from worker.patience import Patience
+from worker.settings import ConfigError, WorkerConfig, WorkerSettings
+from worker.task_group import HeldTask, TaskGroup
+from worker.weights_cache import WeightsCache
+
+_SHUT_OUT = (ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN)
+_PAUSE_SECONDS = 1.0
+"""Between polls that are answered at once and bring nothing to do."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Site:
+    """Everything a worker needs, ready to work."""
+
+    specification: FederationSpecification
+    method: Method
+    clients: Sequence[HostedClient]
+    cache: WeightsCache
+    patience: Patience
+
+
+@asynccontextmanager
+async def open_site(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[Site]:
+    """Enrols who is not yet, fetches the specification, builds the method, loads data and state.
+
+    Raises:
+        ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
+        CoordinatorError: the coordinator refuses, or is not reached.
+    """
+    connection = Connection(
+        config.coordinator_url, settings.request_timeout_seconds, config.ca_file, transport
+    )
+    patience = Patience(settings.give_up_after_seconds)
+    async with AsyncExitStack() as stack:
+        https = []
+        for client in config.clients:
+            stack.enter_context(private_state.locked(client.state_dir))
+            credential = await obtain_credential(client, connection, config.federation, patience)
+            http = CoordinatorClient(connection, credential)
+            stack.push_async_callback(http.close)
+            https.append(http)
+        federation = await patience.insist(
+            "fetching the federation", lambda: https[0].fetch_federation(config.federation)
+        )
+        specification = federation.specification
+        method = build_method(specification.training, _device(settings))
+        _check_specification(specification.parameters, method)
+        datasets = DatasetCache()
+        clients = [
+            load_client(client, http, specification, method, datasets)
+            for client, http in zip(config.clients, https, strict=True)
+        ]
+        cache_folder = config.clients[0].state_dir / "weights"
+        cache = WeightsCache(cache_folder, specification, patience)
+        yield Site(specification, method, clients, cache, patience)
+
+
+def _device(settings: WorkerSettings) -> torch.device:
+    if settings.device != "auto":
+        try:
+            return torch.device(settings.device)
+        except RuntimeError as error:
+            raise ConfigError(f"device {settings.device}: {error}") from error
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_specification(given: ParameterSpecification, method: Method) -> None:
+    """Raises ConfigError unless the federation shares exactly what the method shares here."""
+    ours = method.parameters(given.seed).by_name
+    for tensor in given.tensors:
+        if tensor.name not in ours:
+            raise ConfigError(f"the federation shares {tensor.name}, which its method does not")
+        if tensor.shape != ours[tensor.name].shape:
+            raise ConfigError(
+                f"the federation's {tensor.name} has shape {list(tensor.shape)}, "
+                f"the model here makes it {list(ours[tensor.name].shape)}"
+            )
+    if missing := sorted(ours.keys() - given.by_name.keys()):
+        raise ConfigError(f"the federation does not share {missing[0]}, which its method needs")
+
+
+async def run(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    stop: threading.Event,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> None:
+    """Works until the federation has ended or ``stop`` is set.
+
+    Raises:
+        ConfigError: every client was shut out; and as :func:`open_site`.
+    """
+    async with open_site(config, settings, transport) as site:
+        group = TaskGroup(site.specification, site.method, site.cache, site.patience, stop)
+        _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
+        try:
+            await _Worker(site, group, settings.poll_wait_seconds, stop).run()
+        except TrainingInterrupted:
+            _log.info("stopped between two steps; the round is trained again at the next start")
+        finally:
+            group.close()
+
+
+class _Worker:
+    def __init__(
+        self, site: Site, group: TaskGroup, poll_wait_seconds: float, stop: threading.Event
+    ) -> None:
+        self._site = site
+        self._group = group
+        self._poll_wait_seconds = poll_wait_seconds
+        self._stop = stop
+        self._shut_out = 0
+
+    async def run(self) -> None:
+        while not self._stop.is_set():
+            active = [client for client in self._site.clients if not client.is_done]
+            if not active:
+                break
+            held = await self._collect(active)
+            if held:
+                await self._group.work(held)
+            elif not self._stop.is_set():
+                await asyncio.sleep(_PAUSE_SECONDS)
+        if self._shut_out == len(self._site.clients):
+            raise ConfigError("the coordinator takes none of this worker's clients")
+
+    async def _collect(self, active: Sequence[HostedClient]) -> list[HeldTask]:
+        """The tasks of one round that hosted clients hold; none after a poll without work."""
+        polls = {
+            asyncio.create_task(self._poll(client, self._poll_wait_seconds)): client
+            for client in active
+        }
+        stopping = asyncio.create_task(self._wait_for_stop())
+        waiting: set[asyncio.Task[Task | None]] = set(polls)
+        tasks: dict[str, Task] = {}
+        try:
+            while waiting and not tasks:
+                done, _ = await asyncio.wait(
+                    {*waiting, stopping}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if stopping in done:
+                    return []
+                for poll in done & waiting:
+                    waiting.discard(poll)
+                    if (task := poll.result()) is not None:
+                        tasks[polls[poll].name] = task
+        finally:
+            await _cancel([*waiting, stopping])
+        if not tasks:
+            return []
+        round_number = max(task.round_number for task in tasks.values())
+        others = [client for client in active if client.name not in tasks and not client.is_done]
+        for client, task in zip(
+            others, await asyncio.gather(*(self._poll(c, 0.0) for c in others)), strict=True
+        ):
+            if task is not None:
+                tasks[client.name] = task
+        return [
+            HeldTask(client, tasks[client.name])
+            for client in active
+            if client.name in tasks
+            and tasks[client.name].round_number == round_number
+            and client.diverged_in_round != round_number
+        ]
+
+    async def _poll(self, client: HostedClient, wait_seconds: float) -> Task | None:
+        federation = self._site.specification.name
+        try:
+            return await self._site.patience.insist(
+                "polling for work", lambda: client.connection.next_task(federation, wait_seconds)
+            )
+        except FederationFinished as finished:
+            _log.info("federation ended", client=client.name, detail=finished.problem.detail)
+        except Refused as refusal:
+            if not refusal.is_a(*_SHUT_OUT):
+                raise
+            _log.error("client shut out", client=client.name, detail=refusal.problem.detail)
+            self._shut_out += 1
+        client.is_done = True
+        if client.state.pending is not None:
+            client.forget_pending()
+        return None
+
+    async def _wait_for_stop(self) -> None:
+        while not self._stop.is_set():  # noqa: ASYNC110 - set by a signal, which no loop awaits
+            await asyncio.sleep(0.1)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """Cancels tasks; a task leased to a poll that is cancelled is delivered again to the next."""
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, CoordinatorError):
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,115 @@
+"""What every training method is to the rest of the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from shared.arrays import Array, NamedArrays
+from shared.low_rank import FactoredDelta
+from shared.specification import ParameterSpecification
+from worker.data.client_data import ClientData
+
+PrivateTensors = dict[str, torch.Tensor]
+"""A client's own tensors by name, on the CPU. They never leave the worker."""
+
+
+class TrainingInterrupted(Exception):
+    """Training stopped between two steps because it was asked to; nothing has changed."""
+
+
+class TrainingDivergedError(Exception):
+    """A client's loss became NaN or infinite, so its update would be worthless.
+
+    Attributes:
+        participants: names of the clients it happened to.
+    """
+
+    def __init__(self, participants: Sequence[str]) -> None:
+        super().__init__(f"the training loss became NaN or infinite: {', '.join(participants)}")
+        self.participants = tuple(participants)
+
+
+@dataclass
+class Participant:
+    """A client as a method sees it. A method reads it and never changes it.
+
+    Attributes:
+        name: the client's name in its federation.
+        data: the client's examples.
+        private: what ``Method.initial_private`` or the last ``TrainingResult`` gave.
+        seed: private seed, 63 bits, of all this client draws: initial values, batch order,
+            augmentation, dropout.
+    """
+
+    name: str
+    data: ClientData
+    private: PrivateTensors
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What one client's local round gave.
+
+    Attributes:
+        participant: the client's name.
+        num_examples: training examples, the weight of this update in the mean.
+        deltas: change (after − before) of each shared tensor.
+        private: the client's private tensors after the round.
+        metrics: finite numbers by name, sent with the update.
+    """
+
+    participant: str
+    num_examples: int
+    deltas: dict[str, Array | FactoredDelta]
+    private: PrivateTensors
+    metrics: dict[str, float]
+
+
+class Method(Protocol):
+    """A way to train: what it shares, what it keeps, its local round."""
+
+    def parameters(self, seed: int) -> ParameterSpecification:
+        """The tensors this method shares and how they start; the same on every machine.
+
+        Args:
+            seed: of the shared tensors' first values, 63 bits.
+        """
+
+    def initial_private(self, client_seed: int) -> PrivateTensors:
+        """A new client's private tensors, drawn from its private seed."""
+
+    def check_private(self, private: Mapping[str, torch.Tensor]) -> None:
+        """Raises ValueError unless names and shapes are this method's private tensors'."""
+
+    def train(
+        self,
+        group: Sequence[Participant],
+        weights: NamedArrays,
+        round_number: int,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[TrainingResult]:
+        """One local round of every client in ``group``, from the same shared ``weights``.
+
+        Yields each client's result as soon as it is done, in no promised order. A result depends
+        on its client, the weights and the round alone, up to the rounding of sums.
+
+        Raises:
+            ValueError: weights, private tensors or data do not fit this method.
+            TrainingInterrupted: ``should_stop`` returned True.
+            TrainingDivergedError: after all other results, if some clients diverged.
+        """
+
+    def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
+        """``accuracy`` (0 to 1), ``loss`` and ``num_test_examples`` of the personalised model.
+
+        The model is the one that ``weights`` and the client's private tensors make, without
+        training, on the client's test split.
+
+        Raises:
+            ValueError: weights, private tensors or data do not fit this method.
+        """

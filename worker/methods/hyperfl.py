@@ -1,0 +1,295 @@
+"""HyperFL (arXiv 2412.07187): share a hypernetwork, keep the embedding and the head.
+
+A local round is a head step on fixed features, then SGD on the hypernetwork and the embedding
+through the parameters they generate. The clients of a group take their steps together, so that a
+pass over the shared weights serves them all (``worker.methods.factored_sgd``).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import structlog
+import torch
+
+from shared.arrays import NamedArrays
+from shared.low_rank import FactoredDelta
+from shared.plans import HyperFLPlan, TrainingPlan
+from shared.specification import ParameterSpecification
+from worker.hypernetwork import (
+    OUTPUT_BIAS,
+    OUTPUT_WEIGHT,
+    TRUNK_BIAS,
+    TRUNK_WEIGHT,
+    HypernetworkWeights,
+    ParameterLayout,
+    check_shapes,
+    expected_norm_squared,
+    hypernetwork_parameters,
+)
+from worker.methods.base import (
+    Participant,
+    PrivateTensors,
+    TrainingDivergedError,
+    TrainingInterrupted,
+    TrainingResult,
+)
+from worker.methods.extraction import FunctionalExtractor
+from worker.methods.factored_sgd import rows_needed
+from worker.methods.head import initial_head
+from worker.methods.hyperfl_client import HyperFLClient
+from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
+from worker.methods.random_streams import client_generator
+from worker.methods.sgd import SGDSettings
+from worker.models.initial_ranges import generated_tensors
+from worker.models.registry import build_feature_extractor
+
+MAX_FACTOR_BYTES = 1 << 30
+COLLAPSED_SHARE = 0.05
+"""Share of its expected first value under which ‖f‖² leaves θ without the embedding's part."""
+
+_logger = structlog.get_logger()
+
+
+class HyperFL:
+    """The method, for one training plan. See :class:`worker.methods.base.Method`.
+
+    Private tensors: ``embedding`` (e,), ``head.weight`` (classes, width), ``head.bias`` (classes,),
+    and ``buffers.<name>`` for each buffer of the feature extractor.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        device: torch.device,
+        *,
+        max_factor_bytes: int = MAX_FACTOR_BYTES,
+    ) -> None:
+        """Build the feature extractor and check it.
+
+        Args:
+            plan: of the federation.
+            device: to train on.
+            max_factor_bytes: memory for the factors of clients in lock step. A group that needs
+                more is trained in parts, cut in the group's order; a part is at least one client.
+
+        Raises:
+            ModelError: the plan's feature extractor cannot be used.
+        """
+        self._plan = HyperFLPlan.model_validate(plan.hyperparameters)
+        self._num_classes = plan.num_classes
+        self._device = device
+        self._max_factor_bytes = max_factor_bytes
+        extractor = build_feature_extractor(plan.model, plan.image_shape)
+        self._feature_width = extractor.feature_width
+        self._layout = ParameterLayout(generated_tensors(extractor.module))
+        self._extractor = FunctionalExtractor(extractor.module, self._layout, device)
+        self._initial_buffers = {
+            f"buffers.{name}": buffer.clone() for name, buffer in extractor.module.named_buffers()
+        }
+        self._private_shapes: dict[str, tuple[int, ...]] = {
+            "embedding": (self._plan.embedding_size,),
+            "head.weight": (self._num_classes, self._feature_width),
+            "head.bias": (self._num_classes,),
+        } | {name: tuple(buffer.shape) for name, buffer in self._initial_buffers.items()}
+        self._collapsed_norm_squared = COLLAPSED_SHARE * expected_norm_squared(
+            self._plan.embedding_size, self._plan.hidden_size, self._plan.feature_scale
+        )
+        self._descent = SGDSettings(
+            self._plan.learning_rate, self._plan.momentum, self._plan.weight_decay
+        )
+
+    def parameters(self, seed: int) -> ParameterSpecification:
+        """The hypernetwork's four tensors."""
+        return hypernetwork_parameters(
+            self._layout.tensors,
+            embedding_size=self._plan.embedding_size,
+            hidden_size=self._plan.hidden_size,
+            feature_scale=self._plan.feature_scale,
+            output_spread=self._plan.output_spread,
+            seed=seed,
+        )
+
+    def initial_private(self, client_seed: int) -> PrivateTensors:
+        """Embedding from N(0, 1), head as a linear layer by default, buffers as the module's."""
+        generator = client_generator(client_seed, "initial")
+        embedding = torch.randn(self._plan.embedding_size, generator=generator)
+        head = initial_head(self._num_classes, self._feature_width, generator)
+        buffers = {name: buffer.clone() for name, buffer in self._initial_buffers.items()}
+        return {
+            "embedding": embedding,
+            "head.weight": head.weight,
+            "head.bias": head.bias,
+        } | buffers
+
+    def check_private(self, private: Mapping[str, torch.Tensor]) -> None:
+        """Raises ValueError unless names and shapes are those listed at the class."""
+        check_shapes(private, self._private_shapes)
+
+    def train(
+        self,
+        group: Sequence[Participant],
+        weights: NamedArrays,
+        round_number: int,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[TrainingResult]:
+        """One local round of every client in ``group``; see :class:`worker.methods.base.Method`.
+
+        Metrics: ``accuracy_before``, ``accuracy_after``, ``loss_before``, ``loss_after`` and
+        ``num_test_examples`` of the test split, ``train_loss`` over the last epoch,
+        ``feature_norm_squared`` ‖f‖² at the end, and ``seconds_training``, where what clients do
+        together counts in equal shares.
+        """
+        shared = self._shared(weights)
+        for participant in group:
+            self._check(participant)
+
+        def stop_if_asked() -> None:
+            if should_stop():
+                raise TrainingInterrupted
+
+        return self._train(group, shared, round_number, stop_if_asked)
+
+    def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
+        """See :class:`worker.methods.base.Method`."""
+        self._check(participant)
+        shared = self._shared(weights)
+        client = self._client(participant, round_number=0)
+        theta = shared.generate(client.embedding, self._plan.feature_scale)
+        accuracy, loss = client.evaluate(theta)
+        return {
+            "accuracy": accuracy,
+            "loss": loss,
+            "num_test_examples": float(len(participant.data.test)),
+        }
+
+    def _shared(self, weights: NamedArrays) -> HypernetworkWeights:
+        return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)
+
+    def _check(self, participant: Participant) -> None:
+        try:
+            self.check_private(participant.private)
+            for split in (participant.data.train, participant.data.test):
+                if not len(split):
+                    raise ValueError("a split without examples")
+                if (largest := int(split.labels.max())) >= self._num_classes:
+                    raise ValueError(f"label {largest}, but only {self._num_classes} classes")
+        except ValueError as error:
+            raise ValueError(f"client {participant.name}: {error}") from error
+
+    def _client(self, participant: Participant, round_number: int) -> HyperFLClient:
+        return HyperFLClient(participant, round_number, self._extractor, self._plan, self._device)
+
+    def _train(
+        self,
+        group: Sequence[Participant],
+        weights: HypernetworkWeights,
+        round_number: int,
+        stop_if_asked: Callable[[], None],
+    ) -> Iterator[TrainingResult]:
+        diverged: list[str] = []
+        clients = [self._client(participant, round_number) for participant in group]
+        for part in self._parts(clients, weights.output_weight):
+            for result in self._train_part(part, weights, stop_if_asked):
+                if not all(map(math.isfinite, result.metrics.values())):
+                    diverged.append(result.participant)
+                    continue
+                if result.metrics["feature_norm_squared"] < self._collapsed_norm_squared:
+                    _logger.warning(
+                        "trunk has collapsed: the embedding has no effect",
+                        client=result.participant,
+                        round=round_number,
+                        feature_norm_squared=result.metrics["feature_norm_squared"],
+                    )
+                yield result
+        if diverged:
+            raise TrainingDivergedError(diverged)
+
+    def _train_part(
+        self,
+        clients: list[HyperFLClient],
+        weights: HypernetworkWeights,
+        stop_if_asked: Callable[[], None],
+    ) -> Iterator[TrainingResult]:
+        # Longest first, so that those still training are always the first ones.
+        clients = sorted(clients, key=lambda client: -client.num_steps)
+        hypernetworks = HypernetworkGroup(
+            weights,
+            torch.stack([client.embedding for client in clients]),
+            feature_scale=self._plan.feature_scale,
+            max_rows=rows_needed(self._plan.hidden_size, clients[0].num_steps),
+            settings=self._descent,
+            clip_norm=self._plan.clip_norm,
+        )
+        for client, theta in zip(clients, hypernetworks.generate(len(clients)), strict=True):
+            stop_if_asked()
+            accuracy, loss = client.evaluate(theta)
+            client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
+            client.train_head(theta, stop_if_asked)
+        step, count = 0, len(clients)
+        while count:
+            started = time.perf_counter()
+            thetas = hypernetworks.generate(count)
+            gradients = hypernetworks.gradient_rows(count)
+            # One client after the other: on a CPU its cores are busy with one. On a GPU with idle
+            # cores this is where torch.func.vmap over clients would join.
+            for client, theta, gradient in zip(clients[:count], thetas, gradients, strict=True):
+                stop_if_asked()
+                gradient.copy_(client.gradient(theta))
+            hypernetworks.step(count)
+            step += 1
+            seconds = (time.perf_counter() - started) / count
+            for client in clients[:count]:
+                client.metrics["seconds_training"] += seconds
+            remaining = sum(client.num_steps > step for client in clients[:count])
+            if remaining < count:
+                thetas = hypernetworks.generate(count)
+                for index in range(remaining, count):
+                    yield self._result(clients[index], thetas[index], hypernetworks.change(index))
+            count = remaining
+
+    def _result(
+        self, client: HyperFLClient, theta: torch.Tensor, change: HypernetworkChange
+    ) -> TrainingResult:
+        accuracy, loss = client.evaluate(theta)
+        return TrainingResult(
+            participant=client.name,
+            num_examples=client.num_examples,
+            deltas={
+                TRUNK_WEIGHT: change.trunk_weight.cpu().numpy(),
+                TRUNK_BIAS: change.trunk_bias.cpu().numpy(),
+                OUTPUT_WEIGHT: FactoredDelta(
+                    scale=change.output.scale,
+                    left=change.output.left.cpu().numpy(),
+                    right=change.output.right.cpu().numpy(),
+                ),
+                OUTPUT_BIAS: change.output.bias.cpu().numpy(),
+            },
+            private=client.private(change.embedding),
+            metrics=client.metrics
+            | {
+                "accuracy_after": accuracy,
+                "loss_after": loss,
+                "train_loss": client.train_loss,
+                "feature_norm_squared": change.feature_norm_squared,
+            },
+        )
+
+    def _parts(
+        self, clients: Sequence[HyperFLClient], output_weight: torch.Tensor
+    ) -> Iterator[list[HyperFLClient]]:
+        num_outputs, num_features = output_weight.shape
+        row_bytes = num_outputs * output_weight.element_size()
+        part: list[HyperFLClient] = []
+        rows = 0
+        for client in clients:
+            rows_of_client = rows_needed(num_features, client.num_steps)
+            rows = max(rows, rows_of_client)
+            if part and (len(part) + 1) * rows * row_bytes > self._max_factor_bytes:
+                yield part
+                part, rows = [], rows_of_client
+            part.append(client)
+        if part:
+            yield part

@@ -1,0 +1,1 @@
+"""Feature extractors: the networks whose parameters a hypernetwork generates."""

@@ -1,0 +1,55 @@
+"""The two convolutional feature extractors of the HyperFL paper (arXiv 2412.07187)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.functional import leaky_relu, max_pool2d
+
+FEATURE_WIDTH = 128
+
+
+class ConvolutionalExtractor(nn.Module):
+    """Convolutions, each with leaky ReLU and 2x2 max pooling, then a linear layer with leaky ReLU.
+
+    Args:
+        convolutions: the convolutional layers in order.
+        flat_features: elements of the last convolution's pooled output.
+
+    Shapes: images float (B, C, H, W) to features float (B, 128).
+    """
+
+    def __init__(self, convolutions: list[nn.Conv2d], flat_features: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(convolutions)
+        self.linear = nn.Linear(flat_features, FEATURE_WIDTH)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (B, 128) of images (B, C, H, W)."""
+        maps = images
+        for convolution in self.convolutions:
+            # On the CPU, pooling is vectorised for channels-last alone: a whole training step
+            # takes 3.8 ms instead of 6.2 (batch 50, cnn-mnist, 2 cores).
+            maps = convolution(maps).contiguous(memory_format=torch.channels_last)
+            # Leaky ReLU is increasing, so pooling first selects the same pixels, and leaves a
+            # quarter of them to activate.
+            maps = leaky_relu(max_pool2d(maps, 2))
+        features: torch.Tensor = leaky_relu(self.linear(maps.flatten(1)))
+        return features
+
+
+def cnn_mnist() -> ConvolutionalExtractor:
+    """``cnn-mnist`` for images (1, 28, 28): 115,776 parameters."""
+    return ConvolutionalExtractor([nn.Conv2d(1, 16, 5), nn.Conv2d(16, 32, 5, padding=1)], 800)
+
+
+def cnn_cifar() -> ConvolutionalExtractor:
+    """``cnn-cifar`` for images (3, 32, 32): 106,400 parameters."""
+    return ConvolutionalExtractor(
+        [
+            nn.Conv2d(3, 16, 5),
+            nn.Conv2d(16, 32, 5, padding=1),
+            nn.Conv2d(32, 64, 3, padding=1),
+        ],
+        576,
+    )

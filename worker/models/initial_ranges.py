@@ -1,0 +1,44 @@
+"""The tensors of an extractor that are to be generated, each with the range it starts in."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from worker.hypernetwork import GeneratedTensor
+
+
+def generated_tensors(module: nn.Module) -> list[GeneratedTensor]:
+    """The trainable parameters of ``module``, in its own order.
+
+    Linear and convolutional layers start in U(±1/√fan_in), torch's default, whatever values the
+    template happened to draw; of any other layer the template's values are measured (a
+    normalisation layer's are constants).
+    """
+    owners = {
+        parameter: owner
+        for owner in module.modules()
+        for parameter in owner.parameters(recurse=False)
+    }
+    tensors = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            centre, bound = _initial_range(owners[parameter], parameter.detach())
+            tensors.append(GeneratedTensor(name, tuple(parameter.shape), centre, bound))
+    return tensors
+
+
+def _initial_range(owner: nn.Module, values: torch.Tensor) -> tuple[float, float]:
+    if isinstance(owner, nn.Linear | _ConvNd):
+        return 0.0, 1 / math.sqrt(owner.weight[0].numel())
+    values = values.double()
+    mean, deviation = float(values.mean()), float(values.std(correction=0))
+    # Workers compare specifications exactly, and the last bits of a sum differ between machines.
+    return _rounded(mean), _rounded(math.sqrt(3) * deviation)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2e}")

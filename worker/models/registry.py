@@ -1,0 +1,136 @@
+"""Feature extractors by name, or by import path for a user's own, checked before anyone trains."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from worker.models.cnn import FEATURE_WIDTH, cnn_cifar, cnn_mnist
+from worker.models.import_path import load_by_import_path
+
+ImageShape = tuple[int, int, int]
+_CONSTRUCTION_SEED = 0
+
+
+class ModelError(ValueError):
+    """A feature extractor that cannot be used: one line with what was expected and found."""
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """A network from images to features, as a template.
+
+    Attributes:
+        module: on the CPU, and never changed. A hypernetwork generates its trainable parameters;
+            its frozen ones are used as they are, and each client's buffers start as its own.
+        feature_width: length of one image's feature vector.
+        image_shape: channels, height, width.
+    """
+
+    module: nn.Module
+    feature_width: int
+    image_shape: ImageShape
+
+
+@dataclass(frozen=True)
+class _BuiltIn:
+    build: Callable[[], nn.Module]
+    feature_width: int
+    image_shape: ImageShape
+
+
+_MODELS: Mapping[str, _BuiltIn] = MappingProxyType(
+    {
+        "cnn-mnist": _BuiltIn(cnn_mnist, FEATURE_WIDTH, (1, 28, 28)),
+        "cnn-cifar": _BuiltIn(cnn_cifar, FEATURE_WIDTH, (3, 32, 32)),
+    }
+)
+
+
+def default_image_shape(model: str) -> ImageShape | None:
+    """Channels, height, width a built-in model is made for; None for a model by import path.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    return None if ":" in model else _built_in(model).image_shape
+
+
+def build_feature_extractor(model: str, image_shape: ImageShape | None) -> FeatureExtractor:
+    """The feature extractor called ``model``, tried on a batch of zeros.
+
+    Args:
+        model: ``cnn-mnist``, ``cnn-cifar``, or ``package.module:function``, a function without
+            arguments that returns an ``nn.Module`` and its feature width.
+        image_shape: channels, height, width; None takes a built-in model's own.
+
+    Raises:
+        ModelError: the name is unknown, the function does not fit, the model does not take such
+            images, or its features are not (batch, feature width).
+    """
+    shape = image_shape or default_image_shape(model)
+    if shape is None:
+        raise ModelError(f"model {model!r} needs an image shape: channels, height, width")
+    # Built from a fixed seed, so that whatever a module draws is the same at every worker, and
+    # outside the global stream, so that building one disturbs nobody.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_CONSTRUCTION_SEED)
+        if ":" in model:
+            module, feature_width = _build_by_import_path(model)
+        else:
+            module, feature_width = _built_in(model).build(), _built_in(model).feature_width
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ModelError(f"model {model!r} has no trainable parameters to generate")
+    _check_features(model, module, feature_width, shape)
+    return FeatureExtractor(module, feature_width, shape)
+
+
+def _built_in(model: str) -> _BuiltIn:
+    if model not in _MODELS:
+        close = difflib.get_close_matches(model, _MODELS, n=3, cutoff=0.0)
+        raise ModelError(
+            f"unknown model {model!r}; the closest are {', '.join(close)}; "
+            "a model of your own is named 'package.module:function'"
+        )
+    return _MODELS[model]
+
+
+def _build_by_import_path(model: str) -> tuple[nn.Module, int]:
+    try:
+        build = load_by_import_path(model)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    if not callable(build):
+        raise ModelError(f"{model!r} is not a function")
+    try:
+        built = build()
+    except Exception as error:
+        raise ModelError(f"building model {model!r} failed: {error}") from error
+    match built:
+        case (nn.Module() as module, int() as feature_width) if feature_width > 0:
+            return module.cpu(), feature_width
+    raise ModelError(f"{model!r} must return (nn.Module, feature width), not {built!r:.200}")
+
+
+def _check_features(
+    model: str, module: nn.Module, feature_width: int, image_shape: ImageShape
+) -> None:
+    module.eval()
+    images = torch.zeros(2, *image_shape)
+    size = "×".join(map(str, image_shape))
+    try:
+        with torch.no_grad():
+            features = module(images)
+    except Exception as error:
+        raise ModelError(f"model {model!r} does not take images of {size}: {error}") from error
+    expected = (2, feature_width)
+    found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+    if found != expected:
+        raise ModelError(
+            f"model {model!r} gives features {found} for two images of {size}, not {expected}"
+        )

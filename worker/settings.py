@@ -1,0 +1,122 @@
+"""The worker's settings, and the TOML file that says which clients it hosts."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.specification import CLIENT_NAME, FEDERATION_NAME
+from worker.data.source import DataSource
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names file and key."""
+
+
+class WorkerSettings(BaseSettings):
+    """What is the machine's matter and not the federation's, from ``HYPERFL_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="HYPERFL_", frozen=True, extra="ignore")
+
+    worker_config: Path | None = None
+    """The TOML file, when ``--config`` is not given."""
+    coordinator_url: str | None = None
+    """Replaces the TOML file's address."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``…; ``auto`` takes CUDA when it is there."""
+    request_timeout_seconds: float = Field(default=60.0, gt=0.0)
+    """Longest silence within one request."""
+    poll_wait_seconds: float = Field(default=20.0, ge=0.0, le=30.0)
+    """How long the coordinator may hold a poll; proxies cut connections that are silent longer."""
+    give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
+    """A coordinator that has not answered for so long is given up, and the worker ends with 1."""
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+
+class ClientConfig(BaseModel):
+    """One hosted client: a ``[[clients]]`` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=CLIENT_NAME)
+    state_dir: Path
+    """Keeps the credential and the private state; nobody else's."""
+    enrolment_token: str | None = None
+    enrolment_token_file: Path | None = None
+    seed: int | None = Field(default=None, ge=0, lt=1 << 63)
+    """Seed of the client's private draws, for runs that must repeat; else the system's entropy."""
+    data: DataSource
+
+    @model_validator(mode="after")
+    def _check_token(self) -> Self:
+        if self.enrolment_token is not None and self.enrolment_token_file is not None:
+            raise ValueError("give enrolment_token or enrolment_token_file, not both")
+        return self
+
+
+class WorkerConfig(BaseModel):
+    """The TOML file. Relative paths in it are relative to its folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coordinator_url: str
+    federation: str = Field(pattern=FEDERATION_NAME)
+    ca_file: Path | None = None
+    """Certificates that may sign the coordinator's, instead of the system's."""
+    clients: tuple[ClientConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_clients(self) -> Self:
+        for key in ("name", "state_dir"):
+            values = [getattr(client, key) for client in self.clients]
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"two clients have the {key} {value}")
+        return self
+
+
+def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:
+    """Reads the TOML file; environment variables replace what they name.
+
+    Raises:
+        ConfigError: the file is missing or wrong; says where.
+    """
+    try:
+        document = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from error
+    if settings.coordinator_url is not None:
+        document["coordinator_url"] = settings.coordinator_url
+    try:
+        config = WorkerConfig.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"{file}: {where}: {message}" if where else f"{file}: {message}"
+        ) from error
+    return _with_absolute_paths(config, file.resolve().parent)
+
+
+def _with_absolute_paths(config: WorkerConfig, folder: Path) -> WorkerConfig:
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    clients = tuple(
+        client.model_copy(
+            update={
+                "state_dir": folder / client.state_dir,
+                "enrolment_token_file": absolute(client.enrolment_token_file),
+                "data": client.data.model_copy(update={"data_dir": absolute(client.data.data_dir)}),
+            }
+        )
+        for client in config.clients
+    )
+    return config.model_copy(update={"clients": clients, "ca_file": absolute(config.ca_file)})

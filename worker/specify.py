@@ -1,0 +1,100 @@
+"""Makes a federation's specification from a method, a model and a data set's shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.plans import TrainingPlan
+from shared.specification import (
+    EncodingPlan,
+    FederationSpecification,
+    ParameterSpecification,
+    RoundPolicy,
+)
+from worker.data.loading import natural_image_shape, natural_num_classes
+from worker.methods import build_method
+from worker.models.registry import default_image_shape
+from worker.settings import ConfigError
+
+
+def build_specification(
+    name: str,
+    *,
+    method: str,
+    model: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    hyperparameters: dict[str, Any],
+    round_policy: RoundPolicy,
+    encoding: EncodingPlan,
+    seed: int,
+) -> FederationSpecification:
+    """The specification whose tensors are those that the method shares for this model.
+
+    Raises:
+        pydantic.ValidationError, ModelError: a part of it cannot be.
+    """
+    training = TrainingPlan(
+        method=method,
+        model=model,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        hyperparameters=hyperparameters,
+    )
+    parameters: ParameterSpecification = build_method(training, torch.device("cpu")).parameters(
+        seed
+    )
+    return FederationSpecification(
+        name=name,
+        parameters=parameters,
+        training=training,
+        round_policy=round_policy,
+        encoding=encoding,
+    )
+
+
+def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tuple[int, int, int]:
+    """``CxHxW`` as given; else what the model asks for; else the data set's own."""
+    if given is not None:
+        sizes = given.split("x")
+        if len(sizes) != 3 or not all(size.isascii() and size.isdigit() for size in sizes):
+            raise ConfigError(f"an image shape is CxHxW, such as 3x32x32, not {given}")
+        return int(sizes[0]), int(sizes[1]), int(sizes[2])
+    shape = default_image_shape(model) or (natural_image_shape(dataset) if dataset else None)
+    if shape is None:
+        raise ConfigError(f"say with --image-shape what images {model} takes")
+    return shape
+
+
+def choose_num_classes(given: int | None, dataset: str | None, data_dir: Path | None) -> int:
+    """As given; else the data set's own."""
+    if given is not None:
+        return given
+    if dataset is None:
+        raise ConfigError("say with --num-classes or --dataset how many classes there are")
+    return natural_num_classes(dataset, data_dir)
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """``key=value`` pairs; a value is a number or true or false where it can be, else text."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"a setting is key=value, not {setting}")
+        parsed[key] = _value(text)
+    return parsed
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
