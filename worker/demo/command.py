@@ -59,6 +59,8 @@ def run(
     console = Console(stderr=as_json, soft_wrap=True)
     options = ["--method", method, "--model", model or _DEFAULT_MODELS.get(dataset, "cnn-cifar")]
     options += ["--dataset", dataset, "--rounds", str(rounds), "--seed", str(seed)]
+    # A cohort of everybody: the first round waits until all of them are enrolled.
+    options += ["--cohort-size", str(clients)]
     options += [] if data_dir is None else ["--data-dir", str(data_dir)]
     options += [part for setting in settings or [] for part in ("--set", setting)]
     data = {"dataset": dataset, "partition": partition, "num_clients": clients, "seed": seed}
