@@ -26,10 +26,10 @@ class HyperFLPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     embedding_size: int = Field(default=16, ge=1, le=4096)
-    """With ‖v‖² ≈ embedding_size it sets the trunk's real learning rate: η(1 + ‖v‖²)."""
+    """Length of v, with ‖v‖² about as large. The trunk's real learning rate is η(1 + ‖v‖²)."""
     hidden_size: int = Field(default=16, ge=1, le=4096)
     feature_scale: float = Field(default=0.25, gt=0.0, le=10.0)
-    """Factor on the hidden features f: with ‖f‖² it sets the extractor's real learning rate: η(1 + ‖f‖²)."""
+    """Factor on the hidden features f. The extractor's real learning rate is η(1 + ‖f‖²)."""
     output_spread: float = Field(default=0.1, ge=0.0, le=1.0)
     """Size of the part of θ that depends on v at the start, relative to the target layers'."""
     head_epochs: int = Field(default=1, ge=0, le=1000)

@@ -1,0 +1,56 @@
+"""Small feature extractors of a user, named by import path in tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+WIDTH = 5
+
+
+class TinyExtractor(nn.Module):
+    """A convolution, batch normalisation, a linear layer."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 3, 3)
+        self.normalisation = nn.BatchNorm2d(3)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(12, WIDTH)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = torch.tanh(self.normalisation(self.convolution(images)))
+        return torch.tanh(self.linear(self.dropout(maps.flatten(1))))
+
+
+def tiny() -> tuple[nn.Module, int]:
+    return TinyExtractor(), WIDTH
+
+
+def tiny_with_dropout() -> tuple[nn.Module, int]:
+    return TinyExtractor(dropout=0.5), WIDTH
+
+
+def wrong_width() -> tuple[nn.Module, int]:
+    return TinyExtractor(), WIDTH + 1
+
+
+def returns_a_module_only() -> nn.Module:
+    return TinyExtractor()
+
+
+def fails() -> tuple[nn.Module, int]:
+    raise RuntimeError("no weights file")
+
+
+def entirely_frozen() -> tuple[nn.Module, int]:
+    return TinyExtractor().requires_grad_(False), WIDTH
+
+
+def partly_frozen() -> tuple[nn.Module, int]:
+    module = TinyExtractor()
+    module.convolution.requires_grad_(False)
+    return module, WIDTH
+
+
+NOT_A_FUNCTION = 3
