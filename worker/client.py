@@ -28,6 +28,8 @@ from shared.schema import (
     Task,
 )
 
+Transport = httpx.AsyncBaseTransport
+
 _COME_AGAIN = (429, 502, 503, 504)
 _PIECE_BYTES = 1 << 20
 
@@ -67,7 +69,7 @@ class Connection:
     url: str
     request_timeout_seconds: float
     ca_file: Path | None = None
-    transport: httpx.AsyncBaseTransport | None = None
+    transport: Transport | None = None
 
 
 class CoordinatorClient:

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
 import structlog
 import torch
 
@@ -27,6 +26,7 @@ from worker.client import (
     CoordinatorError,
     FederationFinished,
     Refused,
+    Transport,
 )
 from worker.data.loading import DatasetCache
 from worker.hosted_client import HostedClient, load_client, obtain_credential
@@ -59,7 +59,7 @@ class Site:
 async def open_site(
     config: WorkerConfig,
     settings: WorkerSettings,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: Transport | None = None,
 ) -> AsyncIterator[Site]:
     """Enrols who is not yet, fetches the specification, builds the method, loads data and state.
 
@@ -123,7 +123,7 @@ async def run(
     config: WorkerConfig,
     settings: WorkerSettings,
     stop: threading.Event,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: Transport | None = None,
 ) -> None:
     """Works until the federation has ended or ``stop`` is set.
 
