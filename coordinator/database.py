@@ -26,11 +26,9 @@ class Database:
         if parsed.get_backend_name() == "sqlite":
             parsed = parsed.set(drivername="sqlite+aiosqlite")
             connect_args: dict[str, Any] = {"timeout": _BUSY_TIMEOUT_SECONDS}
-        elif parsed.get_backend_name() == "postgresql":
+        else:
             parsed = parsed.set(drivername="postgresql+psycopg")
             connect_args = {"connect_timeout": _BUSY_TIMEOUT_SECONDS}
-        else:
-            raise ValueError(f"{parsed.get_backend_name()} is not a database this software knows")
         self.engine = create_async_engine(parsed, connect_args=connect_args, pool_pre_ping=True)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         if self.is_sqlite:

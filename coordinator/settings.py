@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+_DATABASES = ("sqlite", "postgresql")
 
 
 class CoordinatorSettings(BaseSettings):
@@ -33,6 +37,19 @@ class CoordinatorSettings(BaseSettings):
     """A coordinator that dies while it aggregates is replaced after so long."""
     enrolment_token_seconds: float = Field(default=7 * 86400.0, gt=0.0)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, url: str) -> str:
+        if not url:
+            return url
+        try:
+            backend = make_url(url).get_backend_name()
+        except ArgumentError:
+            raise ValueError("not a URL such as postgresql://user@host/name") from None
+        if backend not in _DATABASES:
+            raise ValueError(f"{backend} is not one of {', '.join(_DATABASES)}")
+        return url
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

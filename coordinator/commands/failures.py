@@ -24,8 +24,9 @@ def one_line_errors(*expected: type[Exception]) -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        fail(f"{where}: {first['msg']}" if where else first["msg"])
+        message = first["msg"].removeprefix("Value error, ")
+        fail(f"{where}: {message}" if where else message)
     except Exception as error:
         if isinstance(error, (OSError, *expected)):
-            fail(str(error))
+            fail(str(error).partition("\n")[0])
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torchvision.datasets import CIFAR10
 
 from worker.data.errors import DataError
 from worker.data.images import LabelledImages
@@ -21,6 +20,8 @@ def read_cifar10(data_dir: Path) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _read_split(data_dir: Path, *, train: bool) -> LabelledImages:
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - slow to import
+
     try:
         split = CIFAR10(data_dir, train=train, download=False)
     except (RuntimeError, OSError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.datasets import load_digits
 
 from worker.data.images import LabelledImages
 
@@ -18,6 +17,8 @@ def read_digits() -> tuple[LabelledImages, LabelledImages]:
     The data set has no split of its own. Here every fifth image of each class is a test image:
     80 to 20, stratified, and the same for every seed of a partition.
     """
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import
+
     digits = load_digits()
     labels = np.asarray(digits.target, dtype=np.int64)
     pixels = np.round(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)

@@ -47,6 +47,9 @@ def run(
     state_dir: Annotated[
         Path | None, typer.Option(help="Keeps database, private states and logs there.")
     ] = None,
+    image_shape: Annotated[
+        str | None, typer.Option(help="CxHxW that your own model takes, such as 3x32x32.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
     ] = None,
@@ -62,6 +65,7 @@ def run(
     # A cohort of everybody: the first round waits until all of them are enrolled.
     options += ["--cohort-size", str(clients)]
     options += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    options += [] if image_shape is None else ["--image-shape", image_shape]
     options += [part for setting in settings or [] for part in ("--set", setting)]
     data = {"dataset": dataset, "partition": partition, "num_clients": clients, "seed": seed}
     if data_dir is not None:

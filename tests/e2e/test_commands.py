@@ -1,0 +1,182 @@
+"""The commands as a user types them, against a coordinator that listens."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from coordinator.cli import ENTRY_POINT_GROUP
+from tests.support.processes import ServingCoordinator, hyperfl
+from tests.support.specifications import tiny_specification
+
+pytestmark = pytest.mark.e2e
+
+
+def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield " ".join(path), command
+        return
+    for name, child in command.commands.items():
+        yield from _leaves(child, (*path, name))
+
+
+_COMMANDS = dict(
+    leaf
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP)
+    for leaf in _leaves(get_command(entry_point.load()), (entry_point.name,))
+)
+_SILENT = {"coordinator serve", "worker run", "worker specify", "client revoke"}
+
+
+def _create(coordinator: ServingCoordinator, name: str) -> None:
+    file = coordinator.folder / f"{name}.json"
+    file.write_text(tiny_specification(name).model_dump_json())
+    created = coordinator.admin("federation", "create", file, "--json").json
+    assert (created["name"], created["state"]) == (name, "draft")
+
+
+@pytest.mark.parametrize("name", sorted(_COMMANDS))
+def test_every_command_shows_an_example_of_itself(name: str) -> None:
+    assert f"Example: hyperfl {name}" in _COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", sorted(_COMMANDS.keys() - _SILENT))
+def test_every_command_that_prints_data_can_print_json(name: str) -> None:
+    options = {option for parameter in _COMMANDS[name].params for option in parameter.opts}
+    assert "--json" in options
+
+
+def test_a_federation_is_steered_from_the_command_line(coordinator: ServingCoordinator) -> None:
+    _create(coordinator, "steered")
+    invited = coordinator.invite("steered", "site-a", "site-b")
+    assert set(invited) == {"site-a", "site-b"}
+    states = [
+        coordinator.admin("federation", action, "steered", "--json").json["state"]
+        for action in ("start", "pause", "resume", "finish")
+    ]
+    assert states == ["running", "paused", "running", "finished"]
+
+
+def test_tables_name_what_they_show(coordinator: ServingCoordinator) -> None:
+    _create(coordinator, "shown")
+    coordinator.invite("shown", "site-a")
+    assert "shown" in coordinator.admin("federation", "list").output
+    clients = coordinator.admin("client", "list", "shown").output
+    assert "site-a" in clients
+    assert "invited" in clients
+    assert coordinator.admin("client", "revoke", "shown", "site-a").exit_code == 0
+    assert "revoked" in coordinator.admin("client", "list", "shown").output
+    assert coordinator.admin("round", "list", "shown", "--json").json == []
+
+
+def test_watching_a_federation_that_did_not_finish_fails(coordinator: ServingCoordinator) -> None:
+    _create(coordinator, "halted")
+    coordinator.admin("federation", "start", "halted")
+    coordinator.admin("federation", "pause", "halted")
+    watched = coordinator.admin("round", "watch", "halted", "--json")
+    assert watched.exit_code == 1
+    last = json.loads(watched.output.splitlines()[-1])["federation"]
+    assert last["reason"] == "paused by an administrator"
+
+
+def test_the_admin_token_is_its_owners_alone_and_never_logged(
+    coordinator: ServingCoordinator,
+) -> None:
+    file = coordinator.admin_token_file
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    token = file.read_text().strip()
+    assert token not in coordinator.process.log_file.read_text()
+
+
+def _says_one_line(errors: str, *parts: str) -> bool:
+    line = errors.strip()
+    return line.startswith("error: ") and "\n" not in line and all(part in line for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("federation", "show", "nowhere"), ("nowhere",)),
+        (("federation", "start", "nowhere"), ("nowhere",)),
+        (("round", "show", "nowhere", "1"), ("nowhere",)),
+        (("client", "enroll", "nowhere", "site-a"), ("nowhere",)),
+        (("federation", "create", "absent.json"), ("absent.json",)),
+    ],
+)
+def test_a_refusal_is_one_line_and_exit_code_1(
+    coordinator: ServingCoordinator, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    done = coordinator.admin(*arguments)
+    assert done.exit_code == 1
+    assert _says_one_line(done.errors, *parts), done.errors
+
+
+def test_a_specification_that_is_wrong_is_named_with_its_place(
+    coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    document = tiny_specification("wrong").model_dump(mode="json")
+    document["round_policy"]["rounds"] = 0
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(document))
+    done = coordinator.admin("federation", "create", file)
+    assert done.exit_code == 1
+    assert _says_one_line(done.errors, "round_policy.rounds"), done.errors
+    file.write_text("{not json")
+    done = coordinator.admin("federation", "create", file)
+    assert _says_one_line(done.errors, "wrong.json", "not JSON"), done.errors
+
+
+def test_an_unknown_option_or_command_exits_with_2(tmp_path: Path) -> None:
+    assert hyperfl("federation", "list", "--colour", folder=tmp_path).exit_code == 2
+    assert hyperfl("federate", folder=tmp_path).exit_code == 2
+    assert hyperfl("demo", "--clients", "0", folder=tmp_path).exit_code == 2
+
+
+def test_a_missing_token_and_a_silent_coordinator_are_one_line(tmp_path: Path) -> None:
+    done = hyperfl("federation", "list", folder=tmp_path)
+    assert done.exit_code == 1
+    assert _says_one_line(done.errors, "admin token", "--admin-token-file"), done.errors
+    token = tmp_path / "token"
+    token.write_text("x" * 40)
+    done = hyperfl(
+        "federation",
+        "list",
+        "--admin-token-file",
+        token,
+        "--url",
+        "http://127.0.0.1:9",
+        folder=tmp_path,
+    )
+    assert done.exit_code == 1
+    assert _says_one_line(done.errors, "http://127.0.0.1:9", "does not answer"), done.errors
+
+
+def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path) -> None:
+    done = hyperfl(
+        "coordinator", "serve", folder=tmp_path, HYPERFL_TLS_CERTIFICATE="certificate.pem"
+    )
+    assert done.exit_code == 1
+    assert _says_one_line(done.errors, "HYPERFL_TLS_KEY"), done.errors
+    done = hyperfl("coordinator", "migrate", "--database-url", "mysql://somewhere", folder=tmp_path)
+    assert done.exit_code == 1
+    assert _says_one_line(done.errors, "database_url", "mysql"), done.errors
+    done = hyperfl(
+        "coordinator", "migrate", "--database-url", "postgresql://u@127.0.0.1:9/d", folder=tmp_path
+    )
+    assert done.exit_code == 1
+    assert _says_one_line(done.errors, "127.0.0.1"), done.errors
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'hyperfl.db'}"
+    first = hyperfl("coordinator", "migrate", "--database-url", url, "--json", folder=tmp_path)
+    again = hyperfl("coordinator", "migrate", "--database-url", url, "--json", folder=tmp_path)
+    assert first.json["before"] is None
+    assert again.json == {"before": first.json["after"], "after": first.json["after"]}
