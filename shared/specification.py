@@ -117,7 +117,7 @@ class EncodingPlan(_Model):
     wire_dtype: WireDtype = "float16"
     tolerance: float = Field(default=0.01, ge=0.0, lt=1.0)
     """Relative Frobenius error of a matrix's change that an update may leave for later."""
-    max_rank: int = Field(default=4, ge=1, le=4096)
+    max_rank: int = Field(default=3, ge=1, le=4096)
     """Most components of a matrix's change in an update."""
     publish_tolerance: float = Field(default=0.01, ge=0.0, lt=1.0)
     """As ``tolerance``, for the delta that the coordinator publishes."""

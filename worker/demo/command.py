@@ -50,6 +50,9 @@ def run(
     image_shape: Annotated[
         str | None, typer.Option(help="CxHxW that your own model takes, such as 3x32x32.")
     ] = None,
+    encoding: Annotated[
+        str, typer.Option(help="How updates are written: factored or dense.")
+    ] = "factored",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
     ] = None,
@@ -61,6 +64,7 @@ def run(
     """
     console = Console(stderr=as_json, soft_wrap=True)
     options = ["--method", method, "--model", model or _DEFAULT_MODELS.get(dataset, "cnn-cifar")]
+    options += ["--encoding", encoding]
     options += ["--dataset", dataset, "--rounds", str(rounds), "--seed", str(seed)]
     # A cohort of everybody: the first round waits until all of them are enrolled.
     options += ["--cohort-size", str(clients)]
