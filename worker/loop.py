@@ -127,39 +127,59 @@ async def run(
 ) -> None:
     """Works until the federation has ended or ``stop`` is set.
 
+    A stop ends whatever is waited for at once, and training after its current step. What was not
+    saved by then is done again at the next start, as after a crash.
+
     Raises:
         ConfigError: every client was shut out; and as :func:`open_site`.
     """
+    working = asyncio.create_task(_work(config, settings, stop, transport))
+    stopping = asyncio.create_task(_wait_for(stop))
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if stop.is_set():
+        working.cancel()
+    try:
+        await working
+    except (asyncio.CancelledError, TrainingInterrupted):
+        if not stop.is_set():
+            raise
+        _log.info("stopped; work that was not saved is done again at the next start")
+
+
+async def _work(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    stop: threading.Event,
+    transport: Transport | None,
+) -> None:
     async with open_site(config, settings, transport) as site:
         group = TaskGroup(site.specification, site.method, site.cache, site.patience, stop)
         _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
         try:
-            await _Worker(site, group, settings.poll_wait_seconds, stop).run()
-        except TrainingInterrupted:
-            _log.info("stopped between two steps; the round is trained again at the next start")
+            await _Worker(site, group, settings.poll_wait_seconds).run()
         finally:
             group.close()
 
 
+async def _wait_for(stop: threading.Event) -> None:
+    while not stop.is_set():  # noqa: ASYNC110 - set by a signal, which no loop awaits
+        await asyncio.sleep(0.1)
+
+
 class _Worker:
-    def __init__(
-        self, site: Site, group: TaskGroup, poll_wait_seconds: float, stop: threading.Event
-    ) -> None:
+    def __init__(self, site: Site, group: TaskGroup, poll_wait_seconds: float) -> None:
         self._site = site
         self._group = group
         self._poll_wait_seconds = poll_wait_seconds
-        self._stop = stop
         self._shut_out = 0
 
     async def run(self) -> None:
-        while not self._stop.is_set():
-            active = [client for client in self._site.clients if not client.is_done]
-            if not active:
-                break
+        while active := [client for client in self._site.clients if not client.is_done]:
             held = await self._collect(active)
             if held:
                 await self._group.work(held)
-            elif not self._stop.is_set():
+            else:
                 await asyncio.sleep(_PAUSE_SECONDS)
         if self._shut_out == len(self._site.clients):
             raise ConfigError("the coordinator takes none of this worker's clients")
@@ -170,22 +190,16 @@ class _Worker:
             asyncio.create_task(self._poll(client, self._poll_wait_seconds)): client
             for client in active
         }
-        stopping = asyncio.create_task(self._wait_for_stop())
         waiting: set[asyncio.Task[Task | None]] = set(polls)
         tasks: dict[str, Task] = {}
         try:
             while waiting and not tasks:
-                done, _ = await asyncio.wait(
-                    {*waiting, stopping}, return_when=asyncio.FIRST_COMPLETED
-                )
-                if stopping in done:
-                    return []
-                for poll in done & waiting:
-                    waiting.discard(poll)
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for poll in done:
                     if (task := poll.result()) is not None:
                         tasks[polls[poll].name] = task
         finally:
-            await _cancel([*waiting, stopping])
+            await _cancel(list(waiting))
         if not tasks:
             return []
         round_number = max(task.round_number for task in tasks.values())
@@ -220,10 +234,6 @@ class _Worker:
         if client.state.pending is not None:
             client.forget_pending()
         return None
-
-    async def _wait_for_stop(self) -> None:
-        while not self._stop.is_set():  # noqa: ASYNC110 - set by a signal, which no loop awaits
-            await asyncio.sleep(0.1)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+_WIDEST = 10_000
 
 
 def print_json(data: Any) -> None:
@@ -23,7 +26,11 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         table.add_column(column.replace("_", " "))
     for row in rows:
         table.add_row(*(_text(row.get(column)) for column in columns))
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    # A table that is shrunk to the terminal would cut what is shown only once: tokens.
+    wide = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+    console.width = max(wide, console.width)
+    console.print(table)
 
 
 def _text(value: Any) -> str:

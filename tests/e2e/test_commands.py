@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -74,6 +75,18 @@ def test_tables_name_what_they_show(coordinator: ServingCoordinator) -> None:
     assert coordinator.admin("client", "revoke", "shown", "site-a").exit_code == 0
     assert "revoked" in coordinator.admin("client", "list", "shown").output
     assert coordinator.admin("round", "list", "shown", "--json").json == []
+
+
+def test_a_token_that_is_shown_once_is_shown_whole(coordinator: ServingCoordinator) -> None:
+    _create(coordinator, "narrow")
+    shown = hyperfl(
+        *("client", "enroll", "narrow", "site-a"),
+        folder=coordinator.folder,
+        HYPERFL_COORDINATOR_URL=coordinator.url,
+        HYPERFL_ADMIN_TOKEN_FILE=str(coordinator.admin_token_file),
+        COLUMNS="60",
+    )
+    assert re.search(r"hyperfl-enrolment-[\w-]{43}(?![\w-])", shown.output)
 
 
 def test_watching_a_federation_that_did_not_finish_fails(coordinator: ServingCoordinator) -> None:

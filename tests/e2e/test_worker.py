@@ -72,7 +72,7 @@ def test_a_stopped_worker_ends_at_once_and_goes_on_at_the_next_start(
         time.sleep(1.0)  # so that it is between two steps of the hypernetwork
         first.process.send_signal(signal.SIGTERM)
         assert first.process.wait(20) == 0
-    assert "stopped between two steps" in first.log_file.read_text()
+    assert "stopped; work that was not saved" in first.log_file.read_text()
     for client in ("site-a", "site-b"):
         assert (config.parent / "state" / client / "private.safetensors").exists()
     shown = coordinator.admin("round", "show", "stopped", 1, "--json").json
@@ -81,6 +81,15 @@ def test_a_stopped_worker_ends_at_once_and_goes_on_at_the_next_start(
         "second", config.parent, "worker", "run", "--config", str(config)
     ) as second:
         second.wait_for_event("work begins")
+
+
+def test_a_worker_that_finds_no_coordinator_can_be_stopped(tmp_path: Path) -> None:
+    config = tmp_path / "worker.toml"
+    config.write_text(worker_toml("http://127.0.0.1:9", "nowhere", {"site-a": "t"}, _DIGITS))
+    with run_in_background("worker", tmp_path, "worker", "run", "--config", str(config)) as worker:
+        worker.wait_for_event("coordinator not reached, trying again")
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(20) == 0
 
 
 def test_a_damaged_private_state_is_named_and_left_untouched(

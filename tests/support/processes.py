@@ -83,9 +83,10 @@ class ServingCoordinator:
 
 
 @contextmanager
-def serving_coordinator(folder: Path) -> Iterator[ServingCoordinator]:
-    """A coordinator on a free port with a SQLite file in ``folder``."""
-    arguments = ("coordinator", "serve", "--data-dir", str(folder / "coordinator"), "--port", "0")
+def serving_coordinator(folder: Path, *options: str) -> Iterator[ServingCoordinator]:
+    """A coordinator on a free port; with a SQLite file in ``folder``, if no option says other."""
+    data_dir = str(folder / "coordinator")
+    arguments = ("coordinator", "serve", "--data-dir", data_dir, "--port", "0", *options)
     with run_in_background("coordinator", folder, *arguments) as process:
         address = process.wait_for_event("listening")
         yield ServingCoordinator(process, folder, f"http://{address['host']}:{address['port']}")

@@ -131,6 +131,8 @@ def stream_step(*arguments: str) -> Iterator[dict[str, Any] | None]:
         process.terminate()
         process.wait()
         reader.join()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _command(arguments: tuple[str, ...]) -> list[str]:
