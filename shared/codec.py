@@ -230,7 +230,9 @@ class StreamReader:
 
 def _parse_header(text: bytes) -> Header:
     try:
-        document = json.loads(text.decode(), object_pairs_hook=_unique_keys)
+        document = json.loads(
+            text.decode(), object_pairs_hook=_check_object, parse_constant=_refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         if isinstance(error, CodecError):
             raise
@@ -257,13 +259,28 @@ def _parse_header(text: bytes) -> Header:
     return Header(tuple(tensors), metadata)
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise NotSafetensorsError(f"the header names {twice!r} twice", tensor=twice)
+def _check_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for name, value in pairs:
+        if not _is_unicode(name) or (isinstance(value, str) and not _is_unicode(value)):
+            raise NotSafetensorsError("the header holds text that is not Unicode")
+        if name in document:
+            raise NotSafetensorsError(f"the header names {name!r} twice", tensor=name)
+        document[name] = value
     return document
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a string has no lone surrogates, which JSON can write and nobody can send on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_constant(constant: str) -> None:
+    raise NotSafetensorsError(f"the header holds {constant}, which is not JSON")
 
 
 def _parse_tensor(name: str, entry: Any) -> TensorInfo:
@@ -274,7 +291,10 @@ def _parse_tensor(name: str, entry: Any) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise NotSafetensorsError(
-            f"tensor {name} has an unknown dtype", tensor=name, expected=list(_DTYPES), found=dtype
+            f"tensor {name} has an unknown dtype",
+            tensor=name,
+            expected=list(_DTYPES),
+            found=dtype if isinstance(dtype, str) else type(dtype).__name__,
         )
     if not _is_list_of_counts(shape) or len(shape) > _MAX_DIMENSIONS:
         raise NotSafetensorsError(f"tensor {name} has a malformed shape", tensor=name)
@@ -283,7 +303,7 @@ def _parse_tensor(name: str, entry: Any) -> TensorInfo:
     num_elements = 1
     for size in shape:
         num_elements *= size
-        if num_elements > _MAX_ELEMENTS:
+        if max(size, num_elements) > _MAX_ELEMENTS:
             raise NotSafetensorsError(f"tensor {name} has an absurd shape", tensor=name)
     length = num_elements * _DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != length:

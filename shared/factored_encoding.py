@@ -55,8 +55,8 @@ def encode_matrix(
     sent, rest = components.split(rank)
     wire, received = encode_components(name, wanted.scale, sent, compression.wire_dtype)
     # `received` and `sent` have the same directions, up to the factor that moved to the right.
-    sizes = np.linalg.norm(received.right, axis=1, keepdims=True).astype(np.float32)
-    rounding = FactoredDelta(0.0, sent.left - received.left * sizes, sent.right)
+    sizes = np.linalg.norm(received.right.astype(np.float64), axis=1, keepdims=True)
+    rounding = FactoredDelta(0.0, sent.left - received.left * sizes.astype(np.float32), sent.right)
     return wire, rounding.plus(rest.split(MAX_RESIDUAL_RANK)[0].as_delta())
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_TENSOR_ELEMENTS = 1 << 31
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class RowRange(BaseModel):
@@ -27,6 +28,12 @@ class RowRange(BaseModel):
     rows: int = Field(gt=0)
     centre: float = Field(default=0.0, allow_inf_nan=False)
     bound: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_float32(self) -> Self:
+        if abs(self.centre) + self.bound > _FLOAT32_MAX:
+            raise ValueError(f"{self.centre} ± {self.bound} exceeds float32")
+        return self
 
 
 class TensorSpecification(BaseModel):

@@ -8,11 +8,11 @@ method reads it. The registry of known methods is :data:`PLANS`; a method named 
 from __future__ import annotations
 
 import difflib
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-HyperparameterValue = bool | int | float | str
+HyperparameterValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 
 class HyperFLPlan(BaseModel):
@@ -39,7 +39,7 @@ class HyperFLPlan(BaseModel):
     batch_size: int = Field(default=50, ge=1, le=100_000)
     momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)
-    clip_norm: float = Field(default=3.0, gt=0.0)
+    clip_norm: float = Field(default=3.0, gt=0.0, allow_inf_nan=False)
     """Largest norm of the hypernetwork's gradient, and separately of the embedding's."""
 
 

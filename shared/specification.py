@@ -5,8 +5,11 @@ Posted once as data and never changed. Coordinator and workers build version 0 f
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -34,9 +37,8 @@ class ParameterSpecification(_Model):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        names = [tensor.name for tensor in self.tensors]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(tensor.name for tensor in self.tensors).items():
+            if count > 1:
                 raise ValueError(f"tensor {name} is specified twice")
         return self
 
@@ -99,7 +101,8 @@ class RoundPolicy(_Model):
         """How many of ``num_clients`` enrolled clients take part in a round."""
         if self.cohort_size is not None:
             return min(self.cohort_size, num_clients)
-        return math.ceil((self.cohort_fraction or 1.0) * num_clients)
+        # As it was written: 0.07 of 100 is 7, which floating point makes a little more.
+        return math.ceil(Fraction(str(self.cohort_fraction or 1)) * num_clients)
 
     @property
     def clients_needed(self) -> int:
@@ -141,4 +144,5 @@ class FederationSpecification(_Model):
     @property
     def digest(self) -> str:
         """``sha256:<hex>`` of the canonical JSON; binds private state to its federation."""
-        return digest_bytes(self.model_dump_json().encode())
+        document = self.model_dump(mode="json")
+        return digest_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())

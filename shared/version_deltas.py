@@ -7,6 +7,7 @@ and compares the digest. PROTOCOL.md, section "Deltas between versions", is norm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from shared.specification import ParameterSpecification
 
 CHAIN_METADATA_KEY = "hyperfl-deltas"
 """Metadata entry of a file of deltas, which a file of whole weights does not have."""
+_VERSION = re.compile(r"[0-9]{1,18}")
 _BLOCK_ELEMENTS = 1 << 17
 """Elements updated at a time: a block and its product stay in a core's cache."""
 
@@ -73,7 +75,7 @@ def split_chain(arrays: NamedArrays) -> dict[int, dict[str, Array]]:
     chain: dict[int, dict[str, Array]] = {}
     for full_name, array in arrays.items():
         version, separator, name = full_name.partition(":")
-        if not separator or not version.isascii() or not version.isdigit():
+        if not separator or not _VERSION.fullmatch(version):
             raise UnexpectedTensorsError(f"tensor {full_name} names no version", tensor=full_name)
         chain.setdefault(int(version), {})[name] = array
     return dict(sorted(chain.items()))

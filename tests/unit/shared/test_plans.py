@@ -1,0 +1,163 @@
+"""Training plans: known methods have their settings filled in and checked, others keep theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from shared.plans import PLANS, HyperFLPlan, TrainingPlan
+
+
+def plan(**changed: Any) -> TrainingPlan:
+    return TrainingPlan.model_validate(
+        {"method": "hyperfl", "model": "cnn", "image_shape": [1, 28, 28], "num_classes": 10}
+        | changed
+    )
+
+
+def test_every_setting_of_a_known_method_is_filled_in() -> None:
+    assert plan().hyperparameters == HyperFLPlan().model_dump()
+    filled = plan(hyperparameters={"epochs": 2}).hyperparameters
+    assert filled == HyperFLPlan().model_dump() | {"epochs": 2}
+
+
+def test_filling_in_leaves_what_was_given_as_it_is() -> None:
+    given = {"epochs": 2}
+    plan(hyperparameters=given)
+    assert given == {"epochs": 2}
+
+
+def test_a_plan_is_the_same_however_it_was_written() -> None:
+    written = [
+        plan(hyperparameters={}),
+        plan(hyperparameters={"learning_rate": 0.1, "epochs": 5}),
+        plan(hyperparameters={"epochs": 5, "learning_rate": 0.1}),
+        plan(hyperparameters={"epochs": 5.0, "momentum": "0.5"}),
+        plan(hyperparameters=HyperFLPlan().model_dump()),
+        plan(image_shape=(1, 28, 28)),
+    ]
+    assert len({one.model_dump_json() for one in written}) == 1
+
+
+@pytest.mark.parametrize("setting", ["learning_rate", "clip_norm"])
+def test_whole_numbers_for_real_settings_are_stored_as_reals(setting: str) -> None:
+    found = plan(hyperparameters={setting: 3})
+    assert found.model_dump_json() == plan(hyperparameters={setting: 3.0}).model_dump_json()
+    assert isinstance(found.hyperparameters[setting], float)
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [{}, {"weight_decay": 1e-300}, {"learning_rate": 1 / 3}, {"clip_norm": float("inf")}],
+    ids=str,
+)
+def test_a_plan_that_is_taken_survives_its_json(hyperparameters: dict[str, Any]) -> None:
+    try:
+        taken = plan(hyperparameters=hyperparameters)
+    except ValidationError:
+        return
+    assert TrainingPlan.model_validate_json(taken.model_dump_json()) == taken
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, 3, 0.1, "text"])
+def test_an_own_methods_setting_that_is_taken_survives_its_json(value: Any) -> None:
+    try:
+        taken = plan(method="radiology.methods:fedavg", hyperparameters={"setting": value})
+    except ValidationError:
+        return
+    read = TrainingPlan.model_validate_json(taken.model_dump_json())
+    assert read.hyperparameters == {"setting": value}
+    assert type(read.hyperparameters["setting"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("learning_rte", 0.1, "learning_rte\n  Extra inputs are not permitted"),
+        ("epochs", 0, "greater than or equal to 1"),
+        ("epochs", 1.5, "valid integer"),
+        ("head_epochs", -1, "greater than or equal to 0"),
+        ("embedding_size", 4097, "less than or equal to 4096"),
+        ("hidden_size", 0, "greater than or equal to 1"),
+        ("feature_scale", 0.0, "greater than 0"),
+        ("output_spread", 1.1, "less than or equal to 1"),
+        ("learning_rate", 0.0, "greater than 0"),
+        ("head_learning_rate", 101.0, "less than or equal to 100"),
+        ("batch_size", 0, "greater than or equal to 1"),
+        ("momentum", 1.0, "less than 1"),
+        ("weight_decay", -0.1, "greater than or equal to 0"),
+        ("clip_norm", 0.0, "greater than 0"),
+        ("clip_norm", float("nan"), "finite number"),
+    ],
+)
+def test_a_setting_out_of_its_bounds_is_refused_by_name(
+    setting: str, value: float, message: str
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        plan(hyperparameters={setting: value})
+    assert setting in str(refusal.value)
+    assert message in str(refusal.value)
+
+
+def test_no_setting_and_an_own_method_keep_what_is_given() -> None:
+    given = {"anything": True, "learning_rate": -1.0, "name": "x", "count": 3}
+    assert plan(method="package.module:name", hyperparameters=given).hyperparameters == given
+    assert plan(method="package.module:name").hyperparameters == {}
+
+
+def test_an_unknown_method_gets_the_closest_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="unknown method 'hyprfl'; the closest are hyperfl"):
+        plan(method="hyprfl")
+    for name in ("fedavg", "fedprox", "local"):
+        monkeypatch.setitem(PLANS, name, HyperFLPlan)
+    with pytest.raises(ValidationError, match="'fedavgg'; the closest are fedavg, fedprox, "):
+        plan(method="fedavgg")
+
+
+def test_a_registered_plan_checks_the_settings_of_its_method(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class LocalPlan(BaseModel):
+        epochs: int = 7
+
+    monkeypatch.setitem(PLANS, "local", LocalPlan)
+    assert plan(method="local").hyperparameters == {"epochs": 7}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"image_shape": [1, 0, 28]}, r"image_shape \[1, 0, 28\] must be positive"),
+        ({"image_shape": [-1, 28, 28]}, "must be positive"),
+        ({"image_shape": [28, 28]}, "image_shape.2\n  Field required"),
+        ({"num_classes": 1}, "greater than or equal to 2"),
+        ({"num_classes": 100_001}, "less than or equal to 100000"),
+        ({"hyperparameters": None}, "valid dictionary"),
+        ({"hyperparameters": [1]}, "valid dictionary"),
+        ({"method": "a:" + "b" * 199}, "at most 200 characters"),
+        ({"model": "m" * 201}, "at most 200 characters"),
+        ({"method": 3}, "valid string"),
+        ({"optimiser": "adam"}, "Extra inputs are not permitted"),
+        (
+            {"method": "a:b", "hyperparameters": {str(index): 1 for index in range(101)}},
+            "at most 100 items",
+        ),
+        ({"method": "a:b", "hyperparameters": {"x": [1]}}, r"hyperparameters\.x"),
+    ],
+)
+def test_a_malformed_plan_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        plan(**changed)
+
+
+@pytest.mark.parametrize("document", [None, [], "hyperfl", 3])
+def test_a_plan_that_is_no_object_is_refused(document: Any) -> None:
+    with pytest.raises(ValidationError, match="valid dictionary"):
+        TrainingPlan.model_validate(document)
+
+
+def test_a_plan_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        plan().method = "local"
