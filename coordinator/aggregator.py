@@ -53,8 +53,7 @@ class NewBlob:
 
     async def seal(self, session: AsyncSession) -> int:
         """Keeps the blob if ``session`` commits; returns its key."""
-        await self.writer.seal(session, self.content_digest)
-        return self.writer.blob_id
+        return await self.writer.seal(session, self.content_digest)
 
 
 @dataclass(frozen=True)

@@ -22,71 +22,75 @@ CHUNK_BYTES = 1 << 20
 class BlobWriter:
     """Takes bytes in pieces of any length and keeps at most one chunk of them in memory.
 
-    Use :meth:`open`, then :meth:`append`, then :meth:`flush`, then :meth:`seal` within the
-    transaction that refers to the blob; or :meth:`discard`.
+    Use :meth:`append`, then :meth:`seal` within the transaction that refers to the blob; or
+    :meth:`discard`. What fits into one chunk touches the database in :meth:`seal` alone.
     """
 
-    def __init__(self, database: Database, blob_id: int) -> None:
-        self.blob_id = blob_id
+    def __init__(self, database: Database, now: datetime) -> None:
         self.size_bytes = 0
         self._database = database
+        self._now = now
+        self._blob_id: int | None = None
         self._buffer = bytearray()
         self._num_chunks = 0
 
-    @classmethod
-    async def open(cls, database: Database, now: datetime) -> BlobWriter:
-        """Starts a blob."""
-        async with database.writing() as session:
-            blob = BlobRow(digest=None, size_bytes=0, created_at=now)
-            session.add(blob)
-            await session.flush()
-            return cls(database, blob.id)
-
     async def append(self, piece: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes; writes every chunk that is full."""
+        """Takes the next bytes; writes every chunk that more bytes follow."""
         self._buffer += piece
-        while len(self._buffer) >= CHUNK_BYTES:
-            await self._write(bytes(self._buffer[:CHUNK_BYTES]))
+        self.size_bytes += len(piece)
+        while len(self._buffer) > CHUNK_BYTES:
+            chunk = bytes(self._buffer[:CHUNK_BYTES])
             del self._buffer[:CHUNK_BYTES]
+            # Worthless until the blob is sealed, which is durable and keeps what came before.
+            async with self._database.writing(durable=False) as session:
+                if self._blob_id is None:
+                    self._blob_id = await self._insert_blob(session)
+                await self._insert_chunk(session, self._blob_id, self._num_chunks, chunk)
+            self._num_chunks += 1
 
-    async def flush(self) -> None:
-        """Writes what is left. Nothing may be appended after it."""
+    async def seal(self, session: AsyncSession, digest: str) -> int:
+        """Completes the blob and gives it its digest; it stays if ``session`` commits.
+
+        Returns its key.
+        """
+        blob_id = await self._insert_blob(session) if self._blob_id is None else self._blob_id
         if self._buffer:
-            await self._write(bytes(self._buffer))
-            self._buffer.clear()
-
-    async def _write(self, chunk: bytes) -> None:
-        async with self._database.writing() as session:
-            await session.execute(
-                insert(BlobChunkRow).values(
-                    blob_id=self.blob_id, position=self._num_chunks, data=chunk
-                )
-            )
-        self._num_chunks += 1
-        self.size_bytes += len(chunk)
-
-    async def seal(self, session: AsyncSession, digest: str) -> None:
-        """Gives the blob its digest and size; it stays if ``session`` commits."""
+            await self._insert_chunk(session, blob_id, self._num_chunks, bytes(self._buffer))
         await session.execute(
             update(BlobRow)
-            .where(BlobRow.id == self.blob_id)
+            .where(BlobRow.id == blob_id)
             .values(digest=digest, size_bytes=self.size_bytes)
+        )
+        return blob_id
+
+    async def _insert_blob(self, session: AsyncSession) -> int:
+        blob = BlobRow(digest=None, size_bytes=0, created_at=self._now)
+        session.add(blob)
+        await session.flush()
+        return blob.id
+
+    @staticmethod
+    async def _insert_chunk(
+        session: AsyncSession, blob_id: int, position: int, chunk: bytes
+    ) -> None:
+        await session.execute(
+            insert(BlobChunkRow).values(blob_id=blob_id, position=position, data=chunk)
         )
 
     @classmethod
     async def write(cls, database: Database, now: datetime, content: bytes) -> BlobWriter:
         """A blob of bytes that are whole in memory, not sealed yet."""
-        writer = await cls.open(database, now)
+        writer = cls(database, now)
         view = memoryview(content)
         for start in range(0, len(content), CHUNK_BYTES):
             await writer.append(view[start : start + CHUNK_BYTES])
-        await writer.flush()
         return writer
 
     async def discard(self) -> None:
         """Removes what was written."""
-        async with self._database.writing() as session:
-            await delete_blobs(session, [self.blob_id])
+        if self._blob_id is not None:
+            async with self._database.writing(durable=False) as session:
+                await delete_blobs(session, [self._blob_id])
 
 
 async def size_bytes(session: AsyncSession, blob_id: int) -> int:

@@ -37,9 +37,7 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
     """
     digest, content = await asyncio.to_thread(_build_version_0, specification)
     now = context.clock()
-    writer = await BlobWriter.open(context.database, now)
-    await writer.append(content)
-    await writer.flush()
+    writer = await BlobWriter.write(context.database, now, content)
     try:
         async with context.database.writing() as session:
             federation = FederationRow(
@@ -53,14 +51,14 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
             )
             session.add(federation)
             await session.flush()
-            await writer.seal(session, digest_bytes(content))
+            blob_id = await writer.seal(session, digest_bytes(content))
             await store.publish_weights(
                 session,
                 WeightsRow(
                     federation_id=federation.id,
                     version=0,
                     digest=digest,
-                    blob_id=writer.blob_id,
+                    blob_id=blob_id,
                     created_at=now,
                 ),
             )

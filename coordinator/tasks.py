@@ -54,7 +54,7 @@ async def next_task(
 async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
     now = context.clock()
     if client_store.is_worth_marking_seen(principal.client, now):
-        async with context.database.writing() as session:
+        async with context.database.writing(durable=False) as session:
             await client_store.mark_seen(session, principal.client.id, now)
 
 
@@ -100,7 +100,8 @@ async def _lease(
     now = context.clock()
     policy = context.specification(federation).round_policy
     expires_at = now + timedelta(seconds=policy.lease_seconds)
-    async with context.database.writing() as session:
+    # A lease that a power failure takes back is given again when the client asks again.
+    async with context.database.writing(durable=False) as session:
         attempt = await store.lease(session, assignment.id, now, expires_at)
         if attempt is None:
             current = await store.find_assignment(session, round_.id, assignment.client_id)
@@ -130,7 +131,7 @@ async def extend_lease(
     """
     policy = context.specification(principal.federation).round_policy
     expires_at = context.clock() + timedelta(seconds=policy.lease_seconds)
-    async with context.database.writing() as session:
+    async with context.database.writing(durable=False) as session:
         round_ = await store.find(session, principal.federation.id, round_number)
         if round_.phase != RoundPhase.OPEN:
             raise RoundClosed(f"round {round_number} is {round_.phase}", phase=round_.phase)

@@ -91,13 +91,12 @@ async def _receive(
         digest = await _hash(incoming.body, expectation.max_bytes)
         return _repeat(principal, target.round_, recorded, digest), False
     intake = Intake(expectation)
-    writer = await BlobWriter.open(context.database, context.clock())
+    writer = BlobWriter(context.database, context.clock())
     try:
         async for piece in _rechunked(incoming.body):
             context.metrics.update_bytes.inc(len(piece))
             await asyncio.to_thread(intake.feed, piece)
             await writer.append(piece)
-        await writer.flush()
         update = await _record(context, principal, incoming, target, intake, writer)
     except BaseException:
         # Shielded: a client that hangs up cancels this request, and must leave nothing behind.
@@ -155,20 +154,19 @@ async def _record(
     writer: BlobWriter,
 ) -> UpdateRow:
     metadata, digest = await asyncio.to_thread(intake.finish)
-    update = UpdateRow(
-        assignment_id=target.assignment.id,
-        digest=digest,
-        size_bytes=writer.size_bytes,
-        num_examples=metadata.num_examples,
-        metrics=metadata.metrics,
-        blob_id=writer.blob_id,
-        received_at=context.clock(),
-    )
     try:
         async with context.database.writing() as session:
             if not await store.lock_open(session, target.round_.id):
                 raise await _round_closed(session, target.federation, target.round_)
-            await writer.seal(session, digest)
+            update = UpdateRow(
+                assignment_id=target.assignment.id,
+                digest=digest,
+                size_bytes=writer.size_bytes,
+                num_examples=metadata.num_examples,
+                metrics=metadata.metrics,
+                blob_id=await writer.seal(session, digest),
+                received_at=context.clock(),
+            )
             session.add(update)
             await session.flush()
             if not await store.submit(session, target.assignment.id, incoming.attempt):

@@ -120,7 +120,7 @@ async def _counted(
 
 
 async def _count_download(context: Context, principal: ClientPrincipal, sent: int) -> None:
-    async with context.database.writing() as session:
+    async with context.database.writing(durable=False) as session:
         live = await round_store.find_live(session, principal.federation.id)
         if live is None:
             return
