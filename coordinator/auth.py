@@ -67,9 +67,9 @@ async def identify(context: Context, authorization: str | None) -> Principal:
         raise Unauthenticated("send the header Authorization: Bearer TOKEN")
     digest = token_digest(token.strip())
     async with context.database.reading() as session:
-        if await store.find_token(session, digest, TokenKind.ADMIN) is not None:
-            return Admin()
-        owner = await store.find_token(session, digest, TokenKind.CLIENT)
+        owner = await store.find_token(session, digest, TokenKind.ADMIN, TokenKind.CLIENT)
+    if owner is not None and owner.token.kind == TokenKind.ADMIN:
+        return Admin()
     if owner is None or owner.client is None or owner.federation is None:
         raise Unauthenticated("the token is not valid")
     if owner.client.state != ClientState.ENROLLED:

@@ -29,7 +29,7 @@ async def invite(context: Context, federation_name: str, name: str) -> Invitatio
     token = new_token(TokenKind.ENROLMENT)
     async with context.database.writing() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        if federation_store.is_over(federation):
+        if federation_store.is_over(federation.state):
             raise IllegalTransition(f"federation {federation_name} has ended")
         client = await store.find_or_add(session, federation, name, now)
         await store.set_state(session, client.id, ClientState.INVITED, client.enrolled_at)

@@ -30,8 +30,10 @@ class Database:
         else:
             parsed = parsed.set(drivername="postgresql+psycopg")
             connect_args = {"connect_timeout": _BUSY_TIMEOUT_SECONDS}
-        self.engine = create_async_engine(parsed, connect_args=connect_args, pool_pre_ping=True)
-        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.engine = create_async_engine(
+            parsed, connect_args=connect_args, pool_pre_ping=not self.is_sqlite
+        )
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)

@@ -32,6 +32,7 @@ from coordinator.rounds import (
     GiveUp,
     OpenRound,
     RoundEvent,
+    Step,
     Verdict,
     WaitForClients,
     judge,
@@ -56,31 +57,40 @@ class Driver:
         self._last_activity: dict[int, tuple[str, int | None]] = {}
 
     async def run(self) -> None:
-        """Steps whenever something happened, and every tick in any case, until cancelled."""
+        """Advances whenever something happened, and steps every tick, until cancelled."""
+        loop = asyncio.get_running_loop()
+        next_tick = loop.time()
         while True:
             self._context.driver_wake.clear()
             try:
-                await self.step()
+                if loop.time() < next_tick:
+                    await self._advance_all()
+                else:
+                    next_tick = loop.time() + self._context.settings.tick_seconds
+                    await self.step()
             except SQLAlchemyError as error:
                 _log.error("database does not answer, trying again", error=type(error).__name__)
             except Exception:
                 _log.exception("a step of the driver failed")
             try:
-                async with asyncio.timeout(self._context.settings.tick_seconds):
+                async with asyncio.timeout_at(next_tick):
                     await self._context.driver_wake.wait()
             except TimeoutError:
                 pass
 
     async def step(self) -> None:
-        """Moves every federation as far as it goes now."""
+        """Moves every federation as far as it goes now, and tidies up."""
         await self._expire_leases()
+        await self._advance_all()
+        await self._sweep()
+        await self._ring_for_changes()
+
+    async def _advance_all(self) -> None:
         async with self._context.database.reading() as session:
             running = await federation_store.list_running(session)
         for federation_id in running:
             while await self._advance(federation_id):
                 pass
-        await self._sweep()
-        await self._ring_for_changes()
 
     async def _expire_leases(self) -> None:
         now = self._context.clock()
@@ -129,7 +139,10 @@ class Driver:
             facts = None if live is None else await store.facts(session, live)
         if live is None or facts is None:
             async with self._context.database.writing() as session:
-                return await self._take_next_step(session, federation_id)
+                step = await self._take_next_step(session, federation_id)
+            if not isinstance(step, WaitForClients | None):
+                self._context.tasks_bell.ring(federation_id)
+            return isinstance(step, OpenRound)
         policy = self._context.specification(federation).round_policy
         verdict, reason = judge(facts, policy, self._context.clock())
         if verdict is Verdict.WAIT:
@@ -140,12 +153,12 @@ class Driver:
             return True
         return await self._aggregate(federation, live, reason)
 
-    async def _take_next_step(self, session: AsyncSession, federation_id: int) -> bool:
-        """Opens the next round, or ends, pauses or explains; false if nothing was changed."""
+    async def _take_next_step(self, session: AsyncSession, federation_id: int) -> Step | None:
+        """Opens the next round, or ends, pauses or explains; None if there is a round already."""
         federation = await federation_store.get(session, federation_id)
         await session.refresh(federation)
         if await store.find_live(session, federation_id) is not None:
-            return False
+            return None
         progress = await federation_store.progress(session, federation)
         policy = self._context.specification(federation).round_policy
         step = next_step(
@@ -160,11 +173,9 @@ class Driver:
         match step:
             case OpenRound(kind):
                 await self._open_round(session, federation, kind)
-                return True
             case WaitForClients(reason):
                 if await federation_store.set_reason(session, federation_id, reason):
                     _log.info("federation waits", federation=federation.name, reason=reason)
-                return False
             case Complete():
                 await federation_store.move(
                     session,
@@ -174,7 +185,6 @@ class Driver:
                     reason=None,
                 )
                 _log.info("federation finished", federation=federation.name)
-                return False
             case GiveUp(reason):
                 await federation_store.move(
                     session,
@@ -183,7 +193,7 @@ class Driver:
                     reason=reason,
                 )
                 _log.warning("federation paused", federation=federation.name, reason=reason)
-                return False
+        return step
 
     async def _open_round(
         self, session: AsyncSession, federation: FederationRow, kind: TaskKind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -29,9 +30,16 @@ _log = structlog.get_logger()
 
 
 async def next_task(
-    context: Context, principal: ClientPrincipal, wait_seconds: float
+    context: Context,
+    principal: ClientPrincipal,
+    wait_seconds: float,
+    hung_up: Callable[[], Awaitable[None]],
 ) -> Task | None:
     """The client's task in the open round; None if there is none within ``wait_seconds``.
+
+    A poll that waits is also answered when another round opens, whether the client takes part or
+    not: so a worker knows at once which of its clients do. ``hung_up`` returns when nobody waits
+    for the answer any more, who could take a task.
 
     Raises:
         FederationFinished: there will be none any more.
@@ -39,16 +47,34 @@ async def next_task(
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + min(wait_seconds, MAX_WAIT_SECONDS)
     await _mark_seen(context, principal)
-    while True:
-        rung = context.tasks_bell.listen(principal.federation.id)
-        task = await _look_for_task(context, principal)
+    rung = context.tasks_bell.listen(principal.federation.id)
+    first_round, task = await _look_for_task(context, principal)
+    round_number = first_round
+    while task is None and round_number in (first_round, None):
         remaining = give_up_at - loop.time()
-        if task is not None or remaining <= 0 or context.tasks_bell.closed:
-            return task
-        try:
-            await asyncio.wait_for(rung.wait(), remaining)
-        except TimeoutError:
+        if remaining <= 0 or context.tasks_bell.closed:
             return None
+        if not await _rings(rung, remaining, hung_up):
+            return None
+        rung = context.tasks_bell.listen(principal.federation.id)
+        round_number, task = await _look_for_task(context, principal)
+    return task
+
+
+async def _rings(
+    rung: asyncio.Event, timeout_seconds: float, hung_up: Callable[[], Awaitable[None]]
+) -> bool:
+    """Whether the bell rings before the time is over or the client is gone."""
+    ringing = asyncio.ensure_future(rung.wait())
+    leaving = asyncio.ensure_future(hung_up())
+    try:
+        await asyncio.wait(
+            {ringing, leaving}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        return ringing.done() and not leaving.done()
+    finally:
+        ringing.cancel()
+        leaving.cancel()
 
 
 async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
@@ -58,26 +84,32 @@ async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
             await client_store.mark_seen(session, principal.client.id, now)
 
 
-async def _look_for_task(context: Context, principal: ClientPrincipal) -> Task | None:
+async def _look_for_task(
+    context: Context, principal: ClientPrincipal
+) -> tuple[int | None, Task | None]:
+    """The number of the live round, and the client's task in it."""
+    federation = principal.federation
     async with context.database.reading() as session:
-        federation = await federation_store.get(session, principal.federation.id)
-        if federation_store.is_over(federation):
-            raise FederationFinished(
-                f"federation {federation.name} is {federation.state}", state=federation.state
-            )
-        if federation.state != FederationState.RUNNING:
-            return None
-        round_ = await store.find_live(session, federation.id)
-        if round_ is None or round_.phase != RoundPhase.OPEN:
-            return None
-        assignment = await store.find_assignment(session, round_.id, principal.client.id)
-        if assignment is None or assignment.state == AssignmentState.SUBMITTED:
-            return None
-        base = await federation_store.find_weights(session, federation.id, round_.base_version)
+        offer = await store.find_offer(session, federation.id, principal.client.id)
+    if federation_store.is_over(offer.federation_state):
+        raise FederationFinished(
+            f"federation {federation.name} is {offer.federation_state}",
+            state=offer.federation_state,
+        )
+    round_, assignment, base = offer.round_, offer.assignment, offer.base
+    if round_ is None or offer.federation_state != FederationState.RUNNING:
+        return None, None
+    if (
+        assignment is None
+        or base is None
+        or round_.phase != RoundPhase.OPEN
+        or assignment.state == AssignmentState.SUBMITTED
+    ):
+        return round_.number, None
     attempt = await _lease(context, federation, round_, assignment, principal.client.name)
     if attempt is None:
-        return None
-    return Task(
+        return round_.number, None
+    return round_.number, Task(
         kind=TaskKind(round_.kind),
         federation=federation.name,
         client=principal.client.name,

@@ -97,7 +97,7 @@ async def _receive(
             context.metrics.update_bytes.inc(len(piece))
             await asyncio.to_thread(intake.feed, piece)
             await writer.append(piece)
-        update = await _record(context, principal, incoming, target, intake, writer)
+        update, was_last = await _record(context, principal, incoming, target, intake, writer)
     except BaseException:
         # Shielded: a client that hangs up cancels this request, and must leave nothing behind.
         await asyncio.shield(writer.discard())
@@ -110,14 +110,15 @@ async def _receive(
         client=principal.client.name,
         size_bytes=update.size_bytes,
     )
-    context.driver_wake.set()
+    if was_last:
+        context.driver_wake.set()
     return _receipt(principal, target.round_, update), True
 
 
 async def _find_target(
     session: AsyncSession, principal: ClientPrincipal, incoming: IncomingUpdate
 ) -> tuple[_Target, UpdateRow | None]:
-    federation = await federation_store.get(session, principal.federation.id)
+    federation = principal.federation
     round_ = await store.find(session, federation.id, incoming.round_number)
     assignment = await store.find_assignment(session, round_.id, principal.client.id)
     if assignment is None:
@@ -152,7 +153,8 @@ async def _record(
     target: _Target,
     intake: Intake,
     writer: BlobWriter,
-) -> UpdateRow:
+) -> tuple[UpdateRow, bool]:
+    """The update as it is recorded, and whether its round waits for no other."""
     metadata, digest = await asyncio.to_thread(intake.finish)
     try:
         async with context.database.writing() as session:
@@ -174,9 +176,10 @@ async def _record(
                     session, target.round_.id, principal.client.id
                 )
                 raise _lease_lost(current or target.assignment, incoming)
+            was_last = not await store.has_outstanding(session, target.round_.id)
     except IntegrityError as error:
         raise UpdateConflict("another update for this round was recorded meanwhile") from error
-    return update
+    return update, was_last
 
 
 async def _round_closed(

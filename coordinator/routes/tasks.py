@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response, status
+from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from coordinator import tasks
 from coordinator.routes.dependencies import ClientDependency, ContextDependency
@@ -19,12 +19,18 @@ _POLL_AGAIN_SECONDS = 1
     "/task", response_model=Task, responses={204: {"description": "No work; see Retry-After"}}
 )
 async def next_task(
+    request: Request,
     context: ContextDependency,
     client: ClientDependency,
     wait: Annotated[float, Query(ge=0, le=tasks.MAX_WAIT_SECONDS)] = 0,
 ) -> Task | Response:
     """Wait up to ``wait`` seconds for work."""
-    task = await tasks.next_task(context, client, wait)
+
+    async def hung_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task = await tasks.next_task(context, client, wait, hung_up)
     if task is not None:
         return task
     return Response(

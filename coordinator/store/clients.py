@@ -34,14 +34,14 @@ class TokenOwner:
     federation: FederationRow | None
 
 
-async def find_token(session: AsyncSession, digest: str, kind: TokenKind) -> TokenOwner | None:
-    """The owner of the token with this SHA-256."""
+async def find_token(session: AsyncSession, digest: str, *kinds: TokenKind) -> TokenOwner | None:
+    """The owner of the token with this SHA-256, if it is of one of these kinds."""
     row = (
         await session.execute(
             select(TokenRow, ClientRow, FederationRow)
             .outerjoin(ClientRow, TokenRow.client_id == ClientRow.id)
             .outerjoin(FederationRow, ClientRow.federation_id == FederationRow.id)
-            .where(TokenRow.digest == digest, TokenRow.kind == kind)
+            .where(TokenRow.digest == digest, TokenRow.kind.in_(kinds))
         )
     ).one_or_none()
     return None if row is None else TokenOwner(row[0], row[1], row[2])

@@ -201,9 +201,9 @@ async def activity(session: AsyncSession) -> Sequence[tuple[int, str, int | None
     return [(key, state, number) for key, state, number in rows]
 
 
-def is_over(federation: FederationRow) -> bool:
-    """Whether the federation has ended for good."""
-    return federation.state in (FederationState.FINISHED, FederationState.FAILED)
+def is_over(state: str) -> bool:
+    """Whether a federation in this state has ended for good."""
+    return state in (FederationState.FINISHED, FederationState.FAILED)
 
 
 async def touch_started(session: AsyncSession, federation_id: int, now: datetime) -> None:

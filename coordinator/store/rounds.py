@@ -12,7 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
 from coordinator.rounds import ASSIGNMENT_TRANSITIONS, AssignmentEvent, RoundFacts, Transition
-from coordinator.tables import AssignmentRow, BlobRow, ClientRow, RoundRow, UpdateRow
+from coordinator.tables import (
+    AssignmentRow,
+    BlobRow,
+    ClientRow,
+    FederationRow,
+    RoundRow,
+    UpdateRow,
+    WeightsRow,
+)
 from shared.schema import AssignmentState, ClientState, RoundPhase, TaskKind
 
 _LIVE = (RoundPhase.OPEN, RoundPhase.AGGREGATING)
@@ -173,6 +181,57 @@ async def find_assignment(
     )
     row: AssignmentRow | None = await session.scalar(query)
     return row
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a federation's live round, if there is one, has for a client."""
+
+    federation_state: str
+    round_: RoundRow | None
+    assignment: AssignmentRow | None
+    base: WeightsRow | None
+
+
+async def find_offer(session: AsyncSession, federation_id: int, client_id: int) -> Offer:
+    """The live round, the client's work in it, and the weights that it starts from."""
+    row = (
+        await session.execute(
+            select(FederationRow.state, RoundRow, AssignmentRow, WeightsRow)
+            .outerjoin(
+                RoundRow,
+                and_(RoundRow.federation_id == FederationRow.id, RoundRow.phase.in_(_LIVE)),
+            )
+            .outerjoin(
+                AssignmentRow,
+                and_(AssignmentRow.round_id == RoundRow.id, AssignmentRow.client_id == client_id),
+            )
+            .outerjoin(
+                WeightsRow,
+                and_(
+                    WeightsRow.federation_id == FederationRow.id,
+                    WeightsRow.version == RoundRow.base_version,
+                ),
+            )
+            .where(FederationRow.id == federation_id)
+        )
+    ).one()
+    return Offer(*row)
+
+
+async def has_outstanding(session: AsyncSession, round_id: int) -> bool:
+    """Whether a round still waits for a client that may take part."""
+    query = (
+        select(AssignmentRow.id)
+        .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
+        .where(
+            AssignmentRow.round_id == round_id,
+            AssignmentRow.state != AssignmentState.SUBMITTED,
+            ClientRow.state != ClientState.REVOKED,
+        )
+        .limit(1)
+    )
+    return await session.scalar(query) is not None
 
 
 async def lease(
