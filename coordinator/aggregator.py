@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -103,7 +103,7 @@ async def aggregate(
     )
     try:
         return AggregatedRound(len(contributions), await round_of_updates.aggregate())
-    except codec.CodecError as error:
+    except (codec.NonFiniteError, blobs.DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
 
 
@@ -114,11 +114,22 @@ class _Round:
     base: WeightsRow
     contributions: Sequence[Contribution]
     extend_lease: Callable[[], Awaitable[bool]]
+    written: list[NewBlob] = field(default_factory=list)
 
     async def aggregate(self) -> NewWeights:
-        if self.specification.encoding.name == "dense":
-            return await self._aggregate_dense()
-        return await self._aggregate_factored()
+        try:
+            if self.specification.encoding.name == "dense":
+                return await self._aggregate_dense()
+            return await self._aggregate_factored()
+        except BaseException:
+            for blob in self.written:
+                await asyncio.shield(blob.writer.discard())
+            raise
+
+    async def _write(self, arrays: NamedArrays) -> NewBlob:
+        blob = await NewBlob.write(self.context, arrays)
+        self.written.append(blob)
+        return blob
 
     async def _aggregate_dense(self) -> NewWeights:
         mean = WeightedMean(self.specification.parameters)
@@ -129,7 +140,7 @@ class _Round:
         weights = await asyncio.to_thread(mean.apply_to, base)
         del base
         digest = await asyncio.to_thread(digest_arrays, weights)
-        return NewWeights(digest, await NewBlob.write(self.context, weights))
+        return NewWeights(digest, await self._write(weights))
 
     async def _stream_into(self, mean: WeightedMean, contribution: Contribution) -> None:
         reader = codec.StreamReader()
@@ -142,7 +153,10 @@ class _Round:
 
         mean.add_examples(contribution.num_examples)
         async for piece in blobs.read(self.context.database, _blob_of(contribution)):
-            await asyncio.to_thread(add_piece, piece)
+            try:
+                await asyncio.to_thread(add_piece, piece)
+            except (ValueError, KeyError) as error:  # it was checked when it came
+                raise _damaged(contribution) from error
         _check_digest(contribution, f"sha256:{state.hexdigest()}")
 
     async def _aggregate_factored(self) -> NewWeights:
@@ -150,32 +164,38 @@ class _Round:
         parameters = self.specification.parameters
         residual: dict[str, Array] = {}
         if self.base.residual_blob_id is not None:
-            residual, _ = codec.decode(
-                await blobs.read_whole(self.context.database, self.base.residual_blob_id)
-            )
+            try:
+                content = await blobs.read_whole(self.context.database, self.base.residual_blob_id)
+            except blobs.DamagedBlobError as error:
+                raise AggregationFailed(
+                    f"what version {self.base.version} left for later is damaged"
+                ) from error
+            residual, _ = codec.decode(content)
         total = sum(contribution.num_examples for contribution in self.contributions)
         mean = FactoredMean(parameters, residual, total)
         for contribution in self.contributions:
-            content = await blobs.read_whole(self.context.database, _blob_of(contribution))
+            try:
+                content = await blobs.read_whole(self.context.database, _blob_of(contribution))
+            except blobs.DamagedBlobError as error:
+                raise _damaged(contribution) from error
             await asyncio.to_thread(self._add_factored, mean, contribution, content)
             await self._keep_lease()
         compression = Compression(plan.wire_dtype, plan.publish_tolerance, plan.publish_max_rank)
         published: PublishedDelta = await asyncio.to_thread(mean.publish, compression)
-        new_residual = await NewBlob.write(self.context, published.residual)
+        new_residual = await self._write(published.residual)
         published.residual.clear()
-        delta = await NewBlob.write(self.context, published.wire)
+        delta = await self._write(published.wire)
         base = await self._read_base()
         weights = await asyncio.to_thread(apply_version_delta, base, published.wire, parameters)
         del base
         for name, value in weights.items():
             refuse_overflow(name, value)
         digest = await asyncio.to_thread(digest_arrays, weights)
-        return NewWeights(digest, await NewBlob.write(self.context, weights), delta, new_residual)
+        return NewWeights(digest, await self._write(weights), delta, new_residual)
 
     def _add_factored(
         self, mean: FactoredMean, contribution: Contribution, content: bytearray
     ) -> None:
-        _check_digest(contribution, digest_bytes(content))
         wire, metadata = codec.decode(content)
         name = UpdateMetadata.model_validate_json(metadata[METADATA_KEY]).encoding
         encoding = encoding_for(self.specification.encoding, name)
@@ -186,12 +206,13 @@ class _Round:
             raise AggregationLeaseLost
 
     async def _read_base(self) -> dict[str, Array]:
-        content = await blobs.read_whole(self.context.database, self.base.blob_id)
-        arrays, _ = await asyncio.to_thread(codec.decode, content)
-        if await asyncio.to_thread(digest_arrays, arrays) != self.base.digest:
+        try:
+            content = await blobs.read_whole(self.context.database, self.base.blob_id)
+        except blobs.DamagedBlobError as error:
             raise AggregationFailed(
                 f"the stored weights of version {self.base.version} are damaged"
-            )
+            ) from error
+        arrays, _ = await asyncio.to_thread(codec.decode, content)
         return arrays
 
 
@@ -203,6 +224,8 @@ def _blob_of(contribution: Contribution) -> int:
 
 def _check_digest(contribution: Contribution, digest: str) -> None:
     if digest != contribution.digest:
-        raise AggregationFailed(
-            f"the stored update of client {contribution.client_name} is damaged"
-        )
+        raise _damaged(contribution)
+
+
+def _damaged(contribution: Contribution) -> AggregationFailed:
+    return AggregationFailed(f"the stored update of client {contribution.client_name} is damaged")

@@ -7,6 +7,7 @@ needs no count of references.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 
@@ -15,8 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.database import Database
 from coordinator.tables import BlobChunkRow, BlobRow
+from shared.arrays import digest_bytes
 
 CHUNK_BYTES = 1 << 20
+
+
+class DamagedBlobError(Exception):
+    """Stored bytes are not those that were sealed."""
 
 
 class BlobWriter:
@@ -122,10 +128,18 @@ async def read(
 
 
 async def read_whole(database: Database, blob_id: int) -> bytearray:
-    """All bytes of a blob, for what is known to be small or is needed whole."""
+    """All bytes of a sealed blob, for what is known to be small or is needed whole.
+
+    Raises:
+        DamagedBlobError: they are not what was sealed.
+    """
+    async with database.reading() as session:
+        digest = await session.scalar(select(BlobRow.digest).where(BlobRow.id == blob_id))
     content = bytearray()
     async for piece in read(database, blob_id):
         content += piece
+    if await asyncio.to_thread(digest_bytes, content) != digest:
+        raise DamagedBlobError(f"stored blob {blob_id} is damaged")
     return content
 
 

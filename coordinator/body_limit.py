@@ -27,8 +27,12 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = SPECIFICATION_BYTES if scope["path"] == "/v1/federations" else OTHER_BYTES
+        refusal = problem_response(ProblemType.BODY_TOO_LARGE, f"the body may have {limit} bytes")
+        if _declared_length(scope) > limit:
+            await refusal(scope, receive, send)
+            return
         received = 0
-        started = False
+        started = refused = False
 
         async def counted_receive() -> Message:
             nonlocal received
@@ -38,21 +42,21 @@ class BodyLimit:
                 raise _TooLarge
             return message
 
-        async def noted_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+        async def refuse_or_send(message: Message) -> None:
+            # Whatever the application makes of the exception, the answer is this one.
+            nonlocal started, refused
+            if started or received <= limit:
+                started = True
+                await send(message)
+            elif not refused:
+                refused = True
+                await refusal(scope, receive, send)
 
         try:
-            if _declared_length(scope) > limit:
-                raise _TooLarge
-            await self._app(scope, counted_receive, noted_send)
+            await self._app(scope, counted_receive, refuse_or_send)
         except _TooLarge:
-            if not started:
-                response = problem_response(
-                    ProblemType.BODY_TOO_LARGE, f"the body may have {limit} bytes"
-                )
-                await response(scope, receive, send)
+            if not (started or refused):
+                await refusal(scope, receive, send)
 
 
 def _declared_length(scope: Scope) -> int:

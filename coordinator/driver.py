@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -43,6 +44,7 @@ from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
 from coordinator.tables import FederationRow, RoundRow, WeightsRow
 from shared.schema import FederationState, RoundPhase, TaskKind
+from shared.specification import RoundPolicy
 
 _UNSEALED_KEPT = timedelta(hours=1)
 
@@ -89,8 +91,13 @@ class Driver:
         async with self._context.database.reading() as session:
             running = await federation_store.list_running(session)
         for federation_id in running:
-            while await self._advance(federation_id):
-                pass
+            try:
+                while await self._advance(federation_id):
+                    pass
+            except SQLAlchemyError:
+                raise
+            except Exception:
+                _log.exception("a federation could not be advanced", federation=federation_id)
 
     async def _expire_leases(self) -> None:
         now = self._context.clock()
@@ -148,13 +155,14 @@ class Driver:
         if verdict is Verdict.WAIT:
             return False
         if verdict is Verdict.FAIL:
-            async with self._context.database.writing() as session:
-                await self._fail_round(session, federation, live, reason)
+            await self._fail_if_still_due(federation, live, policy)
             return True
         return await self._aggregate(federation, live, reason)
 
     async def _take_next_step(self, session: AsyncSession, federation_id: int) -> Step | None:
         """Opens the next round, or ends, pauses or explains; None if there is a round already."""
+        if not await federation_store.lock_running(session, federation_id):
+            return None
         federation = await federation_store.get(session, federation_id)
         await session.refresh(federation)
         if await store.find_live(session, federation_id) is not None:
@@ -228,13 +236,39 @@ class Driver:
             cohort_size=len(members),
         )
 
+    async def _fail_if_still_due(
+        self, federation: FederationRow, round_: RoundRow, policy: RoundPolicy
+    ) -> None:
+        """Fails an open round unless an update that came meanwhile changed its fate."""
+        async with self._context.database.writing() as session:
+            if not await store.lock_open(session, round_.id):
+                return
+            facts = await store.facts(session, round_)
+            verdict, reason = judge(facts, policy, self._context.clock())
+            if verdict is Verdict.FAIL:
+                await self._fail_round(session, federation, round_, reason)
+
+    async def _fail_own_round(
+        self, federation: FederationRow, round_: RoundRow, token: str, reason: str
+    ) -> bool:
+        """Fails a round that this coordinator aggregates, if it still does."""
+        async with self._context.database.writing() as session:
+            await self._fail_round(session, federation, round_, reason, store.leased_under(token))
+        return True
+
     async def _fail_round(
-        self, session: AsyncSession, federation: FederationRow, round_: RoundRow, reason: str
+        self,
+        session: AsyncSession,
+        federation: FederationRow,
+        round_: RoundRow,
+        reason: str,
+        *conditions: Any,
     ) -> None:
         failed = await store.move(
             session,
             round_.id,
             ROUND_TRANSITIONS[RoundEvent.FAIL],
+            *conditions,
             closed_at=self._context.clock(),
             reason=reason,
         )
@@ -256,13 +290,18 @@ class Driver:
             result = await aggregate(
                 self._context, federation, round_, lambda: self._extend(round_, token)
             )
-        except AggregationFailed as error:
-            async with self._context.database.writing() as session:
-                await self._fail_round(session, federation, round_, str(error))
-            return True
         except AggregationLeaseLost:
             log.warning("aggregation dropped: another coordinator took the round over")
             return True
+        except AggregationFailed as error:
+            return await self._fail_own_round(federation, round_, token, str(error))
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            # Trying again would fail again; a failed round says why, and is not tried for ever.
+            log.exception("aggregation failed")
+            reason = f"the aggregation failed: {type(error).__name__}: {error}"
+            return await self._fail_own_round(federation, round_, token, reason)
         if not await self._commit(federation, round_, token, result):
             log.warning("aggregation dropped: another coordinator took the round over")
             return True
@@ -311,10 +350,7 @@ class Driver:
             if committed:
                 if result.new is not None and new_version is not None:
                     await _publish(session, federation.id, new_version, result.new, now)
-                current = await federation_store.get(session, federation.id)
-                await session.refresh(current)
-                if current.state == FederationState.RUNNING:
-                    await self._take_next_step(session, federation.id)
+                await self._take_next_step(session, federation.id)
         if not committed and result.new is not None:
             for blob in result.new.blobs:
                 await blob.writer.discard()

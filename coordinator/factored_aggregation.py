@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coordinator.aggregation import refuse_overflow
 from shared.arrays import Array, NamedArrays
 from shared.factored_encoding import (
     Compression,
@@ -72,8 +73,19 @@ class FactoredMean:
             self._wholes[name] += share * np.asarray(changes[name], np.float64)
 
     def publish(self, compression: Compression) -> PublishedDelta:
-        """The delta to publish; ends this mean, whose memory becomes the residual's."""
+        """The delta to publish; ends this mean, whose memory becomes the residual's.
+
+        Raises:
+            NonFiniteError: a value exceeds float32.
+        """
         published = PublishedDelta({}, {})
+        with np.errstate(over="ignore", invalid="ignore"):  # refused by name below
+            self._publish_into(published, compression)
+        for name, array in (published.wire | published.residual).items():
+            refuse_overflow(name, array)
+        return published
+
+    def _publish_into(self, published: PublishedDelta, compression: Compression) -> None:
         for name, matrix in self._matrices.items():
             wire, residual = matrix.publish(name, compression)
             published.wire.update(wire)
@@ -82,7 +94,6 @@ class FactoredMean:
             wire, left_out = encode_whole(name, whole, compression.wire_dtype)
             published.wire.update(wire)
             published.residual[name] = left_out.astype(np.float32)
-        return published
 
 
 class _MatrixMean:
@@ -104,6 +115,7 @@ class _MatrixMean:
 
     def publish(self, name: str, compression: Compression) -> tuple[dict[str, Array], Float32]:
         self._multiply_pending()
+        refuse_overflow(name, self._matrix)
         components = self._decompose(compression)
         wire, received = encode_components(name, self._scale, components, compression.wire_dtype)
         self._add_product(-received.left, received.right)
@@ -114,7 +126,8 @@ class _MatrixMean:
             left = np.concatenate([pending.left for pending in self._pending])
             right = np.concatenate([pending.right for pending in self._pending])
             self._pending.clear()
-            self._add_product(left, right)
+            with np.errstate(over="ignore", invalid="ignore"):  # publish refuses it by name
+                self._add_product(left, right)
 
     def _add_product(self, left: Float32, right: Float32) -> None:
         for start in range(0, len(self._matrix), _ROWS_AT_A_TIME):

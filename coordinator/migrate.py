@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
 import migrations
 
@@ -54,20 +55,40 @@ def _exclusive_connection(database_url: str) -> Iterator[Connection]:
         engine = create_engine(
             url.set(drivername="sqlite"), isolation_level="AUTOCOMMIT", connect_args={"timeout": 60}
         )
-        with engine.connect() as connection:
-            # SQLite's driver starts no transaction before DDL, so it is begun and ended by hand.
-            connection.execute(text("PRAGMA page_size=16384"))
-            connection.execute(text("PRAGMA journal_mode=WAL"))
-            connection.execute(text("BEGIN IMMEDIATE"))
-            try:
-                yield connection
-            except BaseException:
-                connection.execute(text("ROLLBACK"))
-                raise
-            connection.execute(text("COMMIT"))
+        exclusive = _exclusive_on_sqlite
     else:
         engine = create_engine(url.set(drivername="postgresql+psycopg"))
-        with engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        exclusive = _exclusive_on_postgresql
+    try:
+        with exclusive(engine) as connection:
             yield connection
-    engine.dispose()
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _exclusive_on_sqlite(engine: Engine) -> Iterator[Connection]:
+    """SQLite's driver starts no transaction before DDL, so it is begun and ended by hand."""
+    file = Path(engine.url.database or "")
+    # Changing the journal mode does not wait its turn as transactions do, hence a lock around it.
+    with (
+        file.with_name(f".{file.name}.migrating").open("w") as lock,
+        engine.connect() as connection,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        connection.execute(text("PRAGMA page_size=16384"))
+        connection.execute(text("PRAGMA journal_mode=WAL"))
+        connection.execute(text("BEGIN IMMEDIATE"))
+        try:
+            yield connection
+        except BaseException:
+            connection.execute(text("ROLLBACK"))
+            raise
+        connection.execute(text("COMMIT"))
+
+
+@contextmanager
+def _exclusive_on_postgresql(engine: Engine) -> Iterator[Connection]:
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        yield connection

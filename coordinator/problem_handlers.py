@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from coordinator import errors
@@ -85,9 +86,9 @@ async def _on_http_exception(_request: Request, error: HTTPException) -> JSONRes
 
 
 async def _on_database_error(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError | PoolTimeoutError):
         return await _on_failure(request, error)
-    _log.error("database does not answer", error=type(error.orig).__name__)
+    _log.error("database does not answer", error=str(error).partition("\n")[0])
     return problem_response(ProblemType.UNAVAILABLE, "the database does not answer; try again")
 
 

@@ -16,7 +16,9 @@ _DATABASES = ("sqlite", "postgresql")
 class CoordinatorSettings(BaseSettings):
     """Every setting, from ``HYPERFL_*`` environment variables or the command line."""
 
-    model_config = SettingsConfigDict(env_prefix="HYPERFL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HYPERFL_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     data_dir: Path = Path("hyperfl-data")
     """Holds the SQLite file, unless another database is named, and the admin token."""
@@ -31,11 +33,11 @@ class CoordinatorSettings(BaseSettings):
     tls_key: Path | None = None
     max_update_bytes: int = Field(default=2 << 30, gt=0)
     """No update may be larger, whatever a federation's tensors are."""
-    tick_seconds: float = Field(default=1.0, gt=0.0)
+    tick_seconds: float = Field(default=1.0, gt=0.0, le=3600.0)
     """How often deadlines, leases and the work of other replicas are looked at."""
-    aggregation_lease_seconds: float = Field(default=60.0, gt=0.0)
+    aggregation_lease_seconds: float = Field(default=60.0, gt=0.0, le=86400.0)
     """A coordinator that dies while it aggregates is replaced after so long."""
-    enrolment_token_seconds: float = Field(default=7 * 86400.0, gt=0.0)
+    enrolment_token_seconds: float = Field(default=7 * 86400.0, gt=0.0, le=366 * 86400.0)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @field_validator("database_url")

@@ -6,6 +6,8 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from coordinator import blobs
 from coordinator.auth import ClientPrincipal, Principal
 from coordinator.context import Context
@@ -17,6 +19,7 @@ from shared.arrays import Array
 from shared.schema import DeltaChain
 from shared.version_deltas import CHAIN_METADATA_KEY, join_chain
 
+_log = structlog.get_logger()
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
@@ -48,7 +51,11 @@ async def open_chain(
     chain_bytes = sum(size for _, _, size in deltas)
     if not 0 < len(deltas) == version - since or chain_bytes >= whole_bytes:
         return None
-    content = await _join(context, deltas, DeltaChain(since=since, version=version))
+    try:
+        content = await _join(context, deltas, DeltaChain(since=since, version=version))
+    except blobs.DamagedBlobError as error:
+        _log.error("deltas cannot be sent", federation=federation_name, why=str(error))
+        return None
     body = _counted(context, principal, _one_piece(content))
     return OutgoingWeights(weights.digest, len(content), 0, len(content), body)
 

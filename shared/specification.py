@@ -102,7 +102,8 @@ class RoundPolicy(_Model):
         if self.cohort_size is not None:
             return min(self.cohort_size, num_clients)
         # As it was written: 0.07 of 100 is 7, which floating point makes a little more.
-        return math.ceil(Fraction(str(self.cohort_fraction or 1)) * num_clients)
+        share = math.ceil(Fraction(str(self.cohort_fraction or 1)) * num_clients)
+        return min(num_clients, max(share, self.minimum_updates))
 
     @property
     def clients_needed(self) -> int:

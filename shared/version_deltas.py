@@ -42,9 +42,16 @@ def apply_version_delta(
 
 def _apply(value: Array, change: Array | FactoredDelta) -> Array:
     if not isinstance(change, FactoredDelta):
-        return value + change
-    grown = np.float32(1.0) + np.float32(change.scale)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return value + change
     result: Array = np.empty_like(value)
+    with np.errstate(over="ignore", invalid="ignore"):  # the digest, or whoever publishes, tells
+        _add_components(result, value, change)
+    return result
+
+
+def _add_components(result: Array, value: Array, change: FactoredDelta) -> None:
+    grown = np.float32(1.0) + np.float32(change.scale)
     rows_at_a_time = max(1, _BLOCK_ELEMENTS // value.shape[1])
     product = np.empty((rows_at_a_time, value.shape[1]), np.float32)
     for start in range(0, len(value), rows_at_a_time):
@@ -54,7 +61,6 @@ def _apply(value: Array, change: Array | FactoredDelta) -> Array:
             column = left[start : start + rows_at_a_time, None]
             np.multiply(column, right, out=product[: len(block)])
             np.add(block, product[: len(block)], out=block)
-    return result
 
 
 def join_chain(deltas: Mapping[int, NamedArrays]) -> dict[str, Array]:

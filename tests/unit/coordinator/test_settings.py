@@ -1,0 +1,124 @@
+"""Settings as an administrator writes them: in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from coordinator.commands.coordinator import coordinator
+from coordinator.database import Database
+from coordinator.settings import CoordinatorSettings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in CoordinatorSettings.model_fields:
+        monkeypatch.delenv(f"HYPERFL_{field.upper()}", raising=False)
+
+
+def test_without_any_setting_everything_is_in_one_folder() -> None:
+    settings = CoordinatorSettings()
+    assert settings.effective_database_url == "sqlite:///hyperfl-data/hyperfl.db"
+    assert settings.effective_admin_token_file == Path("hyperfl-data/admin-token")
+    assert (settings.host, settings.port) == ("127.0.0.1", 8400)
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "HYPERFL_DATA_DIR": "/var/lib/hyperfl",
+        "HYPERFL_ADMIN_TOKEN_FILE": "/run/secrets/admin",
+        "HYPERFL_PORT": "0",
+        "HYPERFL_TICK_SECONDS": "0.25",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = CoordinatorSettings()
+    assert settings.effective_database_url == "sqlite:////var/lib/hyperfl/hyperfl.db"
+    assert settings.effective_admin_token_file == Path("/run/secrets/admin")
+    assert (settings.port, settings.tick_seconds) == (0, 0.25)
+
+
+def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERFL_PORT", "9000")
+    assert CoordinatorSettings(port=9001).port == 9001
+
+
+BAD_VALUES = {
+    "HYPERFL_PORT": ["http", "65536", "-1"],
+    "HYPERFL_MAX_UPDATE_BYTES": ["0", "2GiB"],
+    "HYPERFL_TICK_SECONDS": ["0", "-1", "nan", "often"],
+    "HYPERFL_AGGREGATION_LEASE_SECONDS": ["0", "-1", "nan", "inf"],
+    "HYPERFL_ENROLMENT_TOKEN_SECONDS": ["0", "-1", "nan", "inf"],
+    "HYPERFL_LOG_LEVEL": ["loud"],
+    "HYPERFL_DATABASE_URL": ["hyperfl.db", "mysql://host/hyperfl", "postgres://host/hyperfl"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD_VALUES.items() for value in values]
+)
+def test_a_bad_value_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as caught:
+        CoordinatorSettings()
+    [error] = caught.value.errors()
+    assert error["loc"] == (name.removeprefix("HYPERFL_").lower(),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HYPERFL_PORT", "http"), ("HYPERFL_DATABASE_URL", "nonsense"), ("HYPERFL_TLS_KEY", "key")],
+)
+def test_a_command_says_in_one_line_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(coordinator, ["migrate"])
+    assert result.exit_code == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert name.removeprefix("HYPERFL_").lower() in line.lower()
+
+
+@pytest.mark.parametrize("given", ["tls_certificate", "tls_key"])
+def test_a_certificate_and_its_key_go_together(given: str) -> None:
+    with pytest.raises(ValidationError, match="TLS_CERTIFICATE and HYPERFL_TLS_KEY go together"):
+        CoordinatorSettings.model_validate({given: "/etc/hyperfl/file.pem"})
+
+
+def test_tls_with_both_files_is_accepted() -> None:
+    settings = CoordinatorSettings(tls_certificate=Path("c.pem"), tls_key=Path("k.pem"))
+    assert (settings.tls_certificate, settings.tls_key) == (Path("c.pem"), Path("k.pem"))
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        CoordinatorSettings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://hyperfl:p%40ss@db:5433/training?sslmode=require",
+        "postgresql+psycopg://hyperfl:p%40ss@db:5433/training?sslmode=require",
+        "postgresql+asyncpg://hyperfl:p%40ss@db:5433/training?sslmode=require",
+    ],
+)
+def test_every_form_of_a_postgresql_url_names_the_same_database(url: str) -> None:
+    database = Database(CoordinatorSettings(database_url=url).effective_database_url)
+    opened = database.engine.url
+    assert not database.is_sqlite
+    assert opened.drivername == "postgresql+psycopg"
+    assert (opened.username, opened.password) == ("hyperfl", "p@ss")
+    assert (opened.host, opened.port, opened.database) == ("db", 5433, "training")
+    assert opened.query == {"sslmode": "require"}
+
+
+def test_an_absolute_sqlite_path_is_kept() -> None:
+    database = Database(CoordinatorSettings(data_dir=Path("/srv/fl")).effective_database_url)
+    assert database.is_sqlite
+    assert database.engine.url.database == "/srv/fl/hyperfl.db"

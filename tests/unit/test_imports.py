@@ -1,0 +1,72 @@
+"""The coordinator's side of the package needs nothing that only a worker has installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+TRAINING = ("torch", "torchvision", "timm", "sklearn")
+WORKER_ONLY = (*TRAINING, "PIL", "tenacity")
+BLOCK = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {WORKER_ONLY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def invoke(*arguments: str) -> str:
+    return f"""
+import sys
+from coordinator.cli import app
+
+try:
+    app({list(arguments)!r})
+except SystemExit as end:
+    assert end.code == 0, end.code
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import coordinator.app",
+        "import coordinator.cli",
+        invoke("--help"),
+        invoke("--version"),
+        invoke("coordinator", "serve", "--help"),
+        invoke("worker", "--help"),
+    ],
+)
+def test_the_training_packages_are_not_loaded(code: str) -> None:
+    result = run(
+        code
+        + f"\nimport sys\nloaded = sorted(set(sys.modules) & set({TRAINING!r}))"
+        + "\nassert not loaded, loaded"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("coordinator", "--help"), ("federation", "--help"), ("round", "--help")],
+    ids=" ".join,
+)
+def test_the_commands_work_where_only_the_coordinator_is_installed(
+    arguments: tuple[str, ...],
+) -> None:
+    result = run(BLOCK + invoke(*arguments))
+    assert result.returncode == 0, result.stderr
+    assert "Usage:" in result.stdout
