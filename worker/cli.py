@@ -179,7 +179,7 @@ def _one_line_errors() -> Iterator[None]:
         message = first["msg"].removeprefix("Value error, ")
         _fail(f"{where}: {message}" if where else message)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] == "worker" or isinstance(error, OSError):
+        if type(error).__module__.startswith(("worker.", "shared.")) or isinstance(error, OSError):
             _fail(str(error))
         raise
 

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from shared import codec
 from shared.problems import Problem, ProblemType
@@ -28,6 +28,7 @@ from shared.schema import (
     Task,
 )
 
+Reply = TypeVar("Reply", bound=BaseModel)
 Transport = httpx.AsyncBaseTransport
 
 _COME_AGAIN = (429, 502, 503, 504)
@@ -100,12 +101,12 @@ class CoordinatorClient:
         response = await self._send(
             "POST", "/v1/enrolments", json={"enrolment_token": enrolment_token}
         )
-        return EnrolmentReply.model_validate_json(response.content)
+        return _read(EnrolmentReply, response)
 
     async def fetch_federation(self, federation: str) -> FederationView:
         """The federation with its specification."""
         response = await self._send("GET", f"/v1/federations/{federation}")
-        return FederationView.model_validate_json(response.content)
+        return _read(FederationView, response)
 
     async def next_task(self, federation: str, wait_seconds: float) -> Task | None:
         """Work, if there is some within ``wait_seconds``.
@@ -119,7 +120,7 @@ class CoordinatorClient:
             params={"wait": wait_seconds},
             timeout=wait_seconds + self._request_timeout_seconds,
         )
-        return None if response.status_code == 204 else Task.model_validate_json(response.content)
+        return None if response.status_code == 204 else _read(Task, response)
 
     async def heartbeat(self, task: Task) -> HeartbeatReply:
         """Prolongs the task's lease."""
@@ -128,7 +129,7 @@ class CoordinatorClient:
             f"/v1/federations/{task.federation}/rounds/{task.round_number}/heartbeat",
             json={"attempt": task.attempt},
         )
-        return HeartbeatReply.model_validate_json(response.content)
+        return _read(HeartbeatReply, response)
 
     async def put_update(self, task: Task, update: bytes) -> Receipt:
         """Sends an update; sending the same bytes again is safe."""
@@ -139,7 +140,7 @@ class CoordinatorClient:
             content=update,
             headers={"Content-Type": codec.MEDIA_TYPE},
         )
-        return Receipt.model_validate_json(response.content)
+        return _read(Receipt, response)
 
     async def fetch_weights(
         self, federation: str, version: int, file: Path, *, since: int | None = None
@@ -163,7 +164,7 @@ class CoordinatorClient:
     ) -> AsyncIterator[httpx.Response]:
         try:
             async with self._http.stream("GET", path, params=query, headers=headers) as response:
-                if response.is_error:
+                if response.is_error or response.is_redirect:
                     await response.aread()
                     _raise(response)
                 yield response
@@ -180,8 +181,15 @@ class CoordinatorClient:
         return response
 
 
+def _read(model: type[Reply], response: httpx.Response) -> Reply:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError:  # the page of a proxy or of a network that wants a login
+        raise Unreachable(f"{response.url} gave no answer of a coordinator") from None
+
+
 def _unreachable(error: httpx.TransportError) -> Unreachable:
-    return Unreachable(f"the coordinator does not answer: {error or type(error).__name__}")
+    return Unreachable(f"the coordinator does not answer: {str(error) or type(error).__name__}")
 
 
 def _raise(response: httpx.Response) -> None:

@@ -41,6 +41,7 @@ class HostedClient:
         self.state = state
         self.is_done = False
         """No more work will come: the federation ended, or the client was shut out."""
+        self.is_shut_out = False
         self.diverged_in_round: int | None = None
         """The client has nothing to send for this round and waits for the next."""
         self._folder = config.state_dir
@@ -57,9 +58,18 @@ class HostedClient:
         private_state.save(self._folder, state)
         self.state = state
 
-    def forget_pending(self) -> None:
-        """Drops the pending update: it was answered, or nobody wants it any more."""
+    def shut_out(self, reason: str) -> None:
+        """The coordinator does not take this client any more; its state stays as it is."""
+        _log.error("client shut out", client=self.name, detail=reason)
+        self.is_done = self.is_shut_out = True
+
+    def confirm_pending(self) -> None:
+        """The pending update is recorded."""
         self.save(self.state.without_pending())
+
+    def discard_pending(self) -> None:
+        """Nobody wants the pending update any more."""
+        self.save(self.state.without_unwanted())
 
     def has_pending_for(self, task: Task) -> bool:
         """Whether the pending update is what ``task`` asks for."""

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import structlog
 import torch
 
-from shared.problems import ProblemType
-from shared.schema import Task
+from shared.schema import FederationView, Task
 from shared.specification import FederationSpecification, ParameterSpecification
 from worker import private_state
 from worker.client import (
@@ -33,13 +32,16 @@ from worker.hosted_client import HostedClient, load_client, obtain_credential
 from worker.methods import build_method
 from worker.methods.base import Method, TrainingInterrupted
 from worker.patience import Patience
-from worker.settings import ConfigError, WorkerConfig, WorkerSettings
-from worker.task_group import HeldTask, TaskGroup
+from worker.settings import ClientConfig, ConfigError, WorkerConfig, WorkerSettings
+from worker.task_group import SHUT_OUT, HeldTask, TaskGroup
 from worker.weights_cache import WeightsCache
 
-_SHUT_OUT = (ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN)
+_NOBODY_TAKEN = "the coordinator takes none of this worker's clients"
 _PAUSE_SECONDS = 1.0
 """Between polls that are answered at once and bring nothing to do."""
+
+_GATHER_SECONDS = 2.0
+"""For the answers to the other clients' polls, once one has brought a task."""
 
 _log = structlog.get_logger()
 
@@ -72,27 +74,43 @@ async def open_site(
     )
     patience = Patience(settings.give_up_after_seconds)
     async with AsyncExitStack() as stack:
-        https = []
+        members: list[tuple[ClientConfig, CoordinatorClient]] = []
         for client in config.clients:
             stack.enter_context(private_state.locked(client.state_dir))
             credential = await obtain_credential(client, connection, config.federation, patience)
             http = CoordinatorClient(connection, credential)
             stack.push_async_callback(http.close)
-            https.append(http)
-        federation = await patience.insist(
-            "fetching the federation", lambda: https[0].fetch_federation(config.federation)
-        )
+            found = await _fetch_federation(client, http, config.federation, patience)
+            if found is not None:
+                federation = found
+                members.append((client, http))
+        if not members:
+            raise ConfigError(_NOBODY_TAKEN)
         specification = federation.specification
         method = build_method(specification.training, _device(settings))
         _check_specification(specification.parameters, method)
         datasets = DatasetCache()
         clients = [
-            load_client(client, http, specification, method, datasets)
-            for client, http in zip(config.clients, https, strict=True)
+            load_client(client, http, specification, method, datasets) for client, http in members
         ]
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
         yield Site(specification, method, clients, cache, patience)
+
+
+async def _fetch_federation(
+    client: ClientConfig, http: CoordinatorClient, federation: str, patience: Patience
+) -> FederationView | None:
+    """The federation as this client is shown it; None if the client is shut out."""
+    try:
+        return await patience.insist(
+            "fetching the federation", lambda: http.fetch_federation(federation)
+        )
+    except Refused as refusal:
+        if not refusal.is_a(*SHUT_OUT):
+            raise
+        _log.error("client shut out", client=client.name, detail=refusal.problem.detail)
+        return None
 
 
 def _device(settings: WorkerSettings) -> torch.device:
@@ -135,10 +153,12 @@ async def run(
     """
     working = asyncio.create_task(_work(config, settings, stop, transport))
     stopping = asyncio.create_task(_wait_for(stop))
-    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if stop.is_set():
-        working.cancel()
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
     try:
         await working
     except (asyncio.CancelledError, TrainingInterrupted):
@@ -172,7 +192,6 @@ class _Worker:
         self._site = site
         self._group = group
         self._poll_wait_seconds = poll_wait_seconds
-        self._shut_out = 0
 
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
@@ -181,8 +200,8 @@ class _Worker:
                 await self._group.work(held)
             else:
                 await asyncio.sleep(_PAUSE_SECONDS)
-        if self._shut_out == len(self._site.clients):
-            raise ConfigError("the coordinator takes none of this worker's clients")
+        if all(client.is_shut_out for client in self._site.clients):
+            raise ConfigError(_NOBODY_TAKEN)
 
     async def _collect(self, active: Sequence[HostedClient]) -> list[HeldTask]:
         """The tasks of one round that hosted clients hold; none after a poll without work."""
@@ -195,6 +214,10 @@ class _Worker:
         try:
             while waiting and not tasks:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if any(poll.result() is not None for poll in done) and waiting:
+                    # A round opened, which answers every poll; nobody waits for one that is lost.
+                    more, waiting = await asyncio.wait(waiting, timeout=_GATHER_SECONDS)
+                    done |= more
                 for poll in done:
                     if (task := poll.result()) is not None:
                         tasks[polls[poll].name] = task
@@ -226,13 +249,12 @@ class _Worker:
         except FederationFinished as finished:
             _log.info("federation ended", client=client.name, detail=finished.problem.detail)
         except Refused as refusal:
-            if not refusal.is_a(*_SHUT_OUT):
+            if not refusal.is_a(*SHUT_OUT):
                 raise
-            _log.error("client shut out", client=client.name, detail=refusal.problem.detail)
-            self._shut_out += 1
+            client.shut_out(refusal.problem.detail)
         client.is_done = True
         if client.state.pending is not None:
-            client.forget_pending()
+            client.discard_pending()
         return None
 
 

@@ -61,10 +61,11 @@ class Patience:
             raise
 
     def _wait(self, state: RetryCallState) -> float:
-        """A jittered wait that doubles, but never less than the coordinator asked for."""
+        """A jittered wait that doubles, not less than was asked for, not beyond the last try."""
         error = state.outcome.exception() if state.outcome is not None else None
         asked = error.retry_after_seconds if isinstance(error, Unreachable) else None
-        return max(self._jittered(state), asked or 0.0)
+        remaining = self._give_up_after_seconds - (state.seconds_since_start or 0.0)
+        return min(max(self._jittered(state), asked or 0.0), max(0.0, remaining))
 
 
 def _note(what: str, state: RetryCallState) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shared import codec
-from shared.arrays import Array, NamedArrays, digest_arrays
+from shared.arrays import Array, NamedArrays, digest_arrays, digest_bytes
 from shared.factored_encoding import Delta
 from shared.low_rank import FactoredDelta
 from shared.schema import TaskKind
@@ -61,8 +62,14 @@ class PrivateState:
     pending: PendingUpdate | None = None
 
     def without_pending(self) -> PrivateState:
-        """The same, once the pending update is answered."""
+        """The same, once the pending update is recorded."""
         return replace(self, pending=None)
+
+    def without_unwanted(self) -> PrivateState:
+        """The same, when nobody will record the pending update: what it left out goes with it."""
+        if self.pending is None or self.pending.kind is not TaskKind.TRAIN:
+            return self.without_pending()
+        return replace(self, pending=None, residual={})
 
 
 class _Description(BaseModel):
@@ -77,8 +84,8 @@ class _Description(BaseModel):
     pending_kind: TaskKind | None
     pending_round: int | None
     pending_base_version: int | None
-    digest: str
-    """Of every array in the file."""
+    digest: str = ""
+    """Of every array in the file and of all that is said above."""
 
 
 def save(folder: Path, state: PrivateState) -> None:
@@ -97,10 +104,11 @@ def save(folder: Path, state: PrivateState) -> None:
         pending_kind=None if pending is None else pending.kind,
         pending_round=None if pending is None else pending.round_number,
         pending_base_version=None if pending is None else pending.base_version,
-        digest=digest_arrays(arrays),
     )
+    description = description.model_copy(update={"digest": _digest(description, arrays)})
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    content = codec.encode(arrays, {_METADATA_KEY: description.model_dump_json()})
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    content = safetensors.numpy.save(contiguous, {_METADATA_KEY: description.model_dump_json()})
     write_atomically(folder / FILE_NAME, content)
 
 
@@ -116,11 +124,11 @@ def load(
     if not file.exists():
         return None
     try:
-        arrays, metadata = codec.decode(file.read_bytes())
+        arrays, metadata = _read(file)
         description = _Description.model_validate_json(metadata.get(_METADATA_KEY, ""))
-    except (codec.CodecError, ValidationError, OSError) as error:
+    except (safetensors.SafetensorError, ValidationError, OSError, ValueError) as error:
         raise PrivateStateError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
-    if digest_arrays(arrays) != description.digest:
+    if _digest(description, arrays) != description.digest:
         raise PrivateStateError(f"{file} is damaged: its digest does not match")
     for what, found, expected in (
         ("federation", description.federation, federation),
@@ -139,6 +147,18 @@ def load(
         last_round=description.last_round,
         pending=_unpack_pending(arrays, description),
     )
+
+
+def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays of any dtype and value: what a model's buffers hold is its own matter."""
+    with safetensors.safe_open(file, "np") as opened:
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return arrays, opened.metadata() or {}
+
+
+def _digest(description: _Description, arrays: NamedArrays) -> str:
+    said = description.model_copy(update={"digest": digest_arrays(arrays)})
+    return digest_bytes(said.model_dump_json().encode())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Self
 
@@ -65,7 +66,7 @@ class WorkerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    coordinator_url: str
+    coordinator_url: str = Field(pattern=r"^https?://[^/\s]+(/\S*)?$")
     federation: str = Field(pattern=FEDERATION_NAME)
     ca_file: Path | None = None
     """Certificates that may sign the coordinator's, instead of the system's."""
@@ -73,11 +74,9 @@ class WorkerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_clients(self) -> Self:
-        for key in ("name", "state_dir"):
-            values = [getattr(client, key) for client in self.clients]
-            for value in values:
-                if values.count(value) > 1:
-                    raise ValueError(f"two clients have the {key} {value}")
+        for name, count in Counter(client.name for client in self.clients).items():
+            if count > 1:
+                raise ValueError(f"two clients have the name {name}")
         return self
 
 
@@ -104,7 +103,11 @@ def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:
         raise ConfigError(
             f"{file}: {where}: {message}" if where else f"{file}: {message}"
         ) from error
-    return _with_absolute_paths(config, file.resolve().parent)
+    config = _with_absolute_paths(config, file.resolve().parent)
+    for state_dir, count in Counter(client.state_dir for client in config.clients).items():
+        if count > 1:
+            raise ConfigError(f"{file}: two clients have the state_dir {state_dir}")
+    return config
 
 
 def _with_absolute_paths(config: WorkerConfig, folder: Path) -> WorkerConfig:
@@ -114,7 +117,7 @@ def _with_absolute_paths(config: WorkerConfig, folder: Path) -> WorkerConfig:
     clients = tuple(
         client.model_copy(
             update={
-                "state_dir": folder / client.state_dir,
+                "state_dir": (folder / client.state_dir).resolve(),
                 "enrolment_token_file": absolute(client.enrolment_token_file),
                 "data": client.data.model_copy(update={"data_dir": absolute(client.data.data_dir)}),
             }

@@ -29,6 +29,13 @@ from worker.private_state import PendingUpdate, PrivateState
 from worker.weights_cache import WeightsCache
 
 METADATA_KEY = "hyperfl"
+SHUT_OUT = (ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN)
+_NOT_WANTED = (
+    ProblemType.ROUND_CLOSED,
+    ProblemType.STALE_BASE_VERSION,
+    ProblemType.UPDATE_CONFLICT,
+    ProblemType.FEDERATION_FINISHED,
+)
 
 _log = structlog.get_logger()
 
@@ -125,8 +132,10 @@ class TaskGroup:
 
     def _trained(self, one: HeldTask, result: TrainingResult, weights: NamedArrays) -> PrivateState:
         state = one.client.state
+        # A pending update that is replaced was never recorded, and what it left out is void.
+        residual = state.without_unwanted().residual
         encoded = encoding_for(self._specification.encoding).encode(
-            result.deltas, state.residual, weights, self._specification.parameters
+            result.deltas, residual, weights, self._specification.parameters
         )
         content = self._serialise(one.task, encoded.wire, result.num_examples, result.metrics)
         return replace(
@@ -170,22 +179,23 @@ class TaskGroup:
             receipt = await self._patience.insist(
                 "sending an update", lambda: client.connection.put_update(task, pending.content)
             )
-            log.info("update sent", size_bytes=receipt.size_bytes)
         except Refused as refusal:
             if refusal.is_a(ProblemType.LEASE_LOST):
                 # Kept: the next task may ask for the same round under a newer attempt.
                 log.warning("lease lost, update kept", detail=refusal.problem.detail)
                 return
-            if not refusal.is_a(
-                ProblemType.ROUND_CLOSED,
-                ProblemType.STALE_BASE_VERSION,
-                ProblemType.FEDERATION_FINISHED,
-            ):
+            if refusal.is_a(*SHUT_OUT):
+                client.shut_out(refusal.problem.detail)
+                return
+            if not refusal.is_a(*_NOT_WANTED):
                 raise
-            log.warning("update came too late", detail=refusal.problem.detail)
+            log.warning("update not wanted", detail=refusal.problem.detail)
+            await asyncio.to_thread(client.discard_pending)
+        else:
+            log.info("update sent", size_bytes=receipt.size_bytes)
+            await asyncio.to_thread(client.confirm_pending)
         finally:
             beating.discard(client.name)
-        await asyncio.to_thread(client.forget_pending)
 
     def close(self) -> None:
         """Ends the training thread after its current step."""

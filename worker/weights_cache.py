@@ -14,9 +14,10 @@ import structlog
 
 from shared import codec
 from shared.arrays import Array, NamedArrays, digest_arrays
+from shared.problems import ProblemType
 from shared.specification import FederationSpecification
 from shared.version_deltas import CHAIN_METADATA_KEY, apply_version_delta, split_chain
-from worker.client import CoordinatorClient
+from worker.client import CoordinatorClient, Refused
 from worker.files import write_atomically
 from worker.patience import Patience
 
@@ -67,7 +68,9 @@ class WeightsCache:
         if on_disk is not None:
             return on_disk
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = await self._rebuild(client, version, digest)
+        held = None
+        if self._specification.encoding.name != "dense":
+            held = await self._rebuild(client, version, digest)
         if held is None:
             held = await self._download(client, version, file)
         else:
@@ -114,10 +117,15 @@ class WeightsCache:
 
     async def _download(self, client: CoordinatorClient, version: int, file: Path) -> _Held:
         part = file.with_suffix(".part")
-        await self._patience.insist(
-            "fetching weights",
-            lambda: client.fetch_weights(self._specification.name, version, part),
-        )
+        try:
+            await self._patience.insist(
+                "fetching weights",
+                lambda: client.fetch_weights(self._specification.name, version, part),
+            )
+        except Refused as refusal:
+            # There is no more to come: an earlier run had downloaded all of it.
+            if not refusal.is_a(ProblemType.RANGE_NOT_SATISFIABLE):
+                raise
         part.replace(file)
         held = await asyncio.to_thread(_read, file)
         if held is None:

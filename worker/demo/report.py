@@ -21,20 +21,20 @@ def summarise(
     ``final_round`` the final evaluation, both with their assignments. Bytes are HTTP bodies as the
     coordinator counted them.
     """
-    after = {a["client"]: a["metrics"]["accuracy_after"] for a in last_round["assignments"]}
-    final = {a["client"]: a["metrics"]["accuracy"] for a in final_round["assignments"]}
+    after = _reported(last_round, "accuracy_after")
+    final = _reported(final_round, "accuracy")
     client_rounds = sum(r["updates_received"] for r in train_rounds)
     specification = federation["specification"]
     return {
         "method": specification["training"]["method"],
         "model": specification["training"]["model"],
-        "clients": len(final),
+        "clients": len(final_round["assignments"]),
         "rounds": len(train_rounds),
-        "accuracy_mean": _percent(sum(after.values()) / len(after)),
-        "accuracy_final_mean": _percent(sum(final.values()) / len(final)),
+        "accuracy_mean": _mean(after),
+        "accuracy_final_mean": _mean(final),
         "accuracy_per_client": {
-            name: {"after_training": _percent(after[name]), "final": _percent(final[name])}
-            for name in sorted(final)
+            name: {"after_training": after.get(name), "final": final.get(name)}
+            for name in sorted(after.keys() | final.keys())
         },
         "seconds_per_round": [_seconds(r) for r in train_rounds],
         "bytes_up_per_client_round": sum(r["bytes_up"] for r in train_rounds) // client_rounds,
@@ -49,24 +49,29 @@ def print_table(console: Console, last_round: Json, final_round: Json, result: J
     table.add_column("client")
     for column in ("examples", "before", "after", "final", "up", "down"):
         table.add_column(column, justify="right")
-    final = {a["client"]: a for a in final_round["assignments"]}
+    downloaded = {a["client"]: a["bytes_down"] for a in final_round["assignments"]}
     for part in last_round["assignments"]:
         table.add_row(
             part["client"],
             str(part["num_examples"]),
-            f"{_percent(part['metrics']['accuracy_before']):.2f} %",
-            f"{_percent(part['metrics']['accuracy_after']):.2f} %",
-            f"{_percent(final[part['client']]['metrics']['accuracy']):.2f} %",
+            *(
+                _format_percent(measured.get(part["client"]))
+                for measured in (
+                    _reported(last_round, "accuracy_before"),
+                    _reported(last_round, "accuracy_after"),
+                    _reported(final_round, "accuracy"),
+                )
+            ),
             format_bytes(part["bytes_up"]),
-            format_bytes(part["bytes_down"] + final[part["client"]]["bytes_down"]),
+            format_bytes(part["bytes_down"] + downloaded.get(part["client"], 0)),
         )
     table.add_section()
     table.add_row(
         "mean",
         "",
-        f"{_percent(last_round['metrics']['accuracy_before']):.2f} %",
-        f"{result['accuracy_mean']:.2f} %",
-        f"{result['accuracy_final_mean']:.2f} %",
+        _format_percent(_mean(_reported(last_round, "accuracy_before"))),
+        _format_percent(result["accuracy_mean"]),
+        _format_percent(result["accuracy_final_mean"]),
         format_bytes(result["bytes_up_per_client_round"]),
         format_bytes(result["bytes_down_per_client_round"]),
     )
@@ -87,8 +92,21 @@ def format_bytes(num_bytes: float) -> str:
     return f"{num_bytes:.2f} GB"
 
 
-def _percent(fraction: float) -> float:
-    return round(100 * fraction, 4)
+def _reported(round_: Json, metric: str) -> dict[str, float]:
+    """A metric in percent by client, of those that sent something."""
+    return {
+        part["client"]: round(100 * part["metrics"][metric], 4)
+        for part in round_["assignments"]
+        if metric in part["metrics"]
+    }
+
+
+def _mean(values: dict[str, float]) -> float:
+    return round(sum(values.values()) / len(values), 4)
+
+
+def _format_percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} %"
 
 
 def _seconds(round_: Json) -> float:

@@ -167,7 +167,7 @@ def test_cifar10_is_read_from_the_files_of_torchvision(tmp_path, monkeypatch):
             self.targets = [0, 1, 2, 3]
             self.classes = list("abcdefghij")
 
-    monkeypatch.setattr("worker.data.cifar10.CIFAR10", FewImages)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", FewImages)
     source = DataSource(dataset="cifar10", data_dir=tmp_path)
     train = DatasetCache().client_data(source, (3, 32, 32), 10).train
     expected = FewImages(tmp_path, train=True, download=False).data.transpose(0, 3, 1, 2)

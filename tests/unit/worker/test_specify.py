@@ -1,0 +1,162 @@
+"""Specifications made from a method, a model and a data set's shape."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
+from worker.data.errors import DataError
+from worker.models.registry import ModelError
+from worker.settings import ConfigError
+from worker.specify import (
+    build_specification,
+    choose_image_shape,
+    choose_num_classes,
+    parse_settings,
+)
+
+
+def specification(**changes: Any) -> FederationSpecification:
+    arguments: dict[str, Any] = {
+        "method": "hyperfl",
+        "model": "tests.support.extractors:tiny",
+        "image_shape": IMAGE_SHAPE,
+        "num_classes": NUM_CLASSES,
+        "hyperparameters": {"embedding_size": 6, "hidden_size": 4},
+        "round_policy": RoundPolicy(rounds=5),
+        "encoding": EncodingPlan(),
+        "seed": 11,
+    }
+    return build_specification("hospitals", **arguments | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-2", -2),
+        ("0.5", 0.5),
+        ("1e-4", 1e-4),
+        ("true", True),
+        ("false", False),
+        ("True", "True"),
+        ("adam", "adam"),
+        ("", ""),
+        ("a=b", "a=b"),
+    ],
+)
+def test_a_setting_is_a_number_or_a_truth_value_where_it_can_be(text: str, value: object) -> None:
+    parsed = parse_settings([f"key={text}"])
+    assert parsed == {"key": value}
+    assert type(parsed["key"]) is type(value)
+
+
+def test_settings_are_collected() -> None:
+    assert parse_settings([]) == {}
+    assert parse_settings(["epochs=2", "learning_rate=0.1"]) == {"epochs": 2, "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize("setting", ["epochs", "=3", ""])
+def test_what_is_no_setting_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"a setting is key=value, not {setting}"):
+        parse_settings([setting])
+
+
+def test_a_given_image_shape_is_taken() -> None:
+    assert choose_image_shape("3x48x64", "cnn-mnist", "digits") == (3, 48, 64)
+
+
+@pytest.mark.parametrize("given", ["3x32", "3x32x32x1", "3,32,32", "3x-2x2", "3x3.5x2", "²x1x1"])
+def test_what_is_no_image_shape_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=f"an image shape is CxHxW.*, not {given}"):
+        choose_image_shape(given, "cnn-mnist", None)
+
+
+def test_a_built_in_model_brings_its_image_shape() -> None:
+    assert choose_image_shape(None, "cnn-mnist", "cifar10") == (1, 28, 28)
+    assert choose_image_shape(None, "cnn-cifar", None) == (3, 32, 32)
+
+
+def test_a_model_of_ones_own_takes_the_data_sets_images() -> None:
+    assert choose_image_shape(None, "radiology.models:extractor", "digits") == (1, 8, 8)
+
+
+@pytest.mark.parametrize("dataset", [None, "image-folder"])
+def test_an_image_shape_that_nobody_knows_must_be_given(dataset: str | None) -> None:
+    with pytest.raises(ConfigError, match="say with --image-shape what images own:f takes"):
+        choose_image_shape(None, "own:f", dataset)
+
+
+def test_an_unknown_model_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match="unknown model 'cnn-minst'"):
+        choose_image_shape(None, "cnn-minst", None)
+
+
+def test_the_number_of_classes_is_given_or_the_data_sets(tmp_path: Path) -> None:
+    for name in ("benign", "malignant", "none"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "1.png").touch()
+    assert choose_num_classes(4, "digits", None) == 4
+    assert choose_num_classes(None, "digits", None) == 10
+    assert choose_num_classes(None, "image-folder", tmp_path) == 3
+
+
+def test_a_number_of_classes_that_nobody_knows_must_be_given() -> None:
+    with pytest.raises(ConfigError, match="say with --num-classes or --dataset"):
+        choose_num_classes(None, None, None)
+    with pytest.raises(DataError, match="found 'digit'"):
+        choose_num_classes(None, "digit", None)
+
+
+def test_the_methods_tensors_are_what_the_federation_shares() -> None:
+    made = specification()
+    assert {tensor.name: tensor.shape for tensor in made.parameters.tensors} == {
+        "hypernetwork.trunk.weight": (4, 6),
+        "hypernetwork.trunk.bias": (4,),
+        "hypernetwork.output.weight": (101, 4),
+        "hypernetwork.output.bias": (101,),
+    }
+    assert made.parameters.seed == 11
+    assert made.name == "hospitals"
+    assert made.training.hyperparameters["epochs"] == 5, "defaults are written out"
+
+
+def test_the_same_specification_is_made_again() -> None:
+    assert specification().digest == specification().digest
+    assert specification().digest != specification(seed=12).digest
+
+
+@pytest.mark.parametrize("clip_norm", [3.0, math.inf])
+def test_a_specification_is_refused_or_survives_its_json(clip_norm: float) -> None:
+    try:
+        made = specification(hyperparameters={"clip_norm": clip_norm})
+    except ValidationError:
+        return
+    assert FederationSpecification.model_validate_json(made.model_dump_json(indent=1)) == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "hyperfll"}, "unknown method 'hyperfll'; the closest are hyperfl"),
+        ({"image_shape": (0, 4, 4)}, "every size of image_shape"),
+        ({"num_classes": 1}, "num_classes"),
+        ({"hyperparameters": {"epoch": 3}}, "epoch"),
+        ({"hyperparameters": {"epochs": 0}}, "epochs"),
+        ({"hyperparameters": {"learning_rate": math.nan}}, "learning_rate"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        specification(**changes)
+
+
+def test_a_model_that_does_not_take_the_images_is_refused() -> None:
+    with pytest.raises(ModelError, match="does not take images of 1×8×8"):
+        specification(image_shape=(1, 8, 8))
