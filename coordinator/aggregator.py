@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from coordinator import blobs
 from coordinator.aggregation import WeightedMean, refuse_overflow
 from coordinator.blobs import BlobWriter
@@ -20,12 +18,12 @@ from coordinator.store import rounds as store
 from coordinator.store.rounds import Contribution
 from coordinator.tables import FederationRow, RoundRow, WeightsRow
 from shared import codec
-from shared.arrays import Array, NamedArrays, digest_arrays, digest_bytes
+from shared.arrays import Array, NamedArrays, digest_arrays
 from shared.encodings import encoding_for
 from shared.factored_encoding import Compression
 from shared.schema import TaskKind, UpdateMetadata
 from shared.specification import FederationSpecification
-from shared.version_deltas import apply_version_delta
+from shared.version_deltas import advance_weights
 
 
 class AggregationFailed(Exception):
@@ -37,36 +35,16 @@ class AggregationLeaseLost(Exception):
 
 
 @dataclass(frozen=True)
-class NewBlob:
-    """A blob that is written but not sealed."""
-
-    writer: BlobWriter
-    content_digest: str
-
-    @classmethod
-    async def write(cls, context: Context, arrays: NamedArrays) -> NewBlob:
-        """Writes arrays as a safetensors file."""
-        content = await asyncio.to_thread(codec.encode, arrays)
-        digest = await asyncio.to_thread(digest_bytes, content)
-        writer = await BlobWriter.write(context.database, context.clock(), content)
-        return cls(writer, digest)
-
-    async def seal(self, session: AsyncSession) -> int:
-        """Keeps the blob if ``session`` commits; returns its key."""
-        return await self.writer.seal(session, self.content_digest)
-
-
-@dataclass(frozen=True)
 class NewWeights:
     """The next version: its digest, its file, and in a factored federation how it came about."""
 
     digest: str
-    weights: NewBlob
-    delta: NewBlob | None = None
-    residual: NewBlob | None = None
+    weights: BlobWriter
+    delta: BlobWriter | None = None
+    residual: BlobWriter | None = None
 
     @property
-    def blobs(self) -> list[NewBlob]:
+    def blobs(self) -> list[BlobWriter]:
         """Everything that was written."""
         return [blob for blob in (self.weights, self.delta, self.residual) if blob is not None]
 
@@ -114,7 +92,7 @@ class _Round:
     base: WeightsRow
     contributions: Sequence[Contribution]
     extend_lease: Callable[[], Awaitable[bool]]
-    written: list[NewBlob] = field(default_factory=list)
+    written: list[BlobWriter] = field(default_factory=list)
 
     async def aggregate(self) -> NewWeights:
         try:
@@ -123,11 +101,12 @@ class _Round:
             return await self._aggregate_factored()
         except BaseException:
             for blob in self.written:
-                await asyncio.shield(blob.writer.discard())
+                await asyncio.shield(blob.discard())
             raise
 
-    async def _write(self, arrays: NamedArrays) -> NewBlob:
-        blob = await NewBlob.write(self.context, arrays)
+    async def _write(self, arrays: NamedArrays) -> BlobWriter:
+        pieces = codec.encode_pieces(arrays)
+        blob = await BlobWriter.write(self.context.database, self.context.clock(), pieces)
         self.written.append(blob)
         return blob
 
@@ -185,9 +164,8 @@ class _Round:
         new_residual = await self._write(published.residual)
         published.residual.clear()
         delta = await self._write(published.wire)
-        base = await self._read_base()
-        weights = await asyncio.to_thread(apply_version_delta, base, published.wire, parameters)
-        del base
+        weights = await self._read_base()
+        await asyncio.to_thread(advance_weights, weights, published.wire, parameters)
         for name, value in weights.items():
             refuse_overflow(name, value)
         digest = await asyncio.to_thread(digest_arrays, weights)
@@ -206,6 +184,7 @@ class _Round:
             raise AggregationLeaseLost
 
     async def _read_base(self) -> dict[str, Array]:
+        """The weights that the round started from, for the caller to change."""
         try:
             content = await blobs.read_whole(self.context.database, self.base.blob_id)
         except blobs.DamagedBlobError as error:

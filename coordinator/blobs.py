@@ -1,6 +1,6 @@
 """Bytes in chunk rows: written as they come, read as they go, never whole in memory.
 
-A blob belongs to nobody until it is sealed with its digest, in the transaction that refers to it.
+A blob belongs to nobody until it is sealed, in the transaction that refers to it.
 Whatever a crash leaves unsealed is swept away later. Each owner has its own blob, so that deleting
 needs no count of references.
 """
@@ -8,7 +8,8 @@ needs no count of references.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select, update
@@ -39,9 +40,16 @@ class BlobWriter:
         self._blob_id: int | None = None
         self._buffer = bytearray()
         self._num_chunks = 0
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes so far."""
+        return f"sha256:{self._hash.hexdigest()}"
 
     async def append(self, piece: bytes | bytearray | memoryview) -> None:
         """Takes the next bytes; writes every chunk that more bytes follow."""
+        await asyncio.to_thread(self._hash.update, piece)
         self._buffer += piece
         self.size_bytes += len(piece)
         while len(self._buffer) > CHUNK_BYTES:
@@ -54,7 +62,7 @@ class BlobWriter:
                 await self._insert_chunk(session, self._blob_id, self._num_chunks, chunk)
             self._num_chunks += 1
 
-    async def seal(self, session: AsyncSession, digest: str) -> int:
+    async def seal(self, session: AsyncSession) -> int:
         """Completes the blob and gives it its digest; it stays if ``session`` commits.
 
         Returns its key.
@@ -65,7 +73,7 @@ class BlobWriter:
         await session.execute(
             update(BlobRow)
             .where(BlobRow.id == blob_id)
-            .values(digest=digest, size_bytes=self.size_bytes)
+            .values(digest=self.digest, size_bytes=self.size_bytes)
         )
         return blob_id
 
@@ -84,12 +92,17 @@ class BlobWriter:
         )
 
     @classmethod
-    async def write(cls, database: Database, now: datetime, content: bytes) -> BlobWriter:
-        """A blob of bytes that are whole in memory, not sealed yet."""
+    async def write(
+        cls, database: Database, now: datetime, pieces: Iterable[bytes | memoryview]
+    ) -> BlobWriter:
+        """A blob of bytes that are at hand, not sealed yet."""
         writer = cls(database, now)
-        view = memoryview(content)
-        for start in range(0, len(content), CHUNK_BYTES):
-            await writer.append(view[start : start + CHUNK_BYTES])
+        try:
+            for piece in pieces:
+                await writer.append(piece)
+        except BaseException:
+            await asyncio.shield(writer.discard())
+            raise
         return writer
 
     async def discard(self) -> None:
@@ -134,10 +147,13 @@ async def read_whole(database: Database, blob_id: int) -> bytearray:
         DamagedBlobError: they are not what was sealed.
     """
     async with database.reading() as session:
-        digest = await session.scalar(select(BlobRow.digest).where(BlobRow.id == blob_id))
-    content = bytearray()
-    async for piece in read(database, blob_id):
-        content += piece
+        blob = await session.get(BlobRow, blob_id)
+    digest, size = (None, 0) if blob is None else (blob.digest, blob.size_bytes)
+    content = bytearray(size)  # at once: a buffer that grows is copied as it does
+    position = 0
+    async for piece in read(database, blob_id, 0, size):
+        content[position : position + len(piece)] = piece
+        position += len(piece)
     if await asyncio.to_thread(digest_bytes, content) != digest:
         raise DamagedBlobError(f"stored blob {blob_id} is damaged")
     return content

@@ -353,7 +353,7 @@ class Driver:
                 await self._take_next_step(session, federation.id)
         if not committed and result.new is not None:
             for blob in result.new.blobs:
-                await blob.writer.discard()
+                await blob.discard()
         return committed
 
 

@@ -17,7 +17,7 @@ from coordinator.store import federations as store
 from coordinator.store import rounds as round_store
 from coordinator.tables import FederationRow, WeightsRow
 from shared import codec
-from shared.arrays import digest_arrays, digest_bytes
+from shared.arrays import digest_arrays
 from shared.schema import (
     FederationAction,
     FederationState,
@@ -35,9 +35,10 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
     Raises:
         NameTaken: a federation of this name exists.
     """
-    digest, content = await asyncio.to_thread(_build_version_0, specification)
+    weights = await asyncio.to_thread(specification.parameters.initial_values)
+    digest = await asyncio.to_thread(digest_arrays, weights)
     now = context.clock()
-    writer = await BlobWriter.write(context.database, now, content)
+    writer = await BlobWriter.write(context.database, now, codec.encode_pieces(weights))
     try:
         async with context.database.writing() as session:
             federation = FederationRow(
@@ -51,7 +52,7 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
             )
             session.add(federation)
             await session.flush()
-            blob_id = await writer.seal(session, digest_bytes(content))
+            blob_id = await writer.seal(session)
             await store.publish_weights(
                 session,
                 WeightsRow(
@@ -67,11 +68,6 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
         raise NameTaken(f"there is a federation {specification.name} already") from error
     _log.info("federation created", federation=specification.name)
     return await show(context, specification.name)
-
-
-def _build_version_0(specification: FederationSpecification) -> tuple[str, bytes]:
-    weights = specification.parameters.initial_values()
-    return digest_arrays(weights), codec.encode(weights)
 
 
 async def show(context: Context, name: str) -> FederationView:

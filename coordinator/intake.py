@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -34,7 +33,6 @@ class Intake:
     def __init__(self, expectation: Expectation) -> None:
         self._expectation = expectation
         self._reader = codec.StreamReader()
-        self._hash = hashlib.sha256()
         self._size_bytes = 0
         self._metadata: UpdateMetadata | None = None
         self._encoding: Encoding = DenseEncoding()
@@ -49,7 +47,6 @@ class Intake:
         """
         self._size_bytes += len(piece)
         check_size(self._size_bytes, self._expectation.max_bytes)
-        self._hash.update(piece)
         try:
             for block in self._reader.feed(piece):
                 self._check_header_once()
@@ -58,15 +55,15 @@ class Intake:
         except codec.CodecError as error:
             raise MalformedUpdate(str(error), **error.where) from error
 
-    def finish(self) -> tuple[UpdateMetadata, str]:
-        """The update's metadata and the digest of its bytes, once all have come."""
+    def finish(self) -> UpdateMetadata:
+        """The update's metadata, once all of it has come."""
         try:
             self._reader.finish()
         except codec.CodecError as error:
             raise MalformedUpdate(str(error), **error.where) from error
         if self._metadata is None:
             raise MalformedUpdate("the file has no header")
-        return self._metadata, f"sha256:{self._hash.hexdigest()}"
+        return self._metadata
 
     def _check_header_once(self) -> None:
         header = self._reader.header

@@ -155,18 +155,18 @@ async def _record(
     writer: BlobWriter,
 ) -> tuple[UpdateRow, bool]:
     """The update as it is recorded, and whether its round waits for no other."""
-    metadata, digest = await asyncio.to_thread(intake.finish)
+    metadata = intake.finish()
     try:
         async with context.database.writing() as session:
             if not await store.lock_open(session, target.round_.id):
                 raise await _round_closed(session, target.federation, target.round_)
             update = UpdateRow(
                 assignment_id=target.assignment.id,
-                digest=digest,
+                digest=writer.digest,
                 size_bytes=writer.size_bytes,
                 num_examples=metadata.num_examples,
                 metrics=metadata.metrics,
-                blob_id=await writer.seal(session, digest),
+                blob_id=await writer.seal(session),
                 received_at=context.clock(),
             )
             session.add(update)

@@ -31,6 +31,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "U8": np.dtype("u1"),
 }
+_DTYPE_NAMES = {dtype.name: name for name, dtype in _DTYPES.items()}
+_PIECE_BYTES = 1 << 20
 _MAX_DIMENSIONS = 8
 _MAX_ELEMENTS = 1 << 40
 
@@ -97,6 +99,34 @@ def encode(arrays: NamedArrays, metadata: Mapping[str, str] | None = None) -> by
     """A safetensors file of ``arrays`` (any dtype the reader knows) and string ``metadata``."""
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return save(contiguous, metadata=dict(metadata) if metadata else None)
+
+
+def encode_pieces(arrays: NamedArrays) -> Iterator[bytes | memoryview]:
+    """The same file as :func:`encode` without metadata, for arrays too large to copy.
+
+    The pieces after the first are views of the arrays, in order of name: do not change the arrays
+    before the last piece is used.
+    """
+    little_endian = {
+        name: np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+        for name, array in sorted(arrays.items())
+    }
+    document, position = {}, 0
+    for name, array in little_endian.items():
+        end = position + array.nbytes
+        document[name] = {
+            "dtype": _DTYPE_NAMES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    header = json.dumps(document, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % _LENGTH_BYTES)  # the data of a file starts at a multiple of 8
+    yield len(header).to_bytes(_LENGTH_BYTES, "little") + header
+    for array in little_endian.values():
+        data = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), _PIECE_BYTES):
+            yield data[start : start + _PIECE_BYTES]
 
 
 def decode(content: bytes | bytearray | memoryview) -> tuple[dict[str, Array], dict[str, str]]:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_TENSOR_ELEMENTS = 1 << 31
+_BLOCK_ELEMENTS = 1 << 18
+"""Drawn at a time; even, since a draw makes two."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -84,8 +86,11 @@ def _uniform(seed: int, name: str, count: int) -> npt.NDArray[np.float32]:
     """``count`` float32 numbers in [-1, 1), a stream of their own for each seed and name."""
     key = hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16]
     generator = np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64))
-    words = generator.random_raw((count + 1) // 2).astype("<u8").view("<u4")[:count]
-    fractions = (words >> np.uint32(8)).astype(np.float32)
-    fractions *= np.float32(2.0**-23)
-    fractions -= np.float32(1.0)
-    return fractions
+    numbers = np.empty(count, np.float32)
+    for start in range(0, count, _BLOCK_ELEMENTS):
+        block = numbers[start : start + _BLOCK_ELEMENTS]
+        words = generator.random_raw((len(block) + 1) // 2).astype("<u8").view("<u4")[: len(block)]
+        block[:] = words >> np.uint32(8)
+        block *= np.float32(2.0**-23)
+        block -= np.float32(1.0)
+    return numbers

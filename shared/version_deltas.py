@@ -28,35 +28,38 @@ _BLOCK_ELEMENTS = 1 << 17
 def apply_version_delta(
     weights: NamedArrays, delta: NamedArrays, parameters: ParameterSpecification
 ) -> dict[str, Array]:
-    """The next version's weights.
+    """The next version's weights; see :func:`advance_weights`."""
+    advanced = {tensor.name: weights[tensor.name].copy() for tensor in parameters.tensors}
+    advance_weights(advanced, delta, parameters)
+    return advanced
+
+
+def advance_weights(
+    weights: NamedArrays, delta: NamedArrays, parameters: ParameterSpecification
+) -> None:
+    """Makes the next version's weights of this version's, in place.
 
     Every operation is one float32 multiplication or addition of one element, in a fixed order. A
-    matrix product would be faster, but libraries sum it in orders of their own.
+    matrix product would be faster, but libraries sum it in orders of their own. Values beyond
+    float32 become infinite: the digest tells a worker, and a coordinator looks before it publishes.
     """
     changes = decode_factored(delta, parameters)
-    return {
-        tensor.name: _apply(weights[tensor.name], changes[tensor.name])
-        for tensor in parameters.tensors
-    }
+    with np.errstate(over="ignore", invalid="ignore"):
+        for tensor in parameters.tensors:
+            change = changes[tensor.name]
+            if isinstance(change, FactoredDelta):
+                _add_components(weights[tensor.name], change)
+            else:
+                np.add(weights[tensor.name], change, out=weights[tensor.name])
 
 
-def _apply(value: Array, change: Array | FactoredDelta) -> Array:
-    if not isinstance(change, FactoredDelta):
-        with np.errstate(over="ignore", invalid="ignore"):
-            return value + change
-    result: Array = np.empty_like(value)
-    with np.errstate(over="ignore", invalid="ignore"):  # the digest, or whoever publishes, tells
-        _add_components(result, value, change)
-    return result
-
-
-def _add_components(result: Array, value: Array, change: FactoredDelta) -> None:
+def _add_components(value: Array, change: FactoredDelta) -> None:
     grown = np.float32(1.0) + np.float32(change.scale)
     rows_at_a_time = max(1, _BLOCK_ELEMENTS // value.shape[1])
     product = np.empty((rows_at_a_time, value.shape[1]), np.float32)
     for start in range(0, len(value), rows_at_a_time):
-        block = result[start : start + rows_at_a_time]
-        np.multiply(value[start : start + rows_at_a_time], grown, out=block)
+        block = value[start : start + rows_at_a_time]
+        np.multiply(block, grown, out=block)
         for left, right in zip(change.left, change.right, strict=True):
             column = left[start : start + rows_at_a_time, None]
             np.multiply(column, right, out=product[: len(block)])

@@ -16,7 +16,7 @@ from shared import codec
 from shared.arrays import Array, NamedArrays, digest_arrays
 from shared.problems import ProblemType
 from shared.specification import FederationSpecification
-from shared.version_deltas import CHAIN_METADATA_KEY, apply_version_delta, split_chain
+from shared.version_deltas import CHAIN_METADATA_KEY, advance_weights, split_chain
 from worker.client import CoordinatorClient, Refused
 from worker.files import write_atomically
 from worker.patience import Patience
@@ -110,9 +110,9 @@ class WeightsCache:
         content, metadata = codec.decode(file.read_bytes())
         if CHAIN_METADATA_KEY not in metadata:
             return content
-        arrays = held.arrays
+        arrays = {name: array.copy() for name, array in held.arrays.items()}
         for delta in split_chain(content).values():
-            arrays = apply_version_delta(arrays, delta, self._specification.parameters)
+            advance_weights(arrays, delta, self._specification.parameters)
         return arrays
 
     async def _download(self, client: CoordinatorClient, version: int, file: Path) -> _Held:

@@ -38,13 +38,13 @@ def some_bytes(length: int) -> bytes:
 
 
 async def sealed(database: Database, content: bytes) -> int:
-    writer = await BlobWriter.write(database, NOW, content)
+    writer = await BlobWriter.write(database, NOW, [content])
     return await seal(database, writer, content)
 
 
 async def seal(database: Database, writer: BlobWriter, content: bytes) -> int:
     async with database.writing() as session:
-        return await writer.seal(session, digest_bytes(content))
+        return await writer.seal(session)
 
 
 async def blob_ids(database: Database, *, are_sealed: bool) -> list[int]:
@@ -130,11 +130,11 @@ async def test_a_seal_counts_only_if_its_transaction_commits(
     database: Database, length: int
 ) -> None:
     content = some_bytes(length)
-    writer = await BlobWriter.write(database, NOW, content)
+    writer = await BlobWriter.write(database, NOW, [content])
 
     async def seal_and_fail() -> None:
         async with database.writing() as session:
-            await writer.seal(session, digest_bytes(content))
+            await writer.seal(session)
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
@@ -147,7 +147,7 @@ async def test_a_seal_counts_only_if_its_transaction_commits(
 
 async def test_a_blob_is_sealed_in_full_or_not_at_all(database: Database) -> None:
     content = some_bytes(2 * CHUNK_BYTES + 7)
-    writer = await BlobWriter.write(database, NOW, content)
+    writer = await BlobWriter.write(database, NOW, [content])
     [blob_id] = await blob_ids(database, are_sealed=False)
     async with database.reading() as session:
         assert await blobs.size_bytes(session, blob_id) == 0
@@ -158,7 +158,7 @@ async def test_a_blob_is_sealed_in_full_or_not_at_all(database: Database) -> Non
 @pytest.mark.parametrize("length", [7, 2 * CHUNK_BYTES + 7])
 async def test_a_discarded_blob_leaves_nothing(database: Database, length: int) -> None:
     kept = await sealed(database, b"kept")
-    writer = await BlobWriter.write(database, NOW, some_bytes(length))
+    writer = await BlobWriter.write(database, NOW, [some_bytes(length)])
     await writer.discard()
     assert await blob_ids(database, are_sealed=False) == []
     async with database.reading() as session:
@@ -169,9 +169,9 @@ async def test_a_discarded_blob_leaves_nothing(database: Database, length: int) 
 async def test_only_old_unsealed_blobs_are_swept(database: Database) -> None:
     content = some_bytes(CHUNK_BYTES + 1)
     finished = await sealed(database, content)
-    await BlobWriter.write(database, NOW, content)
+    await BlobWriter.write(database, NOW, [content])
     [young] = await blob_ids(database, are_sealed=False)
-    await BlobWriter.write(database, NOW - timedelta(hours=1), content)
+    await BlobWriter.write(database, NOW - timedelta(hours=1), [content])
     async with database.writing() as session:
         assert await blobs.delete_unsealed(session, NOW) == 1
         assert await blobs.delete_unsealed(session, NOW) == 0

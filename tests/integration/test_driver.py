@@ -538,10 +538,10 @@ async def test_leftovers_of_broken_uploads_are_swept_when_they_are_an_hour_old(
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
     database = coordinator.context.database
-    await BlobWriter.write(database, coordinator.clock(), bytes(300))
+    await BlobWriter.write(database, coordinator.clock(), [bytes(300)])
     [old] = await unsealed_blobs(coordinator)
     coordinator.clock.advance(50 * 60)
-    await BlobWriter.write(database, coordinator.clock(), bytes(300))
+    await BlobWriter.write(database, coordinator.clock(), [bytes(300)])
     [young] = set(await unsealed_blobs(coordinator)) - {old}
     coordinator.clock.advance(11 * 60)
     await coordinator.driver.sweep_leftovers()

@@ -534,3 +534,19 @@ def test_the_library_refuses_a_name_that_is_no_unicode_text_too() -> None:
 def test_metadata_that_is_no_unicode_text_is_refused() -> None:
     with pytest.raises(NotSafetensorsError):
         codec.decode(file_of(b'{"__metadata__":{"hyperfl":"\\ud800"}}'))
+
+
+@given(arrays=ARRAYS)
+def test_a_file_written_in_pieces_is_what_the_library_and_the_reader_read(
+    arrays: dict[str, Array],
+) -> None:
+    content = b"".join(codec.encode_pieces(arrays))
+    entries = dict(deserialize(content))
+    assert entries.keys() == arrays.keys()
+    decoded, metadata = codec.decode(content)
+    assert (list(decoded), metadata) == (sorted(arrays), {}) or not all(
+        array.size for array in arrays.values()
+    )
+    for name, array in arrays.items():
+        assert (decoded[name].dtype, decoded[name].shape) == (array.dtype, array.shape)
+        assert decoded[name].tobytes() == array.tobytes() == bytes(entries[name]["data"])
