@@ -39,8 +39,9 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure training steps and protocol, as ratios in one run
-	$(BIN)/python -m pytest -m benchmark -q -s tests/benchmarks
+bench: $(STAMP) ## Measure training and protocol; DATA_DIR=FOLDER adds rounds on Fashion-MNIST
+	$(BIN)/python -m pytest -m benchmark -q tests/benchmarks --record docs/performance.md \
+	  $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -163,6 +163,7 @@ class _Round:
         published: PublishedDelta = await asyncio.to_thread(mean.publish, compression)
         new_residual = await self._write(published.residual)
         published.residual.clear()
+        del mean, residual  # before the weights are read: each is as large
         delta = await self._write(published.wire)
         weights = await self._read_base()
         await asyncio.to_thread(advance_weights, weights, published.wire, parameters)

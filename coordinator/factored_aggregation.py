@@ -24,8 +24,8 @@ from shared.factored_encoding import (
 from shared.low_rank import Components, FactoredDelta, Float32, Float64, rank_for
 from shared.specification import ParameterSpecification
 
-_BATCH_RANK = 64
-"""Components multiplied at once: enough to keep a core busy, and 30 MB at 115,776 rows."""
+_BATCH_RANK = 32
+"""Components multiplied at once: enough to keep a core busy, and 15 MB at 115,776 rows."""
 _ROWS_AT_A_TIME = 8192
 
 
@@ -100,16 +100,22 @@ class _MatrixMean:
     """scale·W + matrix, of one tensor."""
 
     def __init__(self, matrix: Float32) -> None:
+        rows, columns = matrix.shape
         self._matrix = matrix
         self._scale = 0.0
-        self._pending: list[FactoredDelta] = []
+        self._left = np.empty((_BATCH_RANK, rows), np.float32)
+        self._right = np.empty((_BATCH_RANK, columns), np.float32)
+        self._num_pending = 0
 
     def add(self, share: float, change: Delta) -> None:
         if isinstance(change, FactoredDelta):
             self._scale += share * change.scale
-            self._pending.append(FactoredDelta(0.0, change.left, np.float32(share) * change.right))
-            if sum(pending.rank for pending in self._pending) >= _BATCH_RANK:
-                self._multiply_pending()
+            for left, right in zip(change.left, change.right, strict=True):
+                if self._num_pending == _BATCH_RANK:
+                    self._multiply_pending()
+                self._left[self._num_pending] = left
+                np.multiply(right, np.float32(share), out=self._right[self._num_pending])
+                self._num_pending += 1
         else:
             self._matrix += np.float32(share) * change
 
@@ -122,12 +128,9 @@ class _MatrixMean:
         return wire, self._matrix
 
     def _multiply_pending(self) -> None:
-        if self._pending:
-            left = np.concatenate([pending.left for pending in self._pending])
-            right = np.concatenate([pending.right for pending in self._pending])
-            self._pending.clear()
-            with np.errstate(over="ignore", invalid="ignore"):  # publish refuses it by name
-                self._add_product(left, right)
+        with np.errstate(over="ignore", invalid="ignore"):  # publish refuses it by name
+            self._add_product(self._left[: self._num_pending], self._right[: self._num_pending])
+        self._num_pending = 0
 
     def _add_product(self, left: Float32, right: Float32) -> None:
         for start in range(0, len(self._matrix), _ROWS_AT_A_TIME):

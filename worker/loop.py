@@ -87,7 +87,7 @@ async def open_site(
         if not members:
             raise ConfigError(_NOBODY_TAKEN)
         specification = federation.specification
-        method = build_method(specification.training, _device(settings))
+        method = build_method(specification.training, _device(settings), settings.max_factor_bytes)
         _check_specification(specification.parameters, method)
         datasets = DatasetCache()
         clients = [

@@ -15,6 +15,7 @@ from typer.main import get_command
 from coordinator.cli import app
 from coordinator.settings import CoordinatorSettings
 from tests.support.processes import PROJECT, ServingCoordinator, hyperfl
+from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.e2e
 
@@ -55,7 +56,11 @@ def test_every_command_shown_exists_with_its_options(words: list[str]) -> None:
 
 def test_every_setting_shown_is_one() -> None:
     shown = set(re.findall(r"HYPERFL_([A-Z_]+)`", _README))
-    known = {name.upper() for name in CoordinatorSettings.model_fields}
+    known = {
+        name.upper()
+        for settings in (CoordinatorSettings, WorkerSettings)
+        for name in settings.model_fields
+    }
     assert shown <= known
     assert len(shown) >= 10
 

@@ -6,7 +6,7 @@ import torch
 
 from shared.plans import TrainingPlan
 from worker.methods.base import Method
-from worker.methods.hyperfl import HyperFL
+from worker.methods.hyperfl import MAX_FACTOR_BYTES, HyperFL
 from worker.models.import_path import load_by_import_path
 
 
@@ -14,17 +14,20 @@ class MethodError(ValueError):
     """A method that cannot be used: one line with the reason."""
 
 
-def build_method(plan: TrainingPlan, device: torch.device) -> Method:
+def build_method(
+    plan: TrainingPlan, device: torch.device, max_factor_bytes: int = MAX_FACTOR_BYTES
+) -> Method:
     """The method that ``plan`` names, ready to train on ``device``.
 
-    A method by import path (``package.module:name``) is called with the same two arguments.
+    A method by import path (``package.module:name``) is called with the plan and the device.
+    ``max_factor_bytes`` bounds the memory of clients in lock step.
 
     Raises:
         MethodError: the method is unknown or cannot be built.
         ModelError: the plan's feature extractor cannot be used.
     """
     if plan.method == "hyperfl":
-        return HyperFL(plan, device)
+        return HyperFL(plan, device, max_factor_bytes=max_factor_bytes)
     if ":" not in plan.method:
         raise MethodError(
             f"this worker does not know the method {plan.method!r}; it knows hyperfl, "
