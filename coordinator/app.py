@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -20,6 +21,13 @@ from coordinator.driver import Driver
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.routes import clients, federations, health, rounds, tasks, updates, weights
 from coordinator.settings import CoordinatorSettings
+from shared.problems import MEDIA_TYPE, Problem
+
+_PROBLEM = {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "Refused: the problem's type says why", **_PROBLEM},
+    "5XX": {"description": "Not possible now", **_PROBLEM},
+}
 
 _log = structlog.get_logger()
 
@@ -48,7 +56,7 @@ def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI
         rounds.router,
         health.router,
     ):
-        app.include_router(router)
+        app.include_router(router, responses=_PROBLEMS)
     problem_handlers.install(app)
     app.add_middleware(BodyLimit)
     return app
