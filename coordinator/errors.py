@@ -12,6 +12,7 @@ CoordinatorError
 ├── UpdateConflict           a different update is recorded
 ├── FederationFinished
 ├── BodyTooLarge
+├── BodyTooSlow              nothing of the body came for too long
 ├── UnsupportedMediaType
 ├── RangeNotSatisfiable
 └── MalformedUpdate          the bytes do not fit the federation
@@ -73,6 +74,10 @@ class FederationFinished(CoordinatorError):
 
 class BodyTooLarge(CoordinatorError):
     """The body exceeds its limit."""
+
+
+class BodyTooSlow(CoordinatorError):
+    """Nothing of the body came for too long."""
 
 
 class UnsupportedMediaType(CoordinatorError):

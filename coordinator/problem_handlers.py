@@ -29,6 +29,7 @@ _TYPES: Mapping[type[errors.CoordinatorError], ProblemType] = {
     errors.UpdateConflict: ProblemType.UPDATE_CONFLICT,
     errors.FederationFinished: ProblemType.FEDERATION_FINISHED,
     errors.BodyTooLarge: ProblemType.BODY_TOO_LARGE,
+    errors.BodyTooSlow: ProblemType.TOO_SLOW,
     errors.UnsupportedMediaType: ProblemType.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable: ProblemType.RANGE_NOT_SATISFIABLE,
     errors.MalformedUpdate: ProblemType.MALFORMED_UPDATE,

@@ -33,6 +33,8 @@ class CoordinatorSettings(BaseSettings):
     tls_key: Path | None = None
     max_update_bytes: int = Field(default=2 << 30, gt=0)
     """No update may be larger, whatever a federation's tensors are."""
+    upload_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """An update of which nothing has come for so long is given up."""
     tick_seconds: float = Field(default=1.0, gt=0.0, le=3600.0)
     """How often deadlines, leases and the work of other replicas are looked at."""
     aggregation_lease_seconds: float = Field(default=60.0, gt=0.0, le=86400.0)

@@ -15,6 +15,7 @@ from coordinator.auth import ClientPrincipal
 from coordinator.blobs import CHUNK_BYTES, BlobWriter
 from coordinator.context import Context
 from coordinator.errors import (
+    BodyTooSlow,
     CoordinatorError,
     LeaseLost,
     RoundClosed,
@@ -87,13 +88,14 @@ async def _receive(
     expectation = _expectation(context, principal, target)
     if incoming.content_length is not None:
         check_size(incoming.content_length, expectation.max_bytes)
+    body = _in_time(incoming.body, context.settings.upload_stall_seconds)
     if recorded is not None:
-        digest = await _hash(incoming.body, expectation.max_bytes)
+        digest = await _hash(body, expectation.max_bytes)
         return _repeat(principal, target.round_, recorded, digest), False
     intake = Intake(expectation)
     writer = BlobWriter(context.database, context.clock())
     try:
-        async for piece in _rechunked(incoming.body):
+        async for piece in _rechunked(body):
             context.metrics.update_bytes.inc(len(piece))
             await asyncio.to_thread(intake.feed, piece)
             await writer.append(piece)
@@ -233,6 +235,19 @@ async def _hash(body: AsyncIterator[bytes], limit: int) -> str:
         check_size(size, limit)
         state.update(piece)
     return f"sha256:{state.hexdigest()}"
+
+
+async def _in_time(body: AsyncIterator[bytes], stall_seconds: float) -> AsyncIterator[bytes]:
+    """The body's pieces; raises BodyTooSlow when none comes for ``stall_seconds``."""
+    while True:
+        try:
+            async with asyncio.timeout(stall_seconds):
+                piece = await anext(body, None)
+        except TimeoutError:
+            raise BodyTooSlow(f"nothing of the body came for {stall_seconds:g} s") from None
+        if piece is None:
+            return
+        yield piece
 
 
 async def _rechunked(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

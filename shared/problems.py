@@ -21,6 +21,7 @@ class ProblemType(Enum):
     FORBIDDEN = ("forbidden", 403, "The token does not allow this")
     NOT_FOUND = ("not-found", 404, "There is no such thing")
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address has no such method")
+    TOO_SLOW = ("too-slow", 408, "The body did not come in time")
     NAME_TAKEN = ("name-taken", 409, "The name is taken")
     ILLEGAL_TRANSITION = ("illegal-transition", 409, "This state does not allow that")
     ROUND_CLOSED = ("round-closed", 409, "The round takes no more updates")

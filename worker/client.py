@@ -31,7 +31,7 @@ from shared.schema import (
 Reply = TypeVar("Reply", bound=BaseModel)
 Transport = httpx.AsyncBaseTransport
 
-_COME_AGAIN = (429, 502, 503, 504)
+_COME_AGAIN = (408, 429, 502, 503, 504)
 _PIECE_BYTES = 1 << 20
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ _OPERATIONS = sorted(
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[str, str]]]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, str]]:
     """The document of a coordinator that serves, and an administrator's headers."""
     folder: Path = tmp_path_factory.mktemp("coordinator")
     configured = CoordinatorSettings(data_dir=folder)
@@ -45,7 +44,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[st
     document = schemathesis.openapi.from_asgi("/openapi.json", app)
     token = configured.effective_admin_token_file.read_text().strip()
     headers = {"Authorization": f"Bearer {token}"}
-    yield document, headers
+    return document, headers
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

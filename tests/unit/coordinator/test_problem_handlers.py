@@ -34,6 +34,7 @@ STATUSES = {
     "UpdateConflict": ("update-conflict", 409),
     "FederationFinished": ("federation-finished", 410),
     "BodyTooLarge": ("body-too-large", 413),
+    "BodyTooSlow": ("too-slow", 408),
     "UnsupportedMediaType": ("unsupported-media-type", 415),
     "RangeNotSatisfiable": ("range-not-satisfiable", 416),
     "MalformedUpdate": ("malformed-update", 422),

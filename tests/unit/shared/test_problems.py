@@ -22,6 +22,7 @@ PUBLISHED = {
     "update-conflict": 409,
     "federation-finished": 410,
     "body-too-large": 413,
+    "too-slow": 408,
     "unsupported-media-type": 415,
     "range-not-satisfiable": 416,
     "malformed-update": 422,
