@@ -28,7 +28,7 @@ from worker.client import (
     Unreachable,
 )
 
-COME_AGAIN = (429, 502, 503, 504)
+COME_AGAIN = (408, 429, 502, 503, 504)
 FEDERATION = "tiny"
 
 Call = Callable[[CoordinatorClient], Awaitable[object]]
