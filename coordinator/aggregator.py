@@ -186,6 +186,8 @@ class _Round:
 
     async def _read_base(self) -> dict[str, Array]:
         """The weights that the round started from, for the caller to change."""
+        if self.base.blob_id is None:
+            raise AggregationFailed(f"the weights of version {self.base.version} are gone")
         try:
             content = await blobs.read_whole(self.context.database, self.base.blob_id)
         except blobs.DamagedBlobError as error:

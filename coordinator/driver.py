@@ -24,6 +24,7 @@ from coordinator.aggregator import (
     aggregate,
 )
 from coordinator.context import Context
+from coordinator.retention import Retention
 from coordinator.rounds import (
     FEDERATION_TRANSITIONS,
     ROUND_TRANSITIONS,
@@ -57,6 +58,7 @@ class Driver:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._last_activity: dict[int, tuple[str, int | None]] = {}
+        self._retention = Retention(context)
 
     async def run(self) -> None:
         """Advances whenever something happened, and steps every tick, until cancelled."""
@@ -119,7 +121,7 @@ class Driver:
                 self._context.tasks_bell.ring(federation_id)
 
     async def _sweep(self) -> None:
-        """Deletes updates whose round is closed, and residuals of older versions."""
+        """Deletes updates whose round is closed, and what is not kept of older versions."""
         async with self._context.database.reading() as session:
             spent = list(await store.spent_blobs(session))
             residuals = list(await federation_store.spent_residuals(session))
@@ -128,6 +130,7 @@ class Driver:
                 await store.forget_blobs(session, spent)
                 await federation_store.forget_residuals(session, residuals)
                 await blobs.delete_blobs(session, spent + residuals)
+        await self._retention.apply()
 
     async def sweep_leftovers(self) -> None:
         """Deletes unsealed blobs that are too old to be an upload in progress."""

@@ -11,6 +11,7 @@ CoordinatorError
 ├── LeaseLost                the work belongs to another attempt
 ├── UpdateConflict           a different update is recorded
 ├── FederationFinished
+├── VersionRemoved           the weights were published, and are no longer kept
 ├── BodyTooLarge
 ├── BodyTooSlow              nothing of the body came for too long
 ├── UnsupportedMediaType
@@ -70,6 +71,10 @@ class UpdateConflict(CoordinatorError):
 
 class FederationFinished(CoordinatorError):
     """The federation has ended."""
+
+
+class VersionRemoved(CoordinatorError):
+    """The version's weights are no longer kept."""
 
 
 class BodyTooLarge(CoordinatorError):

@@ -29,12 +29,10 @@ def migrate(database_url: str) -> tuple[str | None, str]:
     Raises:
         NewerSchemaError: the database knows a revision that this code does not.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    script = ScriptDirectory.from_config(config)
+    config = _config()
     with _exclusive_connection(database_url) as connection:
         before = MigrationContext.configure(connection).get_current_revision()
-        if before is not None and before not in {r.revision for r in script.walk_revisions()}:
+        if before is not None and before not in known_revisions():
             raise NewerSchemaError(
                 f"the database has schema {before}, which this version of hyperfl does not know; "
                 "run the newer version"
@@ -43,6 +41,18 @@ def migrate(database_url: str) -> tuple[str | None, str]:
         command.upgrade(config, "head")
         after = MigrationContext.configure(connection).get_current_revision()
     return before, str(after)
+
+
+def known_revisions() -> set[str]:
+    """The revisions that this code can bring up to date."""
+    script = ScriptDirectory.from_config(_config())
+    return {revision.revision for revision in script.walk_revisions()}
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
 
 
 @contextmanager

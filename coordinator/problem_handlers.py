@@ -28,6 +28,7 @@ _TYPES: Mapping[type[errors.CoordinatorError], ProblemType] = {
     errors.LeaseLost: ProblemType.LEASE_LOST,
     errors.UpdateConflict: ProblemType.UPDATE_CONFLICT,
     errors.FederationFinished: ProblemType.FEDERATION_FINISHED,
+    errors.VersionRemoved: ProblemType.VERSION_REMOVED,
     errors.BodyTooLarge: ProblemType.BODY_TOO_LARGE,
     errors.BodyTooSlow: ProblemType.TOO_SLOW,
     errors.UnsupportedMediaType: ProblemType.UNSUPPORTED_MEDIA_TYPE,

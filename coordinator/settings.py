@@ -40,6 +40,10 @@ class CoordinatorSettings(BaseSettings):
     aggregation_lease_seconds: float = Field(default=60.0, gt=0.0, le=86400.0)
     """A coordinator that dies while it aggregates is replaced after so long."""
     enrolment_token_seconds: float = Field(default=7 * 86400.0, gt=0.0, le=366 * 86400.0)
+    keep_last_versions: int = Field(default=10, ge=1)
+    """Weights of so many newest versions are kept; older ones are removed."""
+    keep_every_version: int = Field(default=0, ge=0)
+    """Every so manyth version is kept for good besides; 0 keeps none."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @field_validator("database_url")

@@ -119,9 +119,13 @@ class TokenRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(unique=True)
     kind: Mapped[str]
+    name: Mapped[str | None] = mapped_column(unique=True)
+    """What administrators call it; tokens of clients have none."""
     client_id: Mapped[int | None] = mapped_column(ForeignKey("clients.id"), index=True)
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
+    first_used_at: Mapped[datetime | None]
+    """A client's credential ends the ones before it when it is first used."""
 
 
 class WeightsRow(Base):
@@ -134,7 +138,8 @@ class WeightsRow(Base):
     federation_id: Mapped[int] = mapped_column(ForeignKey("federations.id"))
     version: Mapped[int]
     digest: Mapped[str]
-    blob_id: Mapped[int] = mapped_column(ForeignKey("blobs.id"))
+    blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id"))
+    """None once the version is no longer kept; its digest stays."""
     delta_blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id"))
     """The published delta that leads here from the version before, if there is one."""
     residual_blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id"))
@@ -202,3 +207,20 @@ class UpdateRow(Base):
     blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id", ondelete="SET NULL"))
     """None once the round is closed and the bytes are deleted."""
     received_at: Mapped[datetime]
+
+
+class AuditRow(Base):
+    """One thing that somebody did or was refused. Triggers refuse to change or delete rows."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 (SQLAlchemy reads it)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    address: Mapped[str]
+    outcome: Mapped[str]
+    left_out: Mapped[int]
+    """Refusals before this one that were too many to be written."""

@@ -11,9 +11,10 @@ import structlog
 from coordinator import blobs
 from coordinator.auth import ClientPrincipal, Principal
 from coordinator.context import Context
-from coordinator.errors import RangeNotSatisfiable
+from coordinator.errors import RangeNotSatisfiable, VersionRemoved
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
+from coordinator.tables import WeightsRow
 from shared import codec
 from shared.arrays import Array
 from shared.schema import DeltaChain
@@ -47,7 +48,7 @@ async def open_chain(
         federation = await federation_store.find_by_name(session, federation_name)
         weights = await federation_store.find_weights(session, federation.id, version)
         deltas = await federation_store.deltas_between(session, federation.id, since, version)
-        whole_bytes = await blobs.size_bytes(session, weights.blob_id)
+        whole_bytes = await blobs.size_bytes(session, _blob_of(weights))
     chain_bytes = sum(size for _, _, size in deltas)
     if not 0 < len(deltas) == version - since or chain_bytes >= whole_bytes:
         return None
@@ -84,17 +85,30 @@ async def open_weights(
 
     Raises:
         UnknownThing: no such federation or version.
+        VersionRemoved: the version is no longer kept.
         RangeNotSatisfiable: the range starts behind the end.
     """
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
         weights = await federation_store.find_weights(session, federation.id, version)
-        size_bytes = await blobs.size_bytes(session, weights.blob_id)
+        blob_id = _blob_of(weights)
+        size_bytes = await blobs.size_bytes(session, blob_id)
     start, end = _parse_range(byte_range, size_bytes)
-    chunks = blobs.read(context.database, weights.blob_id, start, end)
+    chunks = blobs.read(context.database, blob_id, start, end)
     return OutgoingWeights(
         weights.digest, size_bytes, start, end, _counted(context, principal, chunks)
     )
+
+
+def _blob_of(weights: WeightsRow) -> int:
+    if weights.blob_id is None:
+        how = "; build it from the specification's seed" if weights.version == 0 else ""
+        raise VersionRemoved(
+            f"weights of version {weights.version} are no longer kept{how}",
+            version=weights.version,
+            digest=weights.digest,
+        )
+    return weights.blob_id
 
 
 def _parse_range(header: str | None, size_bytes: int) -> tuple[int, int]:

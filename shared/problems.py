@@ -29,6 +29,7 @@ class ProblemType(Enum):
     LEASE_LOST = ("lease-lost", 409, "The work is no longer leased to this attempt")
     UPDATE_CONFLICT = ("update-conflict", 409, "A different update is recorded already")
     FEDERATION_FINISHED = ("federation-finished", 410, "The federation has ended")
+    VERSION_REMOVED = ("version-removed", 410, "These weights are no longer kept")
     BODY_TOO_LARGE = ("body-too-large", 413, "The body is over the limit")
     UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The body has another media type")
     RANGE_NOT_SATISFIABLE = ("range-not-satisfiable", 416, "The range lies outside the weights")

@@ -91,6 +91,12 @@ class TaskGroup:
             except TrainingDivergedError as diverged:
                 _give_up_round(ordered, diverged)
                 await asyncio.gather(*uploads)
+            except Refused as refusal:
+                if not refusal.is_a(ProblemType.VERSION_REMOVED):
+                    raise
+                # Rounds went on meanwhile; the next poll says what there is to do now.
+                log.warning("weights no longer kept, work dropped", detail=refusal.problem.detail)
+                await asyncio.gather(*uploads)
             finally:
                 for upload in uploads:
                     upload.cancel()

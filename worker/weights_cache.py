@@ -123,6 +123,8 @@ class WeightsCache:
                 lambda: client.fetch_weights(self._specification.name, version, part),
             )
         except Refused as refusal:
+            if refusal.is_a(ProblemType.VERSION_REMOVED):
+                part.unlink(missing_ok=True)  # the rest will never come
             # There is no more to come: an earlier run had downloaded all of it.
             if not refusal.is_a(ProblemType.RANGE_NOT_SATISFIABLE):
                 raise

@@ -1,8 +1,9 @@
-"""``hyperfl coordinator``: serve and migrate."""
+"""``hyperfl coordinator``: serve, migrate, backup, restore."""
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.app import create_app
+from coordinator.backup import BackupError, back_up, restore, sqlite_file
 from coordinator.commands.failures import one_line_errors
 from coordinator.commands.output import print_json
 from coordinator.context import Context
@@ -85,6 +87,51 @@ def migrate_command(
         print_json({"before": before, "after": after})
     else:
         typer.echo(f"schema {before or 'none'} -> {after}")
+
+
+@coordinator.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
+    data_dir: DataDirOption = None,
+    database_url: DatabaseUrlOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Copy the SQLite database to a file, consistently, also while a coordinator serves it.
+
+    The admin token is not in it: keep a copy of its file too. For PostgreSQL use pg_dump.
+
+    Example: hyperfl coordinator backup /backups/hyperfl-monday.db
+    """
+    with one_line_errors(BackupError, NewerSchemaError, sqlite3.Error, ValueError):
+        settings = _settings(data_dir=data_dir, database_url=database_url)
+        schema = back_up(settings.effective_database_url, file)
+    _print_copy(file, schema, as_json)
+
+
+@coordinator.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="A file that `coordinator backup` wrote.")],
+    data_dir: DataDirOption = None,
+    database_url: DatabaseUrlOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a backup the SQLite database, after checking it; refuses where there is one already.
+
+    Example: hyperfl coordinator restore /backups/hyperfl-monday.db --data-dir /var/lib/hyperfl
+    """
+    with one_line_errors(BackupError, NewerSchemaError, sqlite3.Error, ValueError):
+        settings = _settings(data_dir=data_dir, database_url=database_url)
+        url = settings.effective_database_url
+        schema = restore(file, url)
+    _print_copy(sqlite_file(url), schema, as_json)
+
+
+def _print_copy(file: Path, schema: str, as_json: bool) -> None:
+    copied = {"file": str(file), "size_bytes": file.stat().st_size, "schema": schema}
+    if as_json:
+        print_json(copied)
+    else:
+        typer.echo(f"{file}: {copied['size_bytes']} bytes, schema {schema}")
 
 
 def _settings(**given: Any) -> CoordinatorSettings:

@@ -33,6 +33,7 @@ STATUSES = {
     "LeaseLost": ("lease-lost", 409),
     "UpdateConflict": ("update-conflict", 409),
     "FederationFinished": ("federation-finished", 410),
+    "VersionRemoved": ("version-removed", 410),
     "BodyTooLarge": ("body-too-large", 413),
     "BodyTooSlow": ("too-slow", 408),
     "UnsupportedMediaType": ("unsupported-media-type", 415),

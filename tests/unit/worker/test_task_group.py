@@ -333,6 +333,20 @@ async def test_an_evaluation_sends_metrics_alone_and_changes_nothing(bench: Benc
     assert bench.method.trained == []
 
 
+async def test_work_whose_weights_are_no_longer_kept_is_dropped_and_the_worker_goes_on(
+    bench: Bench,
+) -> None:
+    bench.coordinator.add_version(3)
+    held = bench.held("alice", base_version=3)
+    part = bench.folder / "weights"
+    bench.coordinator.answer("GET", "/weights/3", problem(ProblemType.VERSION_REMOVED))
+    await bench.group().work([held])
+    assert not bench.coordinator.updates()
+    assert not list(part.glob("*"))
+    await bench.group().work([HeldTask(held.client, bench.coordinator.tasks["alice"][0])])
+    assert len(bench.coordinator.updates()) == 1
+
+
 async def test_weights_that_are_not_the_tasks_are_not_trained_on(bench: Bench) -> None:
     held = bench.held("alice")
     other = held.task.model_copy(update={"base_digest": "sha256:" + "0" * 64})
