@@ -29,6 +29,9 @@ from coordinator.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
 from shared import codec
 from shared.schema import Receipt, RoundPhase, TaskKind
 
+_OVERTAKEN = (RoundClosed, LeaseLost, UpdateConflict)
+"""How an update is refused that was welcome when its first byte came."""
+
 _log = structlog.get_logger()
 
 
@@ -100,9 +103,15 @@ async def _receive(
             await asyncio.to_thread(intake.feed, piece)
             await writer.append(piece)
         update, was_last = await _record(context, principal, incoming, target, intake, writer)
-    except BaseException:
+    except BaseException as error:
         # Shielded: a client that hangs up cancels this request, and must leave nothing behind.
         await asyncio.shield(writer.discard())
+        if isinstance(error, _OVERTAKEN):
+            # Perhaps by itself: a client that saw no answer sends its update again meanwhile.
+            async with context.database.reading() as session:
+                recorded = await store.find_update(session, target.assignment.id)
+            if recorded is not None:
+                return _repeat(principal, target.round_, recorded, writer.digest), False
         raise
     context.metrics.updates_recorded.inc()
     _log.info(

@@ -104,11 +104,11 @@ class RunningCoordinator:
 
 @asynccontextmanager
 async def running_coordinator(
-    database_url: str, folder: Path, **settings: Any
+    database_url: str, folder: Path, clock: ManualClock | None = None, **settings: Any
 ) -> AsyncIterator[RunningCoordinator]:
     """Migrates the database and serves from it; the driver does not run by itself."""
     migrate(database_url)
-    clock = ManualClock()
+    clock = clock or ManualClock()
     configured = CoordinatorSettings(
         database_url=database_url, data_dir=folder / "coordinator", **settings
     )
