@@ -112,6 +112,9 @@ def specify(
     image_shape: Annotated[str | None, typer.Option(help="CxHxW, such as 3x32x32.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first shared weights.")] = 2022,
+    preset: Annotated[
+        str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
     ] = None,
@@ -138,7 +141,7 @@ def specify(
             model=model,
             image_shape=parts.choose_image_shape(image_shape, model, dataset),
             num_classes=parts.choose_num_classes(num_classes, dataset, data_dir),
-            hyperparameters=parts.parse_settings(settings or []),
+            hyperparameters=parts.choose_hyperparameters(method, preset, settings or []),
             round_policy=RoundPolicy(
                 rounds=rounds,
                 cohort_fraction=cohort_fraction,
