@@ -45,6 +45,37 @@ class HyperFLPlan(BaseModel):
 
 PLANS: dict[str, type[BaseModel]] = {"hyperfl": HyperFLPlan}
 
+PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
+    "hyperfl": {
+        "paper": {
+            "embedding_size": 64,
+            "hidden_size": 128,
+            "feature_scale": 1.0,
+            "learning_rate": 0.02,
+            "clip_norm": 50.0,
+        }
+    }
+}
+"""Named hyperparameters by method. What a preset does not name keeps the plan's default."""
+
+
+class UnknownPresetError(ValueError):
+    """No preset of a method has this name; names the closest."""
+
+
+def find_preset(method: str, name: str) -> dict[str, HyperparameterValue]:
+    """The hyperparameters of a method's preset.
+
+    Raises:
+        UnknownPresetError: the method has none of this name.
+    """
+    presets = PRESETS.get(method, {})
+    if name not in presets:
+        close = difflib.get_close_matches(name, presets, n=3, cutoff=0.0)
+        known = f"the closest are {', '.join(close)}" if close else "the method has none"
+        raise UnknownPresetError(f"unknown preset {name!r} of method {method!r}; {known}")
+    return dict(presets[name])
+
 
 class TrainingPlan(BaseModel):
     """What every worker of a federation trains: a method, a feature extractor, their settings."""

@@ -1,4 +1,7 @@
-"""``hyperfl worker``: run, evaluate, specify. Torch is imported by the commands that need it."""
+"""``hyperfl worker``: run, evaluate, personalize, export, specify.
+
+Torch is imported by the commands that need it.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def run(config: ConfigOption = None) -> None:
         asyncio.run(_run_until_signal(loop.run(loaded, settings, stop), stop))
 
 
-async def _run_until_signal(running: Any, stop: threading.Event) -> None:
+async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
     """The first SIGTERM or SIGINT asks to stop; the second ends the process at once."""
 
     def on_signal() -> None:
@@ -62,7 +65,7 @@ async def _run_until_signal(running: Any, stop: threading.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await running
+    return await running
 
 
 @worker.command()
@@ -98,6 +101,47 @@ def evaluate(
 
 
 @worker.command()
+def personalize(
+    config: ConfigOption = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over each client's training examples.")
+    ] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Fit each client's own embedding and head to the newest weights; uploads nothing.
+
+    For clients that joined late or never took part. The weights stay as they are; the private
+    state of each client is replaced, unless it has an update that was not answered yet.
+
+    Example: hyperfl worker personalize --config worker.toml --epochs 5
+    """
+    with _one_line_errors():
+        from worker.personalization import personalize_clients  # noqa: PLC0415 - torch
+        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
+
+        settings = WorkerSettings()
+        _configure_logging("warning")
+        loaded = load_config(_config_file(config, settings.worker_config), settings)
+        stop = threading.Event()
+        rows = asyncio.run(
+            _run_until_signal(personalize_clients(loaded, settings, epochs, stop), stop)
+        )
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("client", "weights", "examples", "before", "after", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            row["client"],
+            str(row["weights_version"]),
+            str(row["num_test_examples"]),
+            f"{100 * row['accuracy_before']:.2f} %",
+            f"{100 * row['accuracy_after']:.2f} %",
+        )
+    Console(soft_wrap=True).print(table)
+
+
+@worker.command()
 def specify(
     name: Annotated[str, typer.Argument(help="The federation's name.")],
     model: Annotated[
@@ -112,6 +156,9 @@ def specify(
     image_shape: Annotated[str | None, typer.Option(help="CxHxW, such as 3x32x32.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first shared weights.")] = 2022,
+    preset: Annotated[
+        str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
     ] = None,
@@ -138,7 +185,7 @@ def specify(
             model=model,
             image_shape=parts.choose_image_shape(image_shape, model, dataset),
             num_classes=parts.choose_num_classes(num_classes, dataset, data_dir),
-            hyperparameters=parts.parse_settings(settings or []),
+            hyperparameters=parts.choose_hyperparameters(method, preset, settings or []),
             round_policy=RoundPolicy(
                 rounds=rounds,
                 cohort_fraction=cohort_fraction,

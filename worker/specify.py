@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from shared.plans import TrainingPlan
+from shared.plans import TrainingPlan, find_preset
 from shared.specification import (
     EncodingPlan,
     FederationSpecification,
@@ -76,6 +76,12 @@ def choose_num_classes(given: int | None, dataset: str | None, data_dir: Path | 
     if dataset is None:
         raise ConfigError("say with --num-classes or --dataset how many classes there are")
     return natural_num_classes(dataset, data_dir)
+
+
+def choose_hyperparameters(method: str, preset: str | None, settings: list[str]) -> dict[str, Any]:
+    """A preset's hyperparameters, with ``key=value`` settings in their places."""
+    chosen = {} if preset is None else find_preset(method, preset)
+    return chosen | parse_settings(settings)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

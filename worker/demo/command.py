@@ -23,6 +23,7 @@ from worker.demo.processes import (
 )
 
 _FEDERATION = "demo"
+_READY_SECONDS = 600.0
 _DEFAULT_MODELS = {"digits": "cnn-mnist", "fashion-mnist": "cnn-mnist", "emnist": "cnn-mnist"}
 
 demo = typer.Typer(add_completion=False)
@@ -53,6 +54,12 @@ def run(
     encoding: Annotated[
         str, typer.Option(help="How updates are written: factored or dense.")
     ] = "factored",
+    cohort_size: Annotated[
+        int | None, typer.Option(min=1, help="Clients drawn for a round; else all of them.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
     ] = None,
@@ -67,16 +74,20 @@ def run(
     options += ["--encoding", encoding]
     options += ["--dataset", dataset, "--rounds", str(rounds), "--seed", str(seed)]
     # A cohort of everybody: the first round waits until all of them are enrolled.
-    options += ["--cohort-size", str(clients)]
+    cohort_size = min(clients, cohort_size or clients)
+    options += ["--cohort-size", str(cohort_size)]
     options += [] if data_dir is None else ["--data-dir", str(data_dir)]
     options += [] if image_shape is None else ["--image-shape", image_shape]
+    options += [] if preset is None else ["--preset", preset]
     options += [part for setting in settings or [] for part in ("--set", setting)]
     data = {"dataset": dataset, "partition": partition, "num_clients": clients, "seed": seed}
     if data_dir is not None:
         data["data_dir"] = str(data_dir.resolve())
     try:
         with _folder(state_dir) as folder:
-            result = _run(console, folder, options, data, clients, rounds)
+            result = _run(
+                console, folder, options, data, clients, rounds, is_sampled=cohort_size < clients
+            )
     except DemoError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -103,6 +114,8 @@ def _run(
     data: dict[str, Any],
     num_clients: int,
     num_rounds: int,
+    *,
+    is_sampled: bool,
 ) -> dict[str, Any]:
     serve = ("coordinator", "serve", "--data-dir", str(folder / "coordinator"), "--port", "0")
     with run_in_background("coordinator", folder, *serve) as coordinator:
@@ -119,6 +132,9 @@ def _run(
         with run_in_background(
             "worker", folder, "worker", "run", "--config", str(config)
         ) as worker:
+            if is_sampled:
+                # Cohorts are drawn from those who are enrolled, and runs are to repeat.
+                worker.wait_for_event("worker ready", _READY_SECONDS)
             run_step("federation", "start", _FEDERATION, *admin, "--json")
             console.print(
                 f"coordinator at {url}; worker with {num_clients} clients; logs in {folder}",

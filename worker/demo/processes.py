@@ -42,13 +42,13 @@ class BackgroundProcess:
         if self.process.poll():
             raise DemoError(f"the {self.name} ended early: {self.last_words()}")
 
-    def wait_for_event(self, event: str) -> dict[str, Any]:
+    def wait_for_event(self, event: str, longest_seconds: float = _START_SECONDS) -> dict[str, Any]:
         """The first log line with this event.
 
         Raises:
-            DemoError: the process ended, or nothing came within a minute.
+            DemoError: the process ended, or nothing came within ``longest_seconds``.
         """
-        give_up_at = time.monotonic() + _START_SECONDS
+        give_up_at = time.monotonic() + longest_seconds
         while time.monotonic() < give_up_at:
             for line in self.log_file.read_text(errors="replace").splitlines():
                 if line.startswith("{") and (found := _parse(line)).get("event") == event:

@@ -37,6 +37,7 @@ def summarise(
             for name in sorted(after.keys() | final.keys())
         },
         "seconds_per_round": [_seconds(r) for r in train_rounds],
+        "rounds_detail": [_detail(r) for r in train_rounds],
         "bytes_up_per_client_round": sum(r["bytes_up"] for r in train_rounds) // client_rounds,
         "bytes_down_per_client_round": sum(r["bytes_down"] for r in train_rounds) // client_rounds,
         "weights_digest": federation["weights_digest"],
@@ -90,6 +91,25 @@ def format_bytes(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.2f} GB"
+
+
+_ACCURACIES = ("accuracy_before", "accuracy_after")
+_LOSSES = ("loss_before", "loss_after", "train_loss")
+
+
+def _detail(round_: Json) -> Json:
+    """A training round in numbers: accuracies in percent, means over the clients that reported."""
+    metrics = round_["metrics"]
+    return (
+        {"number": round_["number"], "updates": round_["updates_received"]}
+        | {name: round(100 * metrics[name], 4) for name in _ACCURACIES if name in metrics}
+        | {name: metrics[name] for name in _LOSSES if name in metrics}
+        | {
+            "bytes_up": round_["bytes_up"],
+            "bytes_down": round_["bytes_down"],
+            "seconds": _seconds(round_),
+        }
+    )
 
 
 def _reported(round_: Json, metric: str) -> dict[str, float]:

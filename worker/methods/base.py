@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from shared.arrays import Array, NamedArrays
 from shared.low_rank import FactoredDelta
@@ -112,4 +113,49 @@ class Method(Protocol):
 
         Raises:
             ValueError: weights, private tensors or data do not fit this method.
+        """
+
+
+@runtime_checkable
+class Personalizes(Protocol):
+    """What a method may be able to do besides: fit the private part alone, to finished weights."""
+
+    def personalize(
+        self,
+        participant: Participant,
+        weights: NamedArrays,
+        epochs: int,
+        should_stop: Callable[[], bool],
+    ) -> PrivateTensors:
+        """The client's private tensors after ``epochs`` on its training split; ``weights`` stay.
+
+        Raises:
+            ValueError: weights, private tensors or data do not fit this method.
+            TrainingInterrupted: ``should_stop`` returned True.
+            TrainingDivergedError: a private tensor became NaN or infinite.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class PersonalModel:
+    """One client's whole model, on the CPU in evaluation mode.
+
+    Attributes:
+        module: normalised images (B, C, H, W) to features (B, width).
+        head: features (B, width) to logits (B, classes).
+    """
+
+    module: nn.Module
+    head: nn.Module
+
+
+@runtime_checkable
+class BuildsPersonalModel(Protocol):
+    """What a method may be able to do besides: give a client's model by itself."""
+
+    def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
+        """The model that ``weights`` and the client's private tensors make.
+
+        Raises:
+            ValueError: weights or private tensors do not fit this method.
         """

@@ -19,6 +19,16 @@ class FunctionalExtractor:
         self._layout = layout
         self._device = device
 
+    def copy_with(self, theta: torch.Tensor, buffers: dict[str, torch.Tensor]) -> nn.Module:
+        """The module by itself on the CPU in evaluation mode, with θ (P,) and all its buffers."""
+        module = copy.deepcopy(self._module).cpu()
+        with torch.no_grad():
+            for name, value in self._layout.split(theta).items():
+                module.get_parameter(name).copy_(value)
+            for name, value in buffers.items():
+                module.get_buffer(name).copy_(value)
+        return module.eval().requires_grad_(False)
+
     def features(
         self, theta: torch.Tensor, buffers: dict[str, torch.Tensor], images: torch.Tensor
     ) -> torch.Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import structlog
 import torch
+from torch import nn
 
 from shared.arrays import NamedArrays
 from shared.low_rank import FactoredDelta
@@ -31,6 +32,7 @@ from worker.hypernetwork import (
 )
 from worker.methods.base import (
     Participant,
+    PersonalModel,
     PrivateTensors,
     TrainingDivergedError,
     TrainingInterrupted,
@@ -40,6 +42,7 @@ from worker.methods.extraction import FunctionalExtractor
 from worker.methods.factored_sgd import rows_needed
 from worker.methods.head import initial_head
 from worker.methods.hyperfl_client import HyperFLClient
+from worker.methods.hyperfl_personalization import fit_private_part
 from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
 from worker.methods.random_streams import client_generator
 from worker.methods.sgd import SGDSettings
@@ -164,6 +167,44 @@ class HyperFL:
             "loss": loss,
             "num_test_examples": float(len(participant.data.test)),
         }
+
+    def personalize(
+        self,
+        participant: Participant,
+        weights: NamedArrays,
+        epochs: int,
+        should_stop: Callable[[], bool],
+    ) -> PrivateTensors:
+        """Embedding, head and buffers; see :class:`worker.methods.base.Personalizes`."""
+        self._check(participant)
+        plan = self._plan.model_copy(update={"epochs": epochs, "head_epochs": 1})
+
+        def stop_if_asked() -> None:
+            if should_stop():
+                raise TrainingInterrupted
+
+        return fit_private_part(
+            # Rounds count from 1, so that no round draws what this draws.
+            HyperFLClient(participant, 0, self._extractor, plan, self._device),
+            self._shared(weights),
+            epochs=epochs,
+            feature_scale=plan.feature_scale,
+            settings=self._descent,
+            clip_norm=plan.clip_norm,
+            stop_if_asked=stop_if_asked,
+        )
+
+    def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
+        """See :class:`worker.methods.base.BuildsPersonalModel`."""
+        self._check(participant)
+        private = participant.private
+        theta = self._shared(weights).generate(
+            private["embedding"].to(self._device), self._plan.feature_scale
+        )
+        head = nn.Linear(self._feature_width, self._num_classes)
+        head.load_state_dict({"weight": private["head.weight"], "bias": private["head.bias"]})
+        buffers = {name.removeprefix("buffers."): private[name] for name in self._initial_buffers}
+        return PersonalModel(self._extractor.copy_with(theta.cpu(), buffers), head.eval())
 
     def _shared(self, weights: NamedArrays) -> HypernetworkWeights:
         return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)

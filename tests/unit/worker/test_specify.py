@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from shared.plans import PLANS, PRESETS, UnknownPresetError
 from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
 from worker.data.errors import DataError
@@ -16,6 +17,7 @@ from worker.models.registry import ModelError
 from worker.settings import ConfigError
 from worker.specify import (
     build_specification,
+    choose_hyperparameters,
     choose_image_shape,
     choose_num_classes,
     parse_settings,
@@ -66,6 +68,35 @@ def test_settings_are_collected() -> None:
 def test_what_is_no_setting_is_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"a setting is key=value, not {setting}"):
         parse_settings([setting])
+
+
+def test_a_preset_is_taken_and_settings_replace_it() -> None:
+    paper = choose_hyperparameters("hyperfl", "paper", [])
+    assert paper == {
+        "embedding_size": 64,
+        "hidden_size": 128,
+        "feature_scale": 1.0,
+        "learning_rate": 0.02,
+        "clip_norm": 50.0,
+    }
+    changed = choose_hyperparameters("hyperfl", "paper", ["learning_rate=0.5", "epochs=2"])
+    assert changed == paper | {"learning_rate": 0.5, "epochs": 2}
+    assert choose_hyperparameters("hyperfl", "paper", []) == paper, "the preset itself is kept"
+    assert choose_hyperparameters("hyperfl", None, ["epochs=2"]) == {"epochs": 2}
+
+
+@pytest.mark.parametrize("method", sorted(PRESETS))
+def test_every_preset_is_a_plan(method: str) -> None:
+    for name, hyperparameters in PRESETS[method].items():
+        made = PLANS[method].model_validate(choose_hyperparameters(method, name, []))
+        assert made.model_dump().items() >= hyperparameters.items()
+
+
+def test_an_unknown_preset_gets_the_closest_names() -> None:
+    with pytest.raises(UnknownPresetError, match=r"'papr' of method 'hyperfl'.*closest are paper"):
+        choose_hyperparameters("hyperfl", "papr", [])
+    with pytest.raises(UnknownPresetError, match="the method has none"):
+        choose_hyperparameters("own.methods:mine", "paper", [])
 
 
 def test_a_given_image_shape_is_taken() -> None:

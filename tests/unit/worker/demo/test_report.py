@@ -31,7 +31,13 @@ def train_round(number: int, seconds: float, bytes_up: int, bytes_down: int) -> 
         "bytes_down": bytes_down,
         "opened_at": "2026-01-01T00:00:00Z",
         "closed_at": f"2026-01-01T00:00:{seconds:09.6f}Z",
-        "metrics": {"accuracy_before": 0.5, "accuracy_after": 0.85},
+        "metrics": {
+            "accuracy_before": 0.5,
+            "accuracy_after": 0.85,
+            "loss_before": 1.5,
+            "train_loss": 0.25,
+            "seconds_training": 9.0,
+        },
     }
 
 
@@ -78,6 +84,21 @@ def test_accuracies_are_percent_and_means_are_over_clients(result: Any) -> None:
 
 def test_rounds_are_timed_from_open_to_closed(result: Any) -> None:
     assert result["seconds_per_round"] == [1.5, 12.25]
+
+
+def test_every_round_is_told_in_detail(result: Any) -> None:
+    assert result["rounds_detail"][1] == {
+        "number": 2,
+        "updates": 2,
+        "accuracy_before": 50.0,
+        "accuracy_after": 85.0,
+        "loss_before": 1.5,
+        "train_loss": 0.25,
+        "bytes_up": 3000,
+        "bytes_down": 8000,
+        "seconds": 12.25,
+    }
+    assert [round_["number"] for round_ in result["rounds_detail"]] == [1, 2]
 
 
 def test_bytes_are_per_client_and_round(result: Any) -> None:

@@ -1,0 +1,153 @@
+"""Personalising hosted clients: one write each, nothing uploaded, no pending update lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared.arrays import NamedArrays
+from shared.schema import TaskKind
+from tests.support.fake_coordinator import FakeCoordinator
+from tests.support.hosted_clients import (
+    RandomDatasets,
+    hosted_client,
+    saved_state,
+    worker_config,
+)
+from tests.support.specifications import tiny_specification
+from tests.support.stub_method import StubMethod
+from worker import loop, personalization, private_state
+from worker.methods.base import Participant, PrivateTensors, TrainingInterrupted
+from worker.personalization import personalize_clients
+from worker.private_state import FILE_NAME, PendingUpdate
+from worker.settings import ConfigError, WorkerSettings
+
+SETTINGS = WorkerSettings(device="cpu")
+
+
+class PersonalizingMethod(StubMethod):
+    """Adds the number of epochs to every private tensor."""
+
+    def personalize(
+        self,
+        participant: Participant,
+        weights: NamedArrays,
+        epochs: int,
+        should_stop: Callable[[], bool],
+    ) -> PrivateTensors:
+        self.before_step(participant)
+        if should_stop():
+            raise TrainingInterrupted
+        return {name: tensor + epochs for name, tensor in participant.private.items()}
+
+
+@pytest.fixture
+def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
+    made = FakeCoordinator(tiny_specification())
+    made.add_version(1)
+    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
+    opened = partial(loop.open_site, transport=made.transport)
+    monkeypatch.setattr(personalization, "open_site", opened)
+    return made
+
+
+@pytest.fixture
+def method(coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> PersonalizingMethod:
+    made = PersonalizingMethod(coordinator.specification.parameters)
+    monkeypatch.setattr(loop, "build_method", lambda plan, device, max_factor_bytes: made)
+    return made
+
+
+async def test_a_client_that_never_took_part_gets_private_tensors_of_its_own(
+    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+) -> None:
+    config = worker_config(tmp_path, "tiny", "alice")
+    (row,) = await personalize_clients(config, SETTINGS, 2, threading.Event())
+    assert row == {
+        "client": "alice",
+        "weights_version": 1,
+        "accuracy_before": 0.25,
+        "accuracy_after": 0.25,
+        "loss_before": 0.0,
+        "loss_after": 6.0,
+        "num_test_examples": 7,
+    }
+    state = saved_state(coordinator, tmp_path, "alice")
+    assert state is not None
+    assert state.tensors["embedding"].tolist() == [2.0, 2.0, 2.0]
+    assert coordinator.updates() == []
+
+
+async def test_all_else_in_the_state_stays(
+    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+) -> None:
+    alice = hosted_client(coordinator, tmp_path, "alice")
+    residual = {"hypernetwork.trunk.bias": torch.ones(2).numpy()}
+    alice.save(replace(alice.state, last_round=3, residual=residual, seed=99))
+    await personalize_clients(
+        worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
+    )
+    state = saved_state(coordinator, tmp_path, "alice")
+    assert state is not None
+    assert (state.last_round, state.seed) == (3, 99)
+    assert state.residual["hypernetwork.trunk.bias"].tolist() == [1.0, 1.0]
+
+
+async def test_no_client_is_touched_while_one_has_a_pending_update(
+    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+) -> None:
+    hosted_client(coordinator, tmp_path, "alice")
+    bob = hosted_client(coordinator, tmp_path, "bob")
+    bob.save(replace(bob.state, pending=PendingUpdate(TaskKind.TRAIN, 1, 0, b"update")))
+    before = [(tmp_path / name / FILE_NAME).read_bytes() for name in ("alice", "bob")]
+    with pytest.raises(ConfigError, match="client bob has an update that was not answered yet"):
+        await personalize_clients(
+            worker_config(tmp_path, "tiny", "alice", "bob"), SETTINGS, 1, threading.Event()
+        )
+    assert [(tmp_path / name / FILE_NAME).read_bytes() for name in ("alice", "bob")] == before
+
+
+async def test_a_stop_keeps_who_is_done_and_leaves_the_others(
+    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    method.before_step = lambda participant: stop.set() if participant.name == "bob" else None
+    with pytest.raises(TrainingInterrupted, match="before client bob was done"):
+        await personalize_clients(
+            worker_config(tmp_path, "tiny", "alice", "bob"), SETTINGS, 5, stop
+        )
+    embeddings = []
+    for name in ("alice", "bob"):
+        state = saved_state(coordinator, tmp_path, name)
+        assert state is not None
+        embeddings.append(state.tensors["embedding"].tolist())
+    assert embeddings == [[5.0] * 3, [0.0] * 3]
+
+
+async def test_a_method_without_a_private_part_is_refused(
+    coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub = StubMethod(coordinator.specification.parameters)
+    monkeypatch.setattr(loop, "build_method", lambda plan, device, max_factor_bytes: stub)
+    with pytest.raises(ConfigError, match="method hyperfl has no private part"):
+        await personalize_clients(
+            worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
+        )
+
+
+async def test_a_client_whose_worker_runs_is_left_alone(
+    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+) -> None:
+    with (
+        private_state.locked(tmp_path / "alice"),
+        pytest.raises(private_state.PrivateStateError, match="in use by another worker"),
+    ):
+        await personalize_clients(
+            worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
+        )
