@@ -8,7 +8,7 @@ method reads it. The registry of known methods is :data:`PLANS`; a method named 
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,7 +43,35 @@ class HyperFLPlan(BaseModel):
     """Largest norm of the hypernetwork's gradient, and separately of the embedding's."""
 
 
-PLANS: dict[str, type[BaseModel]] = {"hyperfl": HyperFLPlan}
+class HyperFLLPMPlan(HyperFLPlan):
+    """Hyperparameters of HyperFL-LPM: HyperFL's, and which weights the frozen backbone has.
+
+    Batch size and learning rate default to the paper's for a vision transformer.
+    """
+
+    learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
+    batch_size: int = Field(default=16, ge=1, le=100_000)
+    backbone_weights: Literal["hub", "random", "file"] = "hub"
+    """Where a site finds them: timm's or torchvision's download, a fixed seed, a file of its own.
+
+    A site may use a file in every case; the digest decides."""
+    backbone_digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    """Of all the backbone's tensors, as ``hyperfl worker specify`` writes it."""
+
+
+class ResNetHyperFLLPMPlan(HyperFLLPMPlan):
+    """With the paper's learning rate for a ResNet."""
+
+    learning_rate: float = Field(default=0.01, gt=0.0, le=100.0)
+
+
+PLANS: dict[str, type[BaseModel]] = {"hyperfl": HyperFLPlan, "hyperfl-lpm": HyperFLLPMPlan}
+
+
+def _plan_for(method: str, model: str) -> type[BaseModel] | None:
+    if method == "hyperfl-lpm" and model.startswith("resnet"):
+        return ResNetHyperFLLPMPlan
+    return PLANS.get(method)
 
 PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
     "hyperfl": {
@@ -93,7 +121,7 @@ class TrainingPlan(BaseModel):
     def _fill_in_hyperparameters(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        plan = PLANS.get(str(data.get("method")))
+        plan = _plan_for(str(data.get("method")), str(data.get("model")))
         given = data.get("hyperparameters", {})
         if plan is None or not isinstance(given, dict):
             return data

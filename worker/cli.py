@@ -145,7 +145,11 @@ def personalize(
 def specify(
     name: Annotated[str, typer.Argument(help="The federation's name.")],
     model: Annotated[
-        str, typer.Option(help="cnn-mnist, cnn-cifar or package.module:function.")
+        str,
+        typer.Option(
+            help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, "
+            "vit:TIMM_NAME, resnet18, resnet34 or resnet50."
+        ),
     ] = "cnn-mnist",
     method: Annotated[str, typer.Option(help="What is shared and how it is trained.")] = "hyperfl",
     dataset: Annotated[
@@ -170,6 +174,9 @@ def specify(
         float, typer.Option(help="Work without a heartbeat for so long is offered again.")
     ] = 120.0,
     encoding: Annotated[str, typer.Option(help="factored or dense.")] = "factored",
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="Of hyperfl-lpm's backbone: hub (default), random or FILE.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
 ) -> None:
     """Write a federation's specification, for `hyperfl federation create`.
@@ -179,6 +186,7 @@ def specify(
     with _one_line_errors():
         from worker import specify as parts  # noqa: PLC0415 - torch
 
+        _configure_logging("warning")
         specification = parts.build_specification(
             name,
             method=method,
@@ -196,6 +204,7 @@ def specify(
             ),
             encoding=EncodingPlan.model_validate({"name": encoding}),
             seed=seed,
+            backbone_weights=backbone_weights,
         )
         text = specification.model_dump_json(indent=1)
         if output is None:

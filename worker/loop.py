@@ -31,6 +31,7 @@ from worker.data.loading import DatasetCache
 from worker.hosted_client import HostedClient, load_client, obtain_credential
 from worker.methods import build_method
 from worker.methods.base import Method, TrainingInterrupted
+from worker.models.registry import pixel_statistics
 from worker.patience import Patience
 from worker.settings import ClientConfig, ConfigError, WorkerConfig, WorkerSettings
 from worker.task_group import SHUT_OUT, HeldTask, TaskGroup
@@ -87,9 +88,14 @@ async def open_site(
         if not members:
             raise ConfigError(_NOBODY_TAKEN)
         specification = federation.specification
-        method = build_method(specification.training, _device(settings), settings.max_factor_bytes)
+        method = build_method(
+            specification.training,
+            _device(settings),
+            settings.max_factor_bytes,
+            backbone_weights_file=config.backbone_weights_file,
+        )
         _check_specification(specification.parameters, method)
-        datasets = DatasetCache()
+        datasets = DatasetCache(pixel_statistics(specification.training.model))
         clients = [
             load_client(client, http, specification, method, datasets) for client, http in members
         ]

@@ -72,6 +72,8 @@ class WorkerConfig(BaseModel):
     federation: str = Field(pattern=FEDERATION_NAME)
     ca_file: Path | None = None
     """Certificates that may sign the coordinator's, instead of the system's."""
+    backbone_weights_file: Path | None = None
+    """This site's copy of the federation's pretrained backbone, instead of a download."""
     clients: tuple[ClientConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -126,4 +128,10 @@ def _with_absolute_paths(config: WorkerConfig, folder: Path) -> WorkerConfig:
         )
         for client in config.clients
     )
-    return config.model_copy(update={"clients": clients, "ca_file": absolute(config.ca_file)})
+    return config.model_copy(
+        update={
+            "clients": clients,
+            "ca_file": absolute(config.ca_file),
+            "backbone_weights_file": absolute(config.backbone_weights_file),
+        }
+    )

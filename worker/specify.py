@@ -16,8 +16,11 @@ from shared.specification import (
 )
 from worker.data.loading import natural_image_shape, natural_num_classes
 from worker.methods import build_method
+from worker.models.backbone_weights import BackboneSource, pin_backbone
 from worker.models.registry import default_image_shape
 from worker.settings import ConfigError
+
+_LPM = "hyperfl-lpm"
 
 
 def build_specification(
@@ -31,12 +34,25 @@ def build_specification(
     round_policy: RoundPolicy,
     encoding: EncodingPlan,
     seed: int,
+    backbone_weights: str | None = None,
 ) -> FederationSpecification:
     """The specification whose tensors are those that the method shares for this model.
+
+    ``backbone_weights`` is ``hub``, ``random`` or the path of a file, for hyperfl-lpm alone.
 
     Raises:
         pydantic.ValidationError, ModelError: a part of it cannot be.
     """
+    file = None
+    if method == _LPM:
+        source, file = _parse_backbone_weights(backbone_weights or "hub")
+        digest = pin_backbone(model, image_shape, source, file)
+        hyperparameters = hyperparameters | {
+            "backbone_weights": source,
+            "backbone_digest": digest,
+        }
+    elif backbone_weights is not None:
+        raise ConfigError(f"backbone weights are for the method {_LPM}, not for {method}")
     training = TrainingPlan(
         method=method,
         model=model,
@@ -44,9 +60,8 @@ def build_specification(
         num_classes=num_classes,
         hyperparameters=hyperparameters,
     )
-    parameters: ParameterSpecification = build_method(training, torch.device("cpu")).parameters(
-        seed
-    )
+    built = build_method(training, torch.device("cpu"), backbone_weights_file=file)
+    parameters: ParameterSpecification = built.parameters(seed)
     return FederationSpecification(
         name=name,
         parameters=parameters,
@@ -54,6 +69,14 @@ def build_specification(
         round_policy=round_policy,
         encoding=encoding,
     )
+
+
+def _parse_backbone_weights(given: str) -> tuple[BackboneSource, Path | None]:
+    if given == "hub":
+        return "hub", None
+    if given == "random":
+        return "random", None
+    return "file", Path(given)
 
 
 def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from worker.methods.extraction import FunctionalExtractor
 from worker.methods.hyperfl import HyperFL
 from worker.models.cnn import FEATURE_WIDTH, cnn_mnist
 from worker.models.initial_ranges import generated_tensors
+from worker.models.registry import build_feature_extractor
 
 pytestmark = pytest.mark.benchmark
 
@@ -89,9 +90,9 @@ class _Federation:
 
     def dense(self) -> float:
         """Seconds a step of dense autograd and torch.optim.SGD."""
-        module = cnn_mnist()
-        layout = ParameterLayout(generated_tensors(module))
-        extractor = FunctionalExtractor(module, layout, _CPU)
+        template = build_feature_extractor("cnn-mnist", None)
+        layout = ParameterLayout(generated_tensors(template.module))
+        extractor = FunctionalExtractor(template, layout, _CPU)
         private = self._participants[0].private
         network = PlainHypernetwork(
             {name: torch.tensor(array) for name, array in self._weights.items()},

@@ -36,8 +36,9 @@ class Examples:
         Args:
             data: the whole split, shared.
             positions: int64, (n,), this client's examples in ``data``.
-            mean: per channel of ``data``, of pixels scaled to 0..1.
-            std: per channel of ``data``, of pixels scaled to 0..1.
+            mean: per channel of ``data``, of pixels scaled to 0..1; three where ``data`` is grey
+                make a grey image three channels.
+            std: as many, of pixels scaled to 0..1.
             image_shape: (C, H, W) of the batches.
             augment: whether a batch that is given a generator is cropped and flipped.
         """
@@ -80,6 +81,8 @@ class Examples:
         if self._augment and generator is not None:
             images = random_crop_and_flip(images, generator)
         pixels = images.to(device).float()
+        if pixels.shape[1] < len(self._scale):
+            pixels = pixels.repeat(1, len(self._scale), 1, 1)
         pixels.mul_(self._scale.to(device)).sub_(self._shift.to(device))
         return enlarge(pixels, self._image_shape), self._labels[positions].to(device)
 

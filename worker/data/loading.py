@@ -91,7 +91,14 @@ class DatasetCache:
     Safe to use from several threads: a second one waits for the first one's load.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_statistics: Statistics | None = None) -> None:
+        """Start with nothing loaded.
+
+        Args:
+            pixel_statistics: mean and standard deviation per channel, in 0..1, to normalise by
+                instead of the data set's own: a pretrained model's.
+        """
+        self._pixel_statistics = pixel_statistics
         self._datasets: dict[tuple[str, Path | None, ImageShape], Dataset] = {}
         self._lock = threading.Lock()
 
@@ -120,6 +127,7 @@ class DatasetCache:
                 f"found {found_classes}"
             )
         dataset = self._dataset(source.dataset, source.data_dir, image_shape)
+        mean, std = self._pixel_statistics or (dataset.mean, dataset.std)
         train, test = split_for_client(source, dataset)
         augment = source.augment
         if augment is None:
@@ -129,16 +137,16 @@ class DatasetCache:
             train=Examples(
                 dataset.train,
                 torch.from_numpy(train),
-                mean=dataset.mean,
-                std=dataset.std,
+                mean=mean,
+                std=std,
                 image_shape=image_shape,
                 augment=augment,
             ),
             test=Examples(
                 dataset.test,
                 torch.from_numpy(test),
-                mean=dataset.mean,
-                std=dataset.std,
+                mean=mean,
+                std=std,
                 image_shape=image_shape,
                 augment=False,
             ),

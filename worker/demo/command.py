@@ -35,7 +35,11 @@ def run(
         str, typer.Option(help="digits, fashion-mnist, emnist, cifar10, cinic10 or image-folder.")
     ] = "digits",
     model: Annotated[
-        str | None, typer.Option(help="cnn-mnist, cnn-cifar or package.module:function.")
+        str | None,
+        typer.Option(
+            help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, "
+            "vit:TIMM_NAME, resnet18, resnet34 or resnet50."
+        ),
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="Clients, all hosted by one worker.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
@@ -60,6 +64,9 @@ def run(
     preset: Annotated[
         str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
     ] = None,
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="Of hyperfl-lpm's backbone: hub (default), random or FILE.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
     ] = None,
@@ -79,6 +86,11 @@ def run(
     options += [] if data_dir is None else ["--data-dir", str(data_dir)]
     options += [] if image_shape is None else ["--image-shape", image_shape]
     options += [] if preset is None else ["--preset", preset]
+    weights_file = None
+    if backbone_weights is not None:
+        if backbone_weights not in ("hub", "random"):
+            weights_file = str(Path(backbone_weights).resolve())
+        options += ["--backbone-weights", weights_file or backbone_weights]
     options += [part for setting in settings or [] for part in ("--set", setting)]
     data = {"dataset": dataset, "partition": partition, "num_clients": clients, "seed": seed}
     if data_dir is not None:
@@ -86,7 +98,14 @@ def run(
     try:
         with _folder(state_dir) as folder:
             result = _run(
-                console, folder, options, data, clients, rounds, is_sampled=cohort_size < clients
+                console,
+                folder,
+                options,
+                data,
+                weights_file,
+                clients,
+                rounds,
+                is_sampled=cohort_size < clients,
             )
     except DemoError as error:
         typer.echo(f"error: {error}", err=True)
@@ -112,6 +131,7 @@ def _run(
     folder: Path,
     options: list[str],
     data: dict[str, Any],
+    weights_file: str | None,
     num_clients: int,
     num_rounds: int,
     *,
@@ -128,7 +148,7 @@ def _run(
         names = [f"client-{index:0{len(str(num_clients - 1))}d}" for index in range(num_clients)]
         invited = run_step("client", "enroll", _FEDERATION, *names, *admin, "--json")
         config = folder / "worker.toml"
-        config.write_text(_worker_config(url, invited, data))
+        config.write_text(_worker_config(url, invited, data, weights_file))
         with run_in_background(
             "worker", folder, "worker", "run", "--config", str(config)
         ) as worker:
@@ -144,9 +164,13 @@ def _run(
         return _report(console, admin, train_rounds)
 
 
-def _worker_config(url: str, invited: list[dict[str, Any]], data: dict[str, Any]) -> str:
+def _worker_config(
+    url: str, invited: list[dict[str, Any]], data: dict[str, Any], weights_file: str | None
+) -> str:
     """The worker's TOML file. JSON's strings and numbers are TOML's, too."""
     lines = [f"coordinator_url = {json.dumps(url)}", f'federation = "{_FEDERATION}"']
+    if weights_file is not None:
+        lines.append(f"backbone_weights_file = {json.dumps(weights_file)}")
     for index, client in enumerate(invited):
         lines += [
             "",

@@ -1,12 +1,16 @@
-"""A client's classifier head: a linear layer from features to classes, private to the client."""
+"""A client's classifier head, private to the client: a linear layer, or two.
+
+Where a feature extractor says so, a hidden layer with leaky ReLU comes before the linear one.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, leaky_relu, linear
 
 from worker.methods.sgd import SGDSettings, sgd_step
 
@@ -15,23 +19,42 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Weight (classes, width) and bias (classes,)."""
+    """Weight and bias of each layer by private name: as :func:`head_shapes` says."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
+    tensors: Mapping[str, torch.Tensor]
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(B, classes) of features (B, width)."""
-        return linear(features, self.weight, self.bias)
+        return _logits(self.tensors, features)
 
 
-def initial_head(num_classes: int, width: int, generator: torch.Generator) -> Head:
-    """A float32 head on the CPU, drawn as a linear layer is by default: U(±1/√width)."""
-    bound = 1 / math.sqrt(width)
-    return Head(
-        torch.empty(num_classes, width).uniform_(-bound, bound, generator=generator),
-        torch.empty(num_classes).uniform_(-bound, bound, generator=generator),
-    )
+def head_shapes(
+    num_classes: int, feature_width: int, hidden_width: int | None
+) -> dict[str, tuple[int, ...]]:
+    """A head's tensors: ``head.weight``, ``head.bias``; those of ``head.hidden`` if it has one."""
+    width = hidden_width or feature_width
+    shapes: dict[str, tuple[int, ...]] = {
+        "head.weight": (num_classes, width),
+        "head.bias": (num_classes,),
+    }
+    if hidden_width is not None:
+        shapes |= {
+            "head.hidden.weight": (hidden_width, feature_width),
+            "head.hidden.bias": (hidden_width,),
+        }
+    return shapes
+
+
+def initial_head(
+    shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """float32 tensors on the CPU, drawn as linear layers are by default: U(±1/√inputs)."""
+    tensors = {}
+    for name, shape in shapes.items():
+        inputs = shapes[f"{name.rpartition('.')[0]}.weight"][1]
+        bound = 1 / math.sqrt(inputs)
+        tensors[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return tensors
 
 
 def train_head(
@@ -51,20 +74,27 @@ def train_head(
         settings: of the descent.
         generator: CPU generator of the later epochs' orders.
     """
-    weight, bias = head.weight.clone(), head.bias.clone()
-    velocities = torch.zeros_like(weight), torch.zeros_like(bias)
+    parameters = {name: tensor.clone() for name, tensor in head.tensors.items()}
+    velocities = [torch.zeros_like(tensor) for tensor in parameters.values()]
     for epoch in range(epochs):
         for features, labels in batches if epoch == 0 else _reordered(batches, generator):
-            weight.requires_grad_()
-            bias.requires_grad_()
-            loss = cross_entropy(linear(features, weight, bias), labels)
-            gradients = torch.autograd.grad(loss, (weight, bias))
-            weight, bias = weight.detach(), bias.detach()
+            leaves = {name: tensor.requires_grad_() for name, tensor in parameters.items()}
+            loss = cross_entropy(_logits(leaves, features), labels)
+            gradients = torch.autograd.grad(loss, list(leaves.values()))
+            parameters = {name: tensor.detach() for name, tensor in leaves.items()}
             for parameter, gradient, velocity in zip(
-                (weight, bias), gradients, velocities, strict=True
+                parameters.values(), gradients, velocities, strict=True
             ):
                 sgd_step(parameter, gradient, velocity, settings)
-    return Head(weight, bias)
+    return Head(parameters)
+
+
+def _logits(tensors: Mapping[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
+    if "head.hidden.weight" in tensors:
+        features = leaky_relu(
+            linear(features, tensors["head.hidden.weight"], tensors["head.hidden.bias"])
+        )
+    return linear(features, tensors["head.weight"], tensors["head.bias"])
 
 
 def _reordered(batches: list[Batch], generator: torch.Generator) -> list[Batch]:

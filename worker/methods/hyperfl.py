@@ -38,16 +38,16 @@ from worker.methods.base import (
     TrainingInterrupted,
     TrainingResult,
 )
-from worker.methods.extraction import FunctionalExtractor
+from worker.methods.extraction import FunctionalExtractor, own_buffers
 from worker.methods.factored_sgd import rows_needed
-from worker.methods.head import initial_head
+from worker.methods.head import head_shapes, initial_head
 from worker.methods.hyperfl_client import HyperFLClient
 from worker.methods.hyperfl_personalization import fit_private_part
 from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
 from worker.methods.random_streams import client_generator
 from worker.methods.sgd import SGDSettings
 from worker.models.initial_ranges import generated_tensors
-from worker.models.registry import build_feature_extractor
+from worker.models.registry import FeatureExtractor, build_feature_extractor
 
 MAX_FACTOR_BYTES = 1 << 30
 COLLAPSED_SHARE = 0.05
@@ -59,8 +59,8 @@ _logger = structlog.get_logger()
 class HyperFL:
     """The method, for one training plan. See :class:`worker.methods.base.Method`.
 
-    Private tensors: ``embedding`` (e,), ``head.weight`` (classes, width), ``head.bias`` (classes,),
-    and ``buffers.<name>`` for each buffer of the feature extractor.
+    Private tensors: ``embedding`` (e,), the head's (:func:`worker.methods.head.head_shapes`), and
+    ``buffers.<name>`` for each buffer of the feature extractor that training changes.
     """
 
     def __init__(
@@ -69,6 +69,9 @@ class HyperFL:
         device: torch.device,
         *,
         max_factor_bytes: int = MAX_FACTOR_BYTES,
+        settings: HyperFLPlan | None = None,
+        extractor: FeatureExtractor | None = None,
+        mixed_precision: bool = False,
     ) -> None:
         """Build the feature extractor and check it.
 
@@ -77,25 +80,31 @@ class HyperFL:
             device: to train on.
             max_factor_bytes: memory for the factors of clients in lock step. A group that needs
                 more is trained in parts, cut in the group's order; a part is at least one client.
+            settings: instead of the plan's hyperparameters as HyperFL reads them.
+            extractor: instead of the plan's model by name.
+            mixed_precision: see :class:`FunctionalExtractor`.
 
         Raises:
             ModelError: the plan's feature extractor cannot be used.
         """
-        self._plan = HyperFLPlan.model_validate(plan.hyperparameters)
+        self._plan = settings or HyperFLPlan.model_validate(plan.hyperparameters)
         self._num_classes = plan.num_classes
         self._device = device
         self._max_factor_bytes = max_factor_bytes
-        extractor = build_feature_extractor(plan.model, plan.image_shape)
-        self._feature_width = extractor.feature_width
+        extractor = extractor or build_feature_extractor(plan.model, plan.image_shape)
         self._layout = ParameterLayout(generated_tensors(extractor.module))
-        self._extractor = FunctionalExtractor(extractor.module, self._layout, device)
+        self._extractor = FunctionalExtractor(
+            extractor, self._layout, device, mixed_precision=mixed_precision
+        )
         self._initial_buffers = {
-            f"buffers.{name}": buffer.clone() for name, buffer in extractor.module.named_buffers()
+            f"buffers.{name}": buffer for name, buffer in own_buffers(extractor.module).items()
         }
+        self._head_shapes = head_shapes(
+            plan.num_classes, extractor.feature_width, extractor.private_hidden_width
+        )
         self._private_shapes: dict[str, tuple[int, ...]] = {
             "embedding": (self._plan.embedding_size,),
-            "head.weight": (self._num_classes, self._feature_width),
-            "head.bias": (self._num_classes,),
+            **self._head_shapes,
         } | {name: tuple(buffer.shape) for name, buffer in self._initial_buffers.items()}
         self._collapsed_norm_squared = COLLAPSED_SHARE * expected_norm_squared(
             self._plan.embedding_size, self._plan.hidden_size, self._plan.feature_scale
@@ -116,16 +125,12 @@ class HyperFL:
         )
 
     def initial_private(self, client_seed: int) -> PrivateTensors:
-        """Embedding from N(0, 1), head as a linear layer by default, buffers as the module's."""
+        """Embedding from N(0, 1), head as linear layers by default, buffers as the module's."""
         generator = client_generator(client_seed, "initial")
         embedding = torch.randn(self._plan.embedding_size, generator=generator)
-        head = initial_head(self._num_classes, self._feature_width, generator)
+        head = initial_head(self._head_shapes, generator)
         buffers = {name: buffer.clone() for name, buffer in self._initial_buffers.items()}
-        return {
-            "embedding": embedding,
-            "head.weight": head.weight,
-            "head.bias": head.bias,
-        } | buffers
+        return {"embedding": embedding} | head | buffers
 
     def check_private(self, private: Mapping[str, torch.Tensor]) -> None:
         """Raises ValueError unless names and shapes are those listed at the class."""

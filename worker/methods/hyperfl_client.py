@@ -16,8 +16,8 @@ from worker.methods.head import Batch, Head, train_head
 from worker.methods.random_streams import client_generator
 from worker.methods.sgd import SGDSettings
 
+_HEAD_PREFIX = "head."
 _BUFFER_PREFIX = "buffers."
-_EVALUATION_BATCH_SIZE = 256
 
 
 class HyperFLClient:
@@ -45,7 +45,13 @@ class HyperFLClient:
         self._batches_per_epoch = math.ceil(self.num_examples / plan.batch_size)
         self.num_steps = plan.epochs * self._batches_per_epoch
         self.embedding = private["embedding"].to(device)
-        self._head = Head(private["head.weight"].to(device), private["head.bias"].to(device))
+        self._head = Head(
+            {
+                name: tensor.to(device)
+                for name, tensor in private.items()
+                if name.startswith(_HEAD_PREFIX)
+            }
+        )
         self._buffers = {
             name.removeprefix(_BUFFER_PREFIX): tensor.to(device, copy=True)
             for name, tensor in private.items()
@@ -68,7 +74,8 @@ class HyperFLClient:
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
         loss = torch.zeros((), dtype=torch.float64, device=self._device)
         with torch.no_grad():
-            for images, labels in self._data.test.batches(_EVALUATION_BATCH_SIZE, self._device):
+            batch_size = self._extractor.evaluation_batch_size
+            for images, labels in self._data.test.batches(batch_size, self._device):
                 logits = self._head.logits(self._extractor.features(theta, self._buffers, images))
                 correct += (logits.argmax(dim=1) == labels).sum()
                 loss += cross_entropy(logits, labels, reduction="sum")
@@ -115,11 +122,9 @@ class HyperFLClient:
 
     def private(self, embedding: torch.Tensor) -> PrivateTensors:
         """The private tensors after the round, on the CPU, with the new ``embedding`` (e,)."""
-        tensors = {
-            "embedding": embedding,
-            "head.weight": self._head.weight,
-            "head.bias": self._head.bias,
-        } | {f"{_BUFFER_PREFIX}{name}": tensor for name, tensor in self._buffers.items()}
+        tensors = {"embedding": embedding, **self._head.tensors} | {
+            f"{_BUFFER_PREFIX}{name}": tensor for name, tensor in self._buffers.items()
+        }
         return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
 
     def _training_features(self, theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

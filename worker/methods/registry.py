@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from shared.plans import TrainingPlan
 from worker.methods.base import Method
 from worker.methods.hyperfl import MAX_FACTOR_BYTES, HyperFL
+from worker.methods.hyperfl_lpm import build_hyperfl_lpm
 from worker.models.import_path import load_by_import_path
 
 
@@ -15,12 +18,17 @@ class MethodError(ValueError):
 
 
 def build_method(
-    plan: TrainingPlan, device: torch.device, max_factor_bytes: int = MAX_FACTOR_BYTES
+    plan: TrainingPlan,
+    device: torch.device,
+    max_factor_bytes: int = MAX_FACTOR_BYTES,
+    *,
+    backbone_weights_file: Path | None = None,
 ) -> Method:
     """The method that ``plan`` names, ready to train on ``device``.
 
     A method by import path (``package.module:name``) is called with the plan and the device.
-    ``max_factor_bytes`` bounds the memory of clients in lock step.
+    ``max_factor_bytes`` bounds the memory of clients in lock step; ``backbone_weights_file`` is
+    this site's copy of a pretrained backbone's weights.
 
     Raises:
         MethodError: the method is unknown or cannot be built.
@@ -28,10 +36,17 @@ def build_method(
     """
     if plan.method == "hyperfl":
         return HyperFL(plan, device, max_factor_bytes=max_factor_bytes)
+    if plan.method == "hyperfl-lpm":
+        return build_hyperfl_lpm(
+            plan,
+            device,
+            max_factor_bytes=max_factor_bytes,
+            backbone_weights_file=backbone_weights_file,
+        )
     if ":" not in plan.method:
         raise MethodError(
             f"this worker does not know the method {plan.method!r}; it knows hyperfl, "
-            "and methods of your own named 'package.module:name'"
+            "hyperfl-lpm, and methods of your own named 'package.module:name'"
         )
     try:
         build = load_by_import_path(plan.method)

@@ -10,15 +10,13 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from worker.models.backbones import find_backbone, is_backbone
 from worker.models.cnn import FEATURE_WIDTH, cnn_cifar, cnn_mnist
+from worker.models.errors import ModelError
 from worker.models.import_path import load_by_import_path
 
 ImageShape = tuple[int, int, int]
-_CONSTRUCTION_SEED = 0
-
-
-class ModelError(ValueError):
-    """A feature extractor that cannot be used: one line with what was expected and found."""
+CONSTRUCTION_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,17 @@ class FeatureExtractor:
 
     Attributes:
         module: on the CPU, and never changed. A hypernetwork generates its trainable parameters;
-            its frozen ones are used as they are, and each client's buffers start as its own.
+            its frozen ones are used as they are. Buffers that training mode may change start as
+            each client's own.
         feature_width: length of one image's feature vector.
         image_shape: channels, height, width.
+        private_hidden_width: width of a hidden layer before each client's head; None for none.
     """
 
     module: nn.Module
     feature_width: int
     image_shape: ImageShape
+    private_hidden_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,26 @@ _MODELS: Mapping[str, _BuiltIn] = MappingProxyType(
 
 
 def default_image_shape(model: str) -> ImageShape | None:
-    """Channels, height, width a built-in model is made for; None for a model by import path.
+    """Channels, height, width a known model is made for; None for a model by import path.
 
     Raises:
         ModelError: the name is unknown.
     """
+    if is_backbone(model):
+        return find_backbone(model).config.image_shape
     return None if ":" in model else _built_in(model).image_shape
+
+
+def pixel_statistics(model: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of pixels that a frozen backbone expects; else None.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    if not is_backbone(model):
+        return None
+    config = find_backbone(model).config
+    return config.mean, config.std
 
 
 def build_feature_extractor(model: str, image_shape: ImageShape | None) -> FeatureExtractor:
@@ -73,20 +88,22 @@ def build_feature_extractor(model: str, image_shape: ImageShape | None) -> Featu
         ModelError: the name is unknown, the function does not fit, the model does not take such
             images, or its features are not (batch, feature width).
     """
+    if is_backbone(model):
+        raise ModelError(f"model {model!r} is a frozen backbone: train it with hyperfl-lpm")
     shape = image_shape or default_image_shape(model)
     if shape is None:
         raise ModelError(f"model {model!r} needs an image shape: channels, height, width")
     # Built from a fixed seed, so that whatever a module draws is the same at every worker, and
     # outside the global stream, so that building one disturbs nobody.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_CONSTRUCTION_SEED)
+        torch.manual_seed(CONSTRUCTION_SEED)
         if ":" in model:
             module, feature_width = _build_by_import_path(model)
         else:
             module, feature_width = _built_in(model).build(), _built_in(model).feature_width
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ModelError(f"model {model!r} has no trainable parameters to generate")
-    _check_features(model, module, feature_width, shape)
+    check_features(model, module, feature_width, shape)
     return FeatureExtractor(module, feature_width, shape)
 
 
@@ -95,6 +112,7 @@ def _built_in(model: str) -> _BuiltIn:
         close = difflib.get_close_matches(model, _MODELS, n=3, cutoff=0.0)
         raise ModelError(
             f"unknown model {model!r}; the closest are {', '.join(close)}; "
+            "frozen backbones are vit:NAME, resnet18, resnet34 and resnet50; "
             "a model of your own is named 'package.module:function'"
         )
     return _MODELS[model]
@@ -117,9 +135,10 @@ def _build_by_import_path(model: str) -> tuple[nn.Module, int]:
     raise ModelError(f"{model!r} must return (nn.Module, feature width), not {built!r:.200}")
 
 
-def _check_features(
+def check_features(
     model: str, module: nn.Module, feature_width: int, image_shape: ImageShape
 ) -> None:
+    """Raises ModelError unless ``module`` gives (2, feature width) for two black images."""
     module.eval()
     images = torch.zeros(2, *image_shape)
     size = "×".join(map(str, image_shape))

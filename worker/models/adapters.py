@@ -1,0 +1,81 @@
+"""Adapters of HyperFL-LPM (arXiv 2412.07187): the only trainable part of a frozen backbone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Self
+
+import torch
+from torch import nn
+from torch.nn.functional import batch_norm, relu
+
+_BOTTLENECK = 16
+
+
+class BottleneckAdapter(nn.Module):
+    """z + LayerNorm(up(relu(down(z)))), z (…, d), with d/16 values in between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, max(1, width // _BOTTLENECK))
+        self.up = nn.Linear(max(1, width // _BOTTLENECK), width)
+        self.normalisation = nn.LayerNorm(width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (…, d) of tokens (…, d)."""
+        change: torch.Tensor = self.normalisation(self.up(relu(self.down(tokens))))
+        return tokens + change
+
+
+class ConvolutionalAdapter(nn.Module):
+    """BN(x + conv1×1(BN(x))), x (B, planes, H, W), the convolution without bias."""
+
+    def __init__(self, planes: int) -> None:
+        super().__init__()
+        self.inner_normalisation = _BatchNorm(planes)
+        self.convolution = nn.Conv2d(planes, planes, 1, bias=False)
+        self.outer_normalisation = _BatchNorm(planes)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (B, planes, H, W) of maps of the same shape."""
+        change = self.convolution(self.inner_normalisation(maps))
+        adapted: torch.Tensor = self.outer_normalisation(maps + change)
+        return adapted
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """One value per channel (an epoch's last image, in maps of 1×1) has no variance to measure."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        if maps.numel() > self.num_features:
+            return super().forward(maps)
+        return batch_norm(
+            maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
+def with_adapter(layer: nn.Module, adapter: nn.Module) -> nn.Module:
+    """A module that applies ``layer``, then ``adapter``."""
+    return nn.Sequential(OrderedDict(layer=layer, adapter=adapter))
+
+
+class AdaptedBackbone(nn.Module):
+    """A frozen network with adapters in it: in training mode, only the adapters are."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the adapters' mode; what is frozen stays in evaluation mode."""
+        super().train(False)
+        self.training = mode
+        for module in self.modules():
+            if isinstance(module, BottleneckAdapter | ConvolutionalAdapter):
+                module.train(mode)
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (B, width) of images (B, 3, H, W)."""
+        features: torch.Tensor = self.network(images)
+        return features
