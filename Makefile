@@ -25,6 +25,9 @@ demo: $(STAMP) ## Train HyperFL on digits: a coordinator, a worker with 4 client
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -m 'not slow and not benchmark' --durations=10
 
+test-slow: $(STAMP) ## Run the slow tests: crashes, two coordinators, long simulations
+	$(BIN)/python -m pytest -m slow --durations=10
+
 check: $(STAMP) ## Lint, types, architecture, migrations, Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -82,6 +82,8 @@ class TaskGroup:
                     log.info("pending update sent again", client=one.client.name)
                     uploads.append(asyncio.create_task(self._upload(one, beating)))
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
+                await asyncio.gather(*(self._settle_pending(one) for one in fresh))
+                fresh = [one for one in fresh if not one.client.is_shut_out]
                 if fresh:
                     log.info("work begins", clients=len(fresh))
                     async for one, state in self._results(fresh):
@@ -138,10 +140,8 @@ class TaskGroup:
 
     def _trained(self, one: HeldTask, result: TrainingResult, weights: NamedArrays) -> PrivateState:
         state = one.client.state
-        # A pending update that is replaced was never recorded, and what it left out is void.
-        residual = state.without_unwanted().residual
         encoded = encoding_for(self._specification.encoding).encode(
-            result.deltas, residual, weights, self._specification.parameters
+            result.deltas, state.residual, weights, self._specification.parameters
         )
         content = self._serialise(one.task, encoded.wire, result.num_examples, result.metrics)
         return replace(
@@ -173,6 +173,32 @@ class TaskGroup:
             metrics=metrics,
         )
         return codec.encode(wire, {METADATA_KEY: metadata.model_dump_json()})
+
+    async def _settle_pending(self, one: HeldTask) -> None:
+        """Sends an update of an earlier round again, whose answer a crash kept from us.
+
+        Whether it is recorded decides whether what it left out belongs into the next one. Its
+        attempt is not kept, nor needed: the round is over, and only a recorded update is known.
+        """
+        client, pending = one.client, one.client.state.pending
+        if pending is None:
+            return
+        earlier = one.task.model_copy(update={"round_number": pending.round_number, "attempt": 1})
+        log = _log.bind(client=client.name, round=pending.round_number)
+        try:
+            await self._patience.insist(
+                "settling an update",
+                lambda: client.connection.put_update(earlier, pending.content),
+            )
+        except Refused as refusal:
+            if refusal.is_a(*SHUT_OUT):
+                client.shut_out(refusal.problem.detail)
+                return
+            log.warning("earlier update not recorded", detail=refusal.problem.detail)
+            await asyncio.to_thread(client.discard_pending)
+        else:
+            log.info("earlier update was recorded")
+            await asyncio.to_thread(client.confirm_pending)
 
     async def _upload(self, one: HeldTask, beating: set[str]) -> None:
         """Sends the pending update until it is answered; then there is none any more."""

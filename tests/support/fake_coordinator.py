@@ -144,7 +144,8 @@ class FakeCoordinator:
         self.receive(request)
         response = self._scripted(request) or self._reply(request)
         if request.method == "PUT":
-            self._note_answer(request.url.path.rpartition("/")[2], response)
+            *_, round_number, _, client = request.url.path.split("/")
+            self._note_answer(client, int(round_number), response)
         return response
 
     def _scripted(self, request: Request) -> httpx.Response | None:
@@ -203,8 +204,10 @@ class FakeCoordinator:
         )
         return httpx.Response(201, content=receipt.model_dump_json())
 
-    def _note_answer(self, client: str, response: httpx.Response) -> None:
+    def _note_answer(self, client: str, round_number: int, response: httpx.Response) -> None:
         tasks = self.tasks[client]
+        if not tasks or tasks[0].round_number != round_number:
+            return  # an update of an earlier round
         text = response.content.decode()
         if ProblemType.LEASE_LOST.urn in text:
             tasks[0] = tasks[0].model_copy(update={"attempt": tasks[0].attempt + 1})

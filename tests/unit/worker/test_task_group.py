@@ -173,12 +173,22 @@ async def test_a_killed_workers_update_is_sent_again_with_the_same_bytes(bench: 
     assert bench.on_disk("alice").pending is None
 
 
-async def test_an_update_of_another_round_is_not_sent(bench: Bench) -> None:
+async def test_an_earlier_update_without_an_answer_is_sent_before_the_next_training(
+    bench: Bench,
+) -> None:
     pending = PendingUpdate(TaskKind.TRAIN, 1, 0, b"old")
-    await bench.group().work([bench.held("alice", {"pending": pending}, round_number=2)])
-    assert bench.method.trained == [("alice", 2)]
-    (content,) = bench.coordinator.updates()
-    assert read_update(content)[1].round_number == 2
+    held = bench.held("alice", {"pending": pending}, round_number=2)
+    bench.coordinator.receive = lambda request: (
+        asked.append((request.url.path.split("/")[-3], request.content))
+        if request.method == "PUT"
+        else None
+    )
+    asked: list[tuple[str, bytes]] = []
+    await bench.group().work([held])
+    assert asked[0] == ("1", b"old")
+    ((number, content),) = asked[1:]
+    assert (number, read_update(content)[1].round_number) == ("2", 2)
+    assert bench.on_disk("alice").pending is None
 
 
 @pytest.mark.parametrize(
@@ -366,16 +376,43 @@ async def test_what_the_last_update_left_out_is_added_to_the_next(bench: Bench) 
 
 
 @pytest.mark.parametrize("bench", ["factored"], indirect=True)
-async def test_what_an_update_left_out_that_was_never_sent_is_not_added(bench: Bench) -> None:
-    never_sent = {
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, [2.5, 2.0, 2.0, 2.0]),
+        (problem(ProblemType.ROUND_CLOSED), [2.0, 2.0, 2.0, 2.0]),
+        (problem(ProblemType.NOT_FOUND), [2.0, 2.0, 2.0, 2.0]),
+    ],
+    ids=["recorded", "round closed", "coordinator restored"],
+)
+async def test_what_an_unanswered_update_left_out_is_added_only_if_it_was_recorded(
+    bench: Bench, answer: httpx.Response | None, expected: list[float]
+) -> None:
+    unanswered = {
         "residual": {BIAS: np.array([0.5, 0.0, 0.0, 0.0], np.float32)},
         "pending": PendingUpdate(TaskKind.TRAIN, 1, 0, b"of a round that is over"),
         "last_round": 1,
     }
-    await bench.group().work([bench.held("alice", never_sent, round_number=2)])
-    tensors, _ = read_update(bench.coordinator.updates()[0])
+    if answer is not None:
+        bench.coordinator.answer("PUT", "/rounds/1/updates/alice", answer)
+    await bench.group().work([bench.held("alice", unanswered, round_number=2)])
+    _, content = bench.coordinator.updates()
+    tensors, _ = read_update(content)
     sent = tensors[BIAS].astype(np.float32) * tensors[f"{BIAS}/scale"]
-    np.testing.assert_allclose(sent, [2.0, 2.0, 2.0, 2.0], atol=1e-3)
+    np.testing.assert_allclose(sent, expected, atol=1e-3)
+
+
+async def test_a_client_that_is_shut_out_before_its_update_is_settled_keeps_its_state(
+    bench: Bench,
+) -> None:
+    pending = PendingUpdate(TaskKind.TRAIN, 1, 0, b"old")
+    held = bench.held("alice", {"pending": pending}, round_number=2)
+    before = bench.file("alice")
+    bench.coordinator.answer("PUT", "/rounds/1/updates/alice", problem(ProblemType.UNAUTHENTICATED))
+    await bench.group().work([held])
+    assert held.client.is_shut_out
+    assert bench.file("alice") == before
+    assert bench.method.trained == []
 
 
 def wait_for_heartbeat(bench: Bench) -> asyncio.Event:

@@ -10,7 +10,9 @@ import numpy as np
 import safetensors.numpy
 
 from shared.arrays import Array, digest_arrays
+from shared.schema import RoundPhase
 from shared.specification import FederationSpecification
+from tests.support.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,21 @@ class Oracle:
     def _append(self, weights: dict[str, Array]) -> None:
         self._versions.append(weights)
         self._digests.append(digest_arrays(weights))
+
+
+def check_versions(ledger: Ledger, oracle: Oracle) -> None:
+    """Every committed round advanced the weights once, by exactly the updates recorded for it."""
+    trained = [
+        one for one in ledger.rounds if (one.kind, one.phase) == ("train", RoundPhase.COMMITTED)
+    ]
+    count = len(trained)
+    assert [one.number for one in ledger.rounds] == [*range(1, len(ledger.rounds) + 1)]
+    assert [one.base_version for one in trained] == [*range(count)]
+    assert [one.new_version for one in trained] == [*range(1, count + 1)]
+    assert [version for version, _ in ledger.versions] == [*range(count + 1)]
+    assert ledger.weights_version == count
+    for one in trained[oracle.newest_version :]:
+        oracle.commit(one.base_version, [digest for _, digest in one.updates])
+    assert [digest for _, digest in ledger.versions] == [
+        oracle.digest(version) for version, _ in ledger.versions
+    ]

@@ -1,0 +1,138 @@
+"""Kills a child process at a named point, once. Python runs this when its folder is on PYTHONPATH.
+
+``HYPERFL_TEST_CRASH_POINT`` names a point of ``POINTS``, as ``NAME:COUNT`` for a later time than
+the first that it is passed; ``HYPERFL_TEST_CRASH_MARKER`` is a file that says that it has happened.
+A function is wrapped as soon as its module has been imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Point:
+    """Before or after the ``count``-th call of a function or method."""
+
+    module: str
+    function: str
+    is_after: bool = False
+    count: int = 1
+    condition: Callable[..., bool] = lambda *_: True
+    """Of the function's arguments, once it has returned if ``is_after``."""
+
+
+POINTS = {
+    "round-opened-uncommitted": Point("coordinator.driver", "Driver._open_round", is_after=True),
+    "round-opened": Point("coordinator.driver", "Driver._advance", is_after=True),
+    "lease-granted": Point("coordinator.tasks", "_lease", is_after=True),
+    "update-half-received": Point(
+        "coordinator.blobs",
+        "BlobWriter.append",
+        is_after=True,
+        condition=lambda writer, _piece: writer._num_chunks == 1,
+    ),
+    "update-recorded": Point("coordinator.updates", "_record", is_after=True),
+    "aggregation-claimed": Point("coordinator.driver", "Driver._claim", is_after=True),
+    "weights-written": Point("coordinator.driver", "Driver._commit"),
+    "weights-published-uncommitted": Point("coordinator.driver", "_publish", is_after=True),
+    "round-committed": Point("coordinator.driver", "Driver._commit", is_after=True),
+    "weights-obtained": Point("worker.weights_cache", "WeightsCache.get", is_after=True),
+    "mid-training": Point("worker.methods.lock_step", "HypernetworkGroup.step", count=5),
+    "trained": Point("worker.hosted_client", "HostedClient.save"),
+    "state-saved": Point("worker.hosted_client", "HostedClient.save", is_after=True),
+    "update-unanswered": Point("worker.client", "CoordinatorClient.put_update", is_after=True),
+    "update-confirmed": Point(
+        "worker.hosted_client", "HostedClient.confirm_pending", is_after=True
+    ),
+}
+
+
+def _die(marker: str) -> None:
+    """Ends the process as a power failure would, unless it did so before."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wrap(function: Callable[..., Any], point: Point, marker: str) -> Callable[..., Any]:
+    calls = 0
+
+    def note(*arguments: Any) -> None:
+        nonlocal calls
+        if point.condition(*arguments):
+            calls += 1
+            if calls == point.count:
+                _die(marker)
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def wrapped(*arguments: Any, **named: Any) -> Any:
+            if not point.is_after:
+                note(*arguments)
+            result = await function(*arguments, **named)
+            if point.is_after:
+                note(*arguments)
+            return result
+
+    else:
+
+        @functools.wraps(function)
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            if not point.is_after:
+                note(*arguments)
+            result = function(*arguments, **named)
+            if point.is_after:
+                note(*arguments)
+            return result
+
+    return wrapped
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, point: Point, marker: str) -> None:
+        self._loader, self._point, self._marker = loader, point, marker
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        *path, name = self._point.function.split(".")
+        owner: Any = functools.reduce(getattr, path, module)
+        setattr(owner, name, _wrap(getattr(owner, name), self._point, self._marker))
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, point: Point, marker: str) -> None:
+        self._point, self._marker = point, marker
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != self._point.module:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self._point, self._marker)
+        return spec
+
+
+if _given := os.environ.get("HYPERFL_TEST_CRASH_POINT"):
+    _name, _, _count = _given.partition(":")
+    _point = replace(POINTS[_name], count=int(_count)) if _count else POINTS[_name]
+    sys.meta_path.insert(0, _Finder(_point, os.environ["HYPERFL_TEST_CRASH_MARKER"]))

@@ -1,0 +1,132 @@
+"""A started federation in a folder, made in this process, and the real processes that finish it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from shared.specification import FederationSpecification
+from tests.support.coordinator import running_coordinator
+from tests.support.processes import PROJECT, worker_toml
+from worker.demo.processes import BackgroundProcess, run_in_background
+
+CRASH_POINTS = PROJECT / "tests" / "support" / "crash_point"
+_TIMEOUT_SECONDS = 60.0
+_LOOK_AGAIN_SECONDS = 0.05
+
+
+async def make_federation(
+    folder: Path, specification: FederationSpecification, client: str, data: str
+) -> None:
+    """A database with the federation started, and a worker's file with its client enrolled."""
+    (folder / "coordinator").mkdir(parents=True)
+    url = f"sqlite:///{folder / 'coordinator' / 'hyperfl.db'}"
+    async with running_coordinator(url, folder) as coordinator:
+        await coordinator.create(specification)
+        await coordinator.enrol(specification.name, client)
+        started = await coordinator.act(specification.name, "start")
+        assert started.status_code == 200, started.text
+        credential = coordinator.credentials[client]["Authorization"].removeprefix("Bearer ")
+    config = worker_toml("http://replaced", specification.name, {client: "used"}, data)
+    (folder / "worker.toml").write_text(config)
+    state = folder / "state" / client
+    state.mkdir(parents=True)
+    (state / "credential").write_text(credential + "\n")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@contextmanager
+def child_environment(**values: str) -> Iterator[None]:
+    """What processes find in their environment that are started meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield
+
+
+class Supervised:
+    """A process that is started again when it was killed."""
+
+    def __init__(self, stack: ExitStack, folder: Path, name: str, *arguments: str) -> None:
+        self._stack, self._folder, self._name, self._arguments = stack, folder, name, arguments
+        self.deaths = 0
+        self._process = self._start()
+
+    def _start(self) -> BackgroundProcess:
+        name = f"{self._name}-{self.deaths}"
+        return self._stack.enter_context(run_in_background(name, self._folder, *self._arguments))
+
+    def look_after(self) -> None:
+        """Starts it again after a SIGKILL; any other failure is one of the test."""
+        if self._process.process.poll() == -9:
+            self.deaths += 1
+            self._process = self._start()
+        self._process.check_alive()
+
+    def wait(self) -> int:
+        """Its exit code."""
+        return self._process.process.wait(_TIMEOUT_SECONDS)
+
+
+def finish_federation(folder: Path, federation: str, crash_point: str = "") -> dict[str, Any]:
+    """Runs coordinator and worker until the federation has ended, whoever is killed meanwhile.
+
+    Returns the federation, with its ``rounds`` and with ``deaths`` of either process.
+    """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        stack.enter_context(
+            child_environment(
+                PYTHONPATH=f"{CRASH_POINTS}:{PROJECT}",
+                HYPERFL_TEST_CRASH_POINT=crash_point,
+                HYPERFL_TEST_CRASH_MARKER=str(folder / "crashed"),
+                HYPERFL_COORDINATOR_URL=url,
+                HYPERFL_AGGREGATION_LEASE_SECONDS="1",
+                HYPERFL_TICK_SECONDS="0.1",
+                HYPERFL_DEVICE="cpu",
+            )
+        )
+        coordinator = Supervised(
+            stack,
+            folder,
+            "coordinator",
+            *("coordinator", "serve", "--port", str(port)),
+            *("--data-dir", str(folder / "coordinator")),
+        )
+        worker = Supervised(
+            stack, folder, "worker", "worker", "run", "--config", str(folder / "worker.toml")
+        )
+        token = (folder / "coordinator" / "admin-token").read_text().strip()
+        admin = stack.enter_context(
+            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"})
+        )
+        give_up_at = time.monotonic() + _TIMEOUT_SECONDS
+        shown: dict[str, Any] = {"state": "running"}
+        while shown["state"] == "running":
+            assert time.monotonic() < give_up_at, f"still not finished: {shown}"
+            time.sleep(_LOOK_AGAIN_SECONDS)
+            coordinator.look_after()
+            worker.look_after()
+            try:
+                shown = admin.get(f"/v1/federations/{federation}").json()
+            except httpx.TransportError:  # it is dead, or starts
+                continue
+        shown["rounds"] = admin.get(f"/v1/federations/{federation}/rounds").json()
+        assert worker.wait() == 0, "the worker ends by itself when the federation has"
+        shown["deaths"] = {"coordinator": coordinator.deaths, "worker": worker.deaths}
+        return shown
