@@ -58,8 +58,8 @@ def _encode_torchscript(model: ExportedModel, description: Description) -> bytes
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         # What a trace takes for constant is found by the trial below, for other images.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        traced = torch.jit.trace(model, (images,))
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        traced = torch.jit.trace(model, (images,))  # type: ignore[no-untyped-call]
         _try(traced, model, description)
         stream = io.BytesIO()
         extra = {f"{METADATA_KEY}.json": description.model_dump_json()}

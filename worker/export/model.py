@@ -42,6 +42,9 @@ class ExportedModel(nn.Module):
     Output: float32 logits (B, classes). The parameters are named ``module.*`` and ``head.*``.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, model: PersonalModel, mean: torch.Tensor, std: torch.Tensor) -> None:
         super().__init__()
         self.module = model.module
