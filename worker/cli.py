@@ -142,6 +142,54 @@ def personalize(
 
 
 @worker.command()
+def export(
+    client: Annotated[str, typer.Option(help="The hosted client's name.")],
+    output: Annotated[Path, typer.Option(help="Write to this file.")],
+    config: ConfigOption = None,
+    file_format: Annotated[
+        str, typer.Option("--format", help="state-dict, torchscript, pt2 or onnx.")
+    ] = "pt2",
+    version: Annotated[
+        int | None, typer.Option(min=0, help="Version of the weights; else the newest.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+) -> None:
+    """Write a client's personalised model to a file that runs without this project.
+
+    It takes float32 images (B, C, H, W) with pixels 0..1 at the model's size and gives logits; the
+    data set's normalisation is inside. A state-dict (safetensors: module.*, head.*) has the
+    normalisation in its metadata instead. The metadata `hyperfl-model` of each file says all this.
+    TorchScript still works but is deprecated by PyTorch; pt2 (torch.export) takes its place.
+
+    Example: hyperfl worker export --config worker.toml --client site-a --output site-a.pt2
+    """
+    with _one_line_errors():
+        from worker.export.client_model import export_client  # noqa: PLC0415 - torch
+        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
+
+        settings = WorkerSettings()
+        _configure_logging("warning")
+        loaded = load_config(_config_file(config, settings.worker_config), settings)
+        description = asyncio.run(
+            export_client(
+                loaded,
+                settings,
+                client=client,
+                version=version,
+                file_format=file_format,
+                output=output,
+            )
+        )
+    if as_json:
+        typer.echo(json.dumps({"file": str(output)} | description.model_dump(mode="json")))
+    else:
+        typer.echo(
+            f"{output}: model of {client} with weights version {description.weights_version}, "
+            f"takes {description.input}"
+        )
+
+
+@worker.command()
 def specify(
     name: Annotated[str, typer.Argument(help="The federation's name.")],
     model: Annotated[

@@ -142,6 +142,12 @@ class CoordinatorClient:
         )
         return _read(Receipt, response)
 
+    async def fetch_weights_digest(self, federation: str, version: int) -> str:
+        """The digest that a version is known by."""
+        path = f"/v1/federations/{federation}/weights/{version}"
+        response = await self._send("GET", path, headers={"Range": "bytes=0-0"})
+        return str(response.headers.get("ETag", "")).strip('"')
+
     async def fetch_weights(
         self, federation: str, version: int, file: Path, *, since: int | None = None
     ) -> None:

@@ -48,12 +48,24 @@ class Examples:
         self._image_shape = image_shape
         self._augment = augment
         # (x / 255 - mean) / std as one product and one difference.
-        std_column = torch.tensor(std).view(-1, 1, 1)
+        self._mean, self._std = torch.tensor(mean), torch.tensor(std)
+        std_column = self._std.view(-1, 1, 1)
         self._scale = 1 / (255 * std_column)
-        self._shift = torch.tensor(mean).view(-1, 1, 1) / std_column
+        self._shift = self._mean.view(-1, 1, 1) / std_column
 
     def __len__(self) -> int:
         return len(self._positions)
+
+    @property
+    def normalisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation (C,) of the model's channels, of pixels scaled to 0..1."""
+        channels = self._image_shape[0]
+        return (self._mean.expand(channels).clone(), self._std.expand(channels).clone())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per label."""
+        return self._data.class_names
 
     @property
     def labels(self) -> torch.Tensor:

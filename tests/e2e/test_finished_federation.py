@@ -1,0 +1,96 @@
+"""What a site does with a federation that has ended: personalise, export."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Finished, ServingCoordinator, hyperfl, worker_toml
+
+pytestmark = pytest.mark.e2e
+
+_DIGITS = 'dataset = "digits"\npartition = "iid"\nnum_clients = 3\nclient_index = {index}'
+
+
+@pytest.fixture(scope="module")
+def config(coordinator: ServingCoordinator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TOML file of a worker that never took part, beside a federation that has ended."""
+    coordinator.create_federation("ended", "--dataset", "digits", "--rounds", 2)
+    tokens = coordinator.invite("ended", "site-a", "late")
+    sites = {}
+    for name in tokens:
+        folder = tmp_path_factory.mktemp(name)
+        sites[name] = folder / "worker.toml"
+        clients = {name: tokens[name]}
+        sites[name].write_text(worker_toml(coordinator.url, "ended", clients, _DIGITS))
+    coordinator.admin("federation", "start", "ended")
+    trained = hyperfl("worker", "run", "--config", sites["site-a"], folder=sites["site-a"].parent)
+    assert trained.exit_code == 0, trained.errors
+    return sites["late"]
+
+
+def _worker(config: Path, command: str, *options: object) -> Finished:
+    return hyperfl("worker", command, "--config", config, *options, folder=config.parent)
+
+
+def test_a_client_that_never_took_part_gets_a_model_of_its_own(config: Path) -> None:
+    (row,) = _worker(config, "personalize", "--epochs", 3, "--json").json
+    assert (row["client"], row["weights_version"]) == ("late", 2)
+    assert row["accuracy_after"] > max(row["accuracy_before"], 0.7)
+    (evaluated,) = _worker(config, "evaluate", "--json").json
+    assert evaluated["accuracy"] == row["accuracy_after"]
+
+
+def test_the_exported_model_runs_alone(config: Path) -> None:
+    said = _worker(
+        config, "export", "--client", "late", "--output", "late.pt2", "--format", "pt2", "--json"
+    ).json
+    assert (said["client"], said["weights_version"], said["image_shape"]) == (
+        "late",
+        2,
+        [1, 28, 28],
+    )
+    code = (
+        "import torch; model = torch.export.load('late.pt2').module(); "
+        "print(list(model(torch.rand(7, 1, 28, 28)).shape))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=config.parent,
+        check=False,
+    )
+    assert json.loads(done.stdout) == [7, 10], done.stderr
+
+
+def test_an_older_version_is_exported_by_its_number(config: Path) -> None:
+    options = ("--client", "late", "--format", "state-dict", "--output", "late.safetensors")
+    digests = [
+        _worker(config, "export", *options, "--version", version, "--json").json["weights_digest"]
+        for version in (1, 2)
+    ]
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--client", "lat", "--output", "x"), "no client 'lat'; the closest are late"),
+        (("--client", "late", "--output", "x", "--format", "h5"), "unknown format 'h5'"),
+        (("--client", "late", "--output", "x", "--version", "9"), "9"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(
+    config: Path, options: tuple[str, ...], words: str
+) -> None:
+    done = _worker(config, "export", *options)
+    assert done.exit_code == 1
+    assert done.errors.startswith("error: "), done.errors
+    assert done.errors.count("\n") == 1, done.errors
+    assert words in done.errors
+    assert not (config.parent / "x").exists()

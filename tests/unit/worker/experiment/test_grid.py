@@ -1,0 +1,146 @@
+"""An experiment's file: what it says is run, each run once; what it says wrong is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tests.support.processes import PROJECT
+from worker.demo.command import demo
+from worker.experiment.grid import (
+    ExperimentError,
+    Grid,
+    Run,
+    check_plans,
+    load_experiment,
+)
+from worker.experiment.report import load_figures
+
+READY = sorted(set((PROJECT / "experiments").glob("*.toml")) - {PROJECT / "experiments/paper.toml"})
+GOOD = """
+title = "two seeds"
+[[grids]]
+methods = ["hyperfl"]
+datasets = ["digits"]
+clients = [2, 4]
+seeds = [1, 2]
+rounds = 3
+settings = [{ learning_rate = 0.1 }, { learning_rate = 0.2 }]
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "grid.toml"
+    file.write_text(text)
+    return file
+
+
+def test_a_grid_is_every_combination_with_seeds_slowest(tmp_path: Path) -> None:
+    runs = load_experiment(write(tmp_path, GOOD)).runs()
+    assert [(run.seed, run.clients, run.settings["learning_rate"]) for run in runs] == [
+        (seed, clients, rate) for seed in (1, 2) for clients in (2, 4) for rate in (0.1, 0.2)
+    ]
+    assert len({run.key for run in runs}) == 8
+    assert len({run.cell for run in runs}) == 4
+
+
+def test_a_run_of_two_grids_is_run_once(tmp_path: Path) -> None:
+    again = GOOD + GOOD.replace('title = "two seeds"', "").replace("[2, 4]", "[4, 6]")
+    assert len(load_experiment(write(tmp_path, again)).runs()) == 12
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("methods =", "mehtods =", "grids.0.mehtods: unknown key|grids.0.methods: Field required"),
+        ("rounds = 3", "rounds = 3\nepochs = 2", "grids.0.epochs: unknown key"),
+        ("rounds = 3", "rounds = 0", "grids.0.rounds: .*greater than or equal to 1"),
+        ('"digits"', '"digit"', "grids.0.datasets.0: .*'digits'"),
+        ("clients = [2, 4]", "clients = []", "grids.0.clients"),
+        ("title", "titel", "title: Field required"),
+        ("rounds = 3", "rounds =", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_place(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(ExperimentError, match=message) as caught:
+        load_experiment(write(tmp_path, GOOD.replace(old, new, 1)))
+    assert "grid.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"absent.toml cannot be read: No such file"):
+        load_experiment(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"method": "hyprfl"}, "unknown method 'hyprfl'; the closest are .*hyperfl"),
+        ({"preset": "papr"}, "unknown preset 'papr'"),
+        ({"settings": {"learning_rte": 0.1}}, "hyperfl on digits.*learning_rte: unknown key"),
+        ({"settings": {"epochs": 0}}, "epochs: .*greater than or equal to 1"),
+    ],
+)
+def test_what_no_worker_would_take_is_refused_before_anything_runs(
+    changed: dict[str, object], message: str
+) -> None:
+    good = {"method": "hyperfl", "dataset": "digits", "clients": 2, "rounds": 1, "seed": 1}
+    check_plans([Run.model_validate(good), Run.model_validate(good | {"preset": "paper"})])
+    with pytest.raises(ExperimentError, match=message):
+        check_plans([Run.model_validate(good | changed)])
+
+
+def test_the_arguments_are_ones_the_demo_takes() -> None:
+    run = Run(
+        method="hyperfl",
+        dataset="cifar10",
+        clients=100,
+        rounds=7,
+        seed=3,
+        model="cnn-cifar",
+        cohort_size=30,
+        preset="paper",
+        settings={"epochs": 2, "flag": True, "name": "x"},
+    )
+    command = get_command(demo)
+    arguments = run.arguments(Path("/data/cifar10"))
+    assert arguments[0] == "demo"
+    given = command.make_context("demo", arguments[1:]).params
+    assert given["settings"] == ["epochs=2", "flag=true", "name=x"]
+    assert given["data_dir"] == Path("/data/cifar10")
+    assert (given["clients"], given["rounds"], given["seed"]) == (100, 7, 3)
+    assert (given["cohort_size"], given["preset"], given["as_json"]) == (30, "paper", True)
+
+
+def test_the_key_does_not_depend_on_the_order_of_settings() -> None:
+    first, second = (
+        Grid(
+            methods=("hyperfl",),
+            datasets=("digits",),
+            clients=(2,),
+            rounds=1,
+            settings=(settings,),
+        )
+        for settings in ({"epochs": 1, "momentum": 0.1}, {"momentum": 0.1, "epochs": 1})
+    )
+    assert next(first.runs()).key == next(second.runs()).key
+
+
+@pytest.mark.parametrize("file", READY, ids=lambda file: file.stem)
+def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
+    experiment = load_experiment(file)
+    runs = experiment.runs()
+    if experiment.paper is None:
+        return
+    figures = load_figures(file.with_name("paper.toml"), experiment.paper)
+    for run in runs:
+        assert [f for f in figures if f.fits(run)], f"the paper has no figure for {run.describe()}"
+
+
+def test_there_are_ready_files() -> None:
+    assert {file.stem for file in READY} == {"quick", "table1", "table2", "table4"}

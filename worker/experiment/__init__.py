@@ -1,0 +1,1 @@
+"""Grids of federations on this machine, and how they compare with the paper."""

@@ -1,0 +1,133 @@
+"""``hyperfl experiment``: run, report."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from worker.experiment.grid import ExperimentError, Run, check_plans, load_experiment
+from worker.experiment.plots import draw_plots
+from worker.experiment.report import load_figures, summarise, write_markdown
+from worker.experiment.results import read_results
+from worker.experiment.runner import find_data_dirs, run_demo, run_missing
+
+experiment = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Run grids of federations on this machine and compare them with the paper.",
+)
+
+FileArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(help="File of the results; else RESULTS.jsonl beside the experiment's file."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@experiment.command()
+def run(
+    file: FileArgument,
+    output: OutputOption = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with a folder for each data set, of its name.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run what is missing of an experiment; each finished run is kept at once.
+
+    After a kill, the same command goes on where it was. A run that fails is reported and tried
+    again by the next call; the command then ends with 1.
+
+    Example: hyperfl experiment run experiments/quick.toml
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with _one_line_errors():
+        runs = load_experiment(file).runs()
+        check_plans(runs)
+        folders = find_data_dirs(runs, data_dir)
+        results = output or file.with_name("RESULTS.jsonl")
+        console = Console(stderr=True, soft_wrap=True)
+        states: dict[str, int] = {"skipped": 0, "finished": 0, "failed": 0}
+        columns = (
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("", total=len(runs))
+
+            def on_progress(of: Run, state: str) -> None:
+                if state == "running":
+                    progress.update(bar, description=of.describe())
+                    return
+                states[state.partition(":")[0]] += 1
+                progress.advance(bar)
+                if state != "skipped":
+                    progress.console.print(f"{of.describe()}: {state}", markup=False)
+
+            failed = run_missing(
+                runs, results, lambda of: run_demo(of, folders[of.dataset]), on_progress
+            )
+    if as_json:
+        typer.echo(json.dumps({"results": str(results), "runs": len(runs)} | states))
+    if failed:
+        raise typer.Exit(1)
+
+
+@experiment.command()
+def report(
+    file: FileArgument,
+    output: OutputOption = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Write to this folder; else one beside the file.")
+    ] = None,
+    plots: Annotated[bool, typer.Option(help="Draw plots, which needs matplotlib.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a table of the results beside the paper's figures, and plots round by round.
+
+    --output names the file of the results, as it was given to `run`.
+
+    Example: hyperfl experiment report experiments/quick.toml
+    """
+    with _one_line_errors():
+        loaded = load_experiment(file)
+        runs = loaded.runs()
+        results = read_results(output or file.with_name("RESULTS.jsonl"))
+        figures = (
+            [] if loaded.paper is None else load_figures(file.with_name("paper.toml"), loaded.paper)
+        )
+        cells = summarise(runs, results, figures)
+        if not cells:
+            raise ExperimentError(f"no run of {file} is finished")
+        folder = folder or file.with_name(f"{file.stem}-report")
+        folder.mkdir(parents=True, exist_ok=True)
+        text = write_markdown(loaded.title, cells, len(runs))
+        (folder / "report.md").write_text(text)
+        drawn = draw_plots(runs, results, folder) if plots else []
+    if as_json:
+        rows: list[dict[str, Any]] = [cell.model_dump(mode="json") for cell in cells]
+        typer.echo(json.dumps({"cells": rows, "plots": [str(plot) for plot in drawn]}))
+    else:
+        typer.echo(text)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turns what a user can cause into one line and exit code 1."""
+    try:
+        yield
+    except (ExperimentError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None

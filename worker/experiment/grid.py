@@ -1,0 +1,190 @@
+"""The TOML file of an experiment: grids of runs, each a ``hyperfl demo`` of its own."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.plans import PLANS, HyperparameterValue, find_preset
+from worker.data.source import DatasetName
+
+
+class ExperimentError(Exception):
+    """The experiment cannot be run or reported; the message names file and place."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(_Model):
+    """One run. Its key says everything that decides the result, but not where the data lies."""
+
+    method: str
+    dataset: str
+    clients: int
+    rounds: int
+    seed: int
+    model: str | None = None
+    image_shape: str | None = None
+    cohort_size: int | None = None
+    partition: str = "paper"
+    encoding: str = "factored"
+    preset: str | None = None
+    settings: dict[str, HyperparameterValue] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The same for the same run, however it was written."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+    @property
+    def cell(self) -> str:
+        """The same for runs that differ in their seed alone."""
+        return json.dumps(self.model_dump(mode="json", exclude={"seed"}), sort_keys=True)
+
+    def arguments(self, data_dir: Path | None) -> list[str]:
+        """The arguments of ``hyperfl`` that make this run."""
+        options: dict[str, object | None] = {
+            "dataset": self.dataset,
+            "model": self.model,
+            "clients": self.clients,
+            "rounds": self.rounds,
+            "method": self.method,
+            "seed": self.seed,
+            "partition": self.partition,
+            "image-shape": self.image_shape,
+            "encoding": self.encoding,
+            "cohort-size": self.cohort_size,
+            "preset": self.preset,
+            "data-dir": data_dir,
+        }
+        arguments = ["demo", "--json"]
+        for name, value in options.items():
+            arguments += [] if value is None else [f"--{name}", str(value)]
+        for name, value in self.settings.items():
+            arguments += ["--set", f"{name}={json.dumps(value).strip(chr(34))}"]
+        return arguments
+
+    def describe(self) -> str:
+        """One line for people."""
+        settings = "".join(f" {name}={value}" for name, value in self.settings.items())
+        model = "" if self.model is None else f" {self.model}"
+        return (
+            f"{self.method} on {self.dataset}{model}, {self.clients} clients, "
+            f"seed {self.seed}{settings}"
+        )
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class Grid(_Model):
+    """Every method with every data set, model, number of clients, settings and seed."""
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    datasets: tuple[DatasetName, ...] = Field(min_length=1)
+    models: tuple[str, ...] = ()
+    clients: tuple[_Count, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (2022,)
+    settings: tuple[dict[str, HyperparameterValue], ...] = ({},)
+    rounds: _Count
+    cohort_size: _Count | None = None
+    image_shape: str | None = None
+    partition: Literal["paper", "dirichlet", "iid"] = "paper"
+    encoding: Literal["factored", "dense"] = "factored"
+    preset: str | None = None
+
+    def runs(self) -> Iterator[Run]:
+        """All of them; seeds vary slowest, so that a part of the grid is a whole comparison."""
+        for seed, dataset, clients, model, method, settings in itertools.product(
+            self.seeds,
+            self.datasets,
+            self.clients,
+            self.models or (None,),
+            self.methods,
+            self.settings,
+        ):
+            yield Run(
+                method=method,
+                dataset=dataset,
+                clients=clients,
+                rounds=self.rounds,
+                seed=seed,
+                model=model,
+                image_shape=self.image_shape,
+                cohort_size=self.cohort_size,
+                partition=self.partition,
+                encoding=self.encoding,
+                preset=self.preset,
+                settings=settings,
+            )
+
+
+class Experiment(_Model):
+    """An experiment's file."""
+
+    title: str
+    paper: str | None = None
+    """Name of a table in ``paper.toml`` beside the file."""
+    grids: tuple[Grid, ...] = Field(min_length=1)
+
+    def runs(self) -> list[Run]:
+        """Every run of every grid, each once, in the file's order."""
+        return list({run.key: run for grid in self.grids for run in grid.runs()}.values())
+
+
+def load_experiment(file: Path) -> Experiment:
+    """Reads an experiment's file.
+
+    Raises:
+        ExperimentError: it is missing or wrong; says where.
+    """
+    try:
+        return Experiment.model_validate(load_toml(file))
+    except ValidationError as error:
+        raise ExperimentError(f"{file}: {describe_first(error)}") from error
+
+
+def load_toml(file: Path) -> dict[str, Any]:
+    """A TOML file's document. Raises ExperimentError if it is none."""
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ExperimentError(f"{file} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{file} is not TOML: {error}") from error
+
+
+def describe_first(error: ValidationError) -> str:
+    """The first of what a model refuses: where, and why."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def check_plans(runs: list[Run]) -> None:
+    """Raises ExperimentError at the first method, preset or setting that no worker would take."""
+    for run in runs:
+        if run.method not in PLANS and ":" not in run.method:
+            close = difflib.get_close_matches(run.method, PLANS, n=3, cutoff=0.0)
+            raise ExperimentError(
+                f"unknown method {run.method!r}; the closest are {', '.join(close)}"
+            )
+        try:
+            chosen = {} if run.preset is None else find_preset(run.method, run.preset)
+            if run.method in PLANS:
+                PLANS[run.method].model_validate(chosen | run.settings)
+        except ValidationError as error:
+            raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
+        except ValueError as error:
+            raise ExperimentError(f"{run.describe()}: {error}") from error

@@ -1,0 +1,1 @@
+"""One client's model as a file that runs without this project."""

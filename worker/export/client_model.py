@@ -1,0 +1,104 @@
+"""A hosted client's model, from the weights of a version and its private tensors."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from pathlib import Path
+
+from worker.export.formats import FORMATS, ExportError, encode
+from worker.export.model import Description, ExportedModel, describe_input
+from worker.files import write_atomically
+from worker.hosted_client import HostedClient
+from worker.loop import Site, open_site
+from worker.methods.base import BuildsPersonalModel
+from worker.settings import ConfigError, WorkerConfig, WorkerSettings
+
+
+async def export_client(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    *,
+    client: str,
+    version: int | None,
+    file_format: str,
+    output: Path,
+) -> Description:
+    """Writes one client's model to ``output`` and returns what the file says of itself.
+
+    Args:
+        config: of the worker that hosts the client.
+        settings: of the worker.
+        client: its name.
+        version: of the weights; None takes the newest. The private tensors are today's.
+        file_format: one of :data:`worker.export.formats.FORMATS`.
+        output: the file.
+
+    Raises:
+        ConfigError: no such client or format, or a method that builds no model.
+        ExportError: the model cannot be written in this format.
+        Refused: no such version.
+    """
+    if file_format not in FORMATS:
+        raise ConfigError(f"unknown format {file_format!r}; there are {', '.join(FORMATS)}")
+    config = _only(config, client)
+    async with open_site(config, settings) as site:
+        description, model = await _build(site, site.clients[0], version)
+        if file_format == "state-dict":
+            contract = describe_input(description.image_shape, is_normalised=False)
+            description = description.model_copy(update={"input": contract})
+        content = await asyncio.to_thread(encode, model, description, file_format)
+        await asyncio.to_thread(write_atomically, output, content)
+        return description
+
+
+def _only(config: WorkerConfig, name: str) -> WorkerConfig:
+    """The same worker with this client alone, so that no other's data is loaded."""
+    for client in config.clients:
+        if client.name == name:
+            return config.model_copy(update={"clients": (client,)})
+    hosted = [client.name for client in config.clients]
+    close = difflib.get_close_matches(name, hosted, n=3, cutoff=0.0)
+    raise ConfigError(f"this worker hosts no client {name!r}; the closest are {', '.join(close)}")
+
+
+async def _build(
+    site: Site, client: HostedClient, version: int | None
+) -> tuple[Description, ExportedModel]:
+    training = site.specification.training
+    if not isinstance(site.method, BuildsPersonalModel):
+        raise ConfigError(f"method {training.method} builds no model to export")
+    http = client.connection
+    federation = await site.patience.insist(
+        "fetching the federation", lambda: http.fetch_federation(site.specification.name)
+    )
+    digest = federation.weights_digest
+    wanted = federation.weights_version if version is None else version
+    if wanted != federation.weights_version:
+        digest = await site.patience.insist(
+            "fetching the version's digest",
+            lambda: http.fetch_weights_digest(site.specification.name, wanted),
+        )
+    weights = await site.cache.get(http, wanted, digest)
+    mean, std = client.data.train.normalisation
+    try:
+        personal = await asyncio.to_thread(
+            site.method.personal_model, client.participant(), weights
+        )
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+    description = Description(
+        federation=site.specification.name,
+        client=client.name,
+        weights_version=wanted,
+        weights_digest=digest,
+        method=training.method,
+        model=training.model,
+        input=describe_input(training.image_shape, is_normalised=True),
+        image_shape=training.image_shape,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        output=f"float32 logits (B, {training.num_classes})",
+        class_names=client.data.train.class_names,
+    )
+    return description, ExportedModel(personal, mean, std)

@@ -1,0 +1,67 @@
+"""What an exported file computes, and what it says of itself."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from worker.methods.base import PersonalModel
+
+METADATA_KEY = "hyperfl-model"
+"""Of safetensors metadata and ONNX metadata properties; ``extra/KEY.json`` in .pt and .pt2."""
+
+
+class Description(BaseModel):
+    """The metadata of an exported file: what goes in, what comes out, where it comes from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = 1
+    federation: str
+    client: str
+    weights_version: int
+    weights_digest: str
+    method: str
+    model: str
+    input: str
+    image_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    mean: tuple[float, ...]
+    """Per channel, of pixels scaled to 0..1."""
+    std: tuple[float, ...]
+    output: str
+    class_names: tuple[str, ...]
+    """One per logit."""
+
+
+class ExportedModel(nn.Module):
+    """Raw images to logits: normalisation, personalised extractor, private head.
+
+    Input: float32 images (B, C, H, W), pixels 0..1, already at the model's size and channels.
+    Output: float32 logits (B, classes). The parameters are named ``module.*`` and ``head.*``.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: PersonalModel, mean: torch.Tensor, std: torch.Tensor) -> None:
+        super().__init__()
+        self.module = model.module
+        self.head = model.head
+        self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(-1, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of images (B, C, H, W) with pixels 0..1."""
+        logits: torch.Tensor = self.head(self.module((images - self.mean) / self.std))
+        return logits
+
+
+def describe_input(image_shape: tuple[int, int, int], *, is_normalised: bool) -> str:
+    """The input contract in words."""
+    size = ", ".join(map(str, image_shape))
+    if is_normalised:
+        return f"float32 images (B, {size}), pixels 0..1"
+    return f"float32 images (B, {size}), pixels 0..1, then (x - mean) / std per channel"
