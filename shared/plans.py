@@ -65,13 +65,61 @@ class ResNetHyperFLLPMPlan(HyperFLLPMPlan):
     learning_rate: float = Field(default=0.01, gt=0.0, le=100.0)
 
 
-PLANS: dict[str, type[BaseModel]] = {"hyperfl": HyperFLPlan, "hyperfl-lpm": HyperFLLPMPlan}
+class ModelPlan(BaseModel):
+    """Hyperparameters of SGD on a whole model, one local round: ``fedavg`` and ``local``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=5, ge=1, le=1000)
+    learning_rate: float = Field(default=0.02, gt=0.0, le=100.0)
+    batch_size: int = Field(default=50, ge=1, le=100_000)
+    momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)
+
+
+class PrivateModelPlan(ModelPlan):
+    """Hyperparameters of ``dp-fedavg``: differentially private SGD (Abadi et al., CCS 2016).
+
+    Noise is scaled so that after ``rounds`` rounds what a client has shared is (ε, δ)-private with
+    respect to one of its training examples.
+    """
+
+    epsilon: float = Field(default=4.0, gt=0.0, le=1000.0)
+    delta: float = Field(default=1e-5, gt=0.0, lt=1.0)
+    clip_norm: float = Field(default=0.04, gt=0.0, allow_inf_nan=False)
+    """Largest norm of one example's gradient."""
+    rounds: int = Field(ge=1, le=1_000_000)
+    """Rounds that the budget is spread over: those of the federation's round policy."""
+
+
+class PPSGDPlan(PrivateModelPlan):
+    """Hyperparameters of ``ppsgd``: a head step before each private step of the extractor."""
+
+    head_learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
+
+
+class CentaurPlan(PPSGDPlan):
+    """Hyperparameters of ``centaur``: epochs of the head, then private epochs of the extractor."""
+
+    head_epochs: int = Field(default=1, ge=0, le=1000)
+
+
+PLANS: dict[str, type[BaseModel]] = {
+    "hyperfl": HyperFLPlan,
+    "hyperfl-lpm": HyperFLLPMPlan,
+    "local": ModelPlan,
+    "fedavg": ModelPlan,
+    "dp-fedavg": PrivateModelPlan,
+    "centaur": CentaurPlan,
+    "ppsgd": PPSGDPlan,
+}
 
 
 def _plan_for(method: str, model: str) -> type[BaseModel] | None:
     if method == "hyperfl-lpm" and model.startswith("resnet"):
         return ResNetHyperFLLPMPlan
     return PLANS.get(method)
+
 
 PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
     "hyperfl": {
@@ -135,3 +183,11 @@ class TrainingPlan(BaseModel):
         if any(size < 1 for size in self.image_shape):
             raise ValueError(f"every size of image_shape {list(self.image_shape)} must be positive")
         return self
+
+    @property
+    def planned_rounds(self) -> int | None:
+        """Rounds that the method's noise is made for; None if it does not depend on them."""
+        plan = PLANS.get(self.method)
+        if plan is None or not issubclass(plan, PrivateModelPlan):
+            return None
+        return plan.model_validate(self.hyperparameters).rounds

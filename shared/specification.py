@@ -142,6 +142,16 @@ class FederationSpecification(_Model):
     def _accept_a_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _check_planned_rounds(self) -> Self:
+        planned = self.training.planned_rounds
+        if planned is not None and planned != self.round_policy.rounds:
+            raise ValueError(
+                f"training.hyperparameters.rounds is {planned}, "
+                f"but round_policy.rounds is {self.round_policy.rounds}"
+            )
+        return self
+
     @property
     def digest(self) -> str:
         """``sha256:<hex>`` of the canonical JSON; binds private state to its federation."""

@@ -288,7 +288,7 @@ def _one_line_errors() -> Iterator[None]:
         raise
 
 
-_EXTRA_PACKAGES = ("torch", "torchvision", "timm", "sklearn", "tenacity", "PIL")
+_EXTRA_PACKAGES = ("opacus", "torch", "torchvision", "timm", "sklearn", "tenacity", "PIL")
 
 
 def _fail(message: str) -> NoReturn:

@@ -42,7 +42,7 @@ class HostedClient:
         self.is_done = False
         """No more work will come: the federation ended, or the client was shut out."""
         self.is_shut_out = False
-        self.diverged_in_round: int | None = None
+        self.failed_in_round: int | None = None
         """The client has nothing to send for this round and waits for the next."""
         self._folder = config.state_dir
 

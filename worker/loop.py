@@ -243,7 +243,7 @@ class _Worker:
             for client in active
             if client.name in tasks
             and tasks[client.name].round_number == round_number
-            and client.diverged_in_round != round_number
+            and client.failed_in_round != round_number
         ]
 
     async def _poll(self, client: HostedClient, wait_seconds: float) -> Task | None:

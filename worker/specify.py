@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from shared.plans import TrainingPlan, find_preset
+from shared.plans import PLANS, TrainingPlan, find_preset
 from shared.specification import (
     EncodingPlan,
     FederationSpecification,
@@ -58,7 +58,7 @@ def build_specification(
         model=model,
         image_shape=image_shape,
         num_classes=num_classes,
-        hyperparameters=hyperparameters,
+        hyperparameters=_with_rounds(method, hyperparameters, round_policy),
     )
     built = build_method(training, torch.device("cpu"), backbone_weights_file=file)
     parameters: ParameterSpecification = built.parameters(seed)
@@ -77,6 +77,16 @@ def _parse_backbone_weights(given: str) -> tuple[BackboneSource, Path | None]:
     if given == "random":
         return "random", None
     return "file", Path(given)
+
+
+def _with_rounds(
+    method: str, hyperparameters: dict[str, Any], round_policy: RoundPolicy
+) -> dict[str, Any]:
+    """With the policy's rounds, where the method spreads a budget over them and none are given."""
+    plan = PLANS.get(method)
+    if plan is None or "rounds" not in plan.model_fields:
+        return hyperparameters
+    return {"rounds": round_policy.rounds} | hyperparameters
 
 
 def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tuple[int, int, int]:

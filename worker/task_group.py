@@ -23,7 +23,7 @@ from shared.schema import Task, TaskKind, UpdateMetadata
 from shared.specification import FederationSpecification
 from worker.client import Refused, Unreachable
 from worker.hosted_client import HostedClient
-from worker.methods.base import Method, TrainingDivergedError, TrainingResult
+from worker.methods.base import Method, TrainingFailedError, TrainingResult
 from worker.patience import Patience
 from worker.private_state import PendingUpdate, PrivateState
 from worker.weights_cache import WeightsCache
@@ -90,8 +90,8 @@ class TaskGroup:
                         await asyncio.to_thread(one.client.save, state)
                         uploads.append(asyncio.create_task(self._upload(one, beating)))
                 await asyncio.gather(*uploads)
-            except TrainingDivergedError as diverged:
-                _give_up_round(ordered, diverged)
+            except TrainingFailedError as failed:
+                _give_up_round(ordered, failed)
                 await asyncio.gather(*uploads)
             except Refused as refusal:
                 if not refusal.is_a(ProblemType.VERSION_REMOVED):
@@ -234,15 +234,16 @@ class TaskGroup:
         self._torch_thread.shutdown(wait=True, cancel_futures=True)
 
 
-def _give_up_round(held: Sequence[HeldTask], diverged: TrainingDivergedError) -> None:
-    """Training again would diverge again, so these clients sit the round out."""
+def _give_up_round(held: Sequence[HeldTask], failed: TrainingFailedError) -> None:
+    """Training again would fail again, so these clients sit the round out."""
     for one in held:
-        if one.client.name in diverged.participants:
-            one.client.diverged_in_round = one.task.round_number
+        if one.client.name in failed.reasons:
+            one.client.failed_in_round = one.task.round_number
             _log.error(
-                "training diverged, no update is sent",
+                "training failed, no update is sent",
                 client=one.client.name,
                 round=one.task.round_number,
+                reason=failed.reasons[one.client.name],
             )
 
 

@@ -54,3 +54,9 @@ def partly_frozen() -> tuple[nn.Module, int]:
 
 
 NOT_A_FUNCTION = 3
+
+
+def tiny_without_normalisation() -> tuple[nn.Module, int]:
+    """What examples can be told apart in; its output has TinyExtractor's width."""
+    layers = nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, WIDTH), nn.Tanh()
+    return nn.Sequential(*layers), WIDTH

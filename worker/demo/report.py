@@ -79,7 +79,7 @@ def print_table(console: Console, last_round: Json, final_round: Json, result: J
     console.print(table)
     console.print(
         "before, after: the last round's local training. final: the final weights with the "
-        "client's own embedding and head.",
+        "client's own private tensors.",
         style="dim",
     )
 

@@ -17,12 +17,26 @@ from worker.data.client_data import ClientData
 PrivateTensors = dict[str, torch.Tensor]
 """A client's own tensors by name, on the CPU. They never leave the worker."""
 
+DIVERGED = "the training loss became NaN or infinite"
+
 
 class TrainingInterrupted(Exception):
     """Training stopped between two steps because it was asked to; nothing has changed."""
 
 
-class TrainingDivergedError(Exception):
+class TrainingFailedError(Exception):
+    """Some clients have nothing to send for this round.
+
+    Attributes:
+        reasons: why, by the client's name.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+        self.reasons = dict(reasons)
+
+
+class TrainingDivergedError(TrainingFailedError):
     """A client's loss became NaN or infinite, so its update would be worthless.
 
     Attributes:
@@ -30,7 +44,7 @@ class TrainingDivergedError(Exception):
     """
 
     def __init__(self, participants: Sequence[str]) -> None:
-        super().__init__(f"the training loss became NaN or infinite: {', '.join(participants)}")
+        super().__init__(dict.fromkeys(participants, DIVERGED))
         self.participants = tuple(participants)
 
 
@@ -102,7 +116,7 @@ class Method(Protocol):
         Raises:
             ValueError: weights, private tensors or data do not fit this method.
             TrainingInterrupted: ``should_stop`` returned True.
-            TrainingDivergedError: after all other results, if some clients diverged.
+            TrainingFailedError: after all other results, if some clients have none.
         """
 
     def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -105,21 +107,36 @@ class FunctionalExtractor:
             images: (B, C, H, W) on the device.
             noise: seeds the global stream for this call, from which dropout draws.
         """
+        with self.training_mode(noise):
+            return self._call(theta, buffers, images)
+
+    def evaluation_mode(self) -> None:
+        """Evaluation mode, for calls of :meth:`call`."""
+        self._module.eval()
+
+    @contextmanager
+    def training_mode(self, noise: torch.Generator) -> Iterator[None]:
+        """Training mode, with the global stream seeded from ``noise``, for calls of :meth:`call`.
+
+        Args:
+            noise: seeds the global stream, from which dropout draws.
+        """
         self._module.train()
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=noise)))
-            return self._call(theta, buffers, images)
+            yield
+
+    def call(self, parameters: Mapping[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """Features (B, width) in the present mode; every parameter and buffer is given by name."""
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed_precision):
+            features: torch.Tensor = functional_call(self._module, dict(parameters), (images,))
+        return features.to(images.dtype)
 
     def _call(
         self, theta: torch.Tensor, buffers: dict[str, torch.Tensor], images: torch.Tensor
     ) -> torch.Tensor:
-        tensors = self._layout.split(theta) | buffers
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed_precision):
-            features: torch.Tensor = functional_call(
-                self._module, tensors, (images.to(theta.dtype),)
-            )
-        return features.to(theta.dtype)
+        return self.call(self._layout.split(theta) | buffers, images.to(theta.dtype))
 
 
 def own_buffers(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy, leaky_relu, linear
 
 from worker.methods.sgd import SGDSettings, sgd_step
@@ -55,6 +56,21 @@ def initial_head(
         bound = 1 / math.sqrt(inputs)
         tensors[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
     return tensors
+
+
+def head_module(tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The head as a module of its own, in evaluation mode, with copies of its tensors."""
+    names = ["head.hidden", "head"] if "head.hidden.weight" in tensors else ["head"]
+    layers: list[nn.Module] = []
+    for name in names:
+        num_outputs, num_inputs = tensors[f"{name}.weight"].shape
+        layer = nn.Linear(num_inputs, num_outputs)
+        layer.load_state_dict(
+            {part: tensors[f"{name}.{part}"].detach() for part in ("weight", "bias")}
+        )
+        layers += [nn.LeakyReLU(), layer] if layers else [layer]
+    module = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+    return module.eval().requires_grad_(False)
 
 
 def train_head(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import structlog
 import torch
-from torch import nn
 
 from shared.arrays import NamedArrays
 from shared.low_rank import FactoredDelta
@@ -40,7 +39,7 @@ from worker.methods.base import (
 )
 from worker.methods.extraction import FunctionalExtractor, own_buffers
 from worker.methods.factored_sgd import rows_needed
-from worker.methods.head import head_shapes, initial_head
+from worker.methods.head import head_module, head_shapes, initial_head
 from worker.methods.hyperfl_client import HyperFLClient
 from worker.methods.hyperfl_personalization import fit_private_part
 from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
@@ -206,10 +205,9 @@ class HyperFL:
         theta = self._shared(weights).generate(
             private["embedding"].to(self._device), self._plan.feature_scale
         )
-        head = nn.Linear(self._feature_width, self._num_classes)
-        head.load_state_dict({"weight": private["head.weight"], "bias": private["head.bias"]})
+        head = head_module({name: private[name] for name in self._head_shapes})
         buffers = {name.removeprefix("buffers."): private[name] for name in self._initial_buffers}
-        return PersonalModel(self._extractor.copy_with(theta.cpu(), buffers), head.eval())
+        return PersonalModel(self._extractor.copy_with(theta.cpu(), buffers), head)
 
     def _shared(self, weights: NamedArrays) -> HypernetworkWeights:
         return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)

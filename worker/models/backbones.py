@@ -99,9 +99,10 @@ class _VisionTransformer:
             raise ModelError(f"model {model!r}: {error}") from error
         if found is None:
             raise ModelError(f"model {model!r} has no configuration in timm")
+        channels, height, width = found.input_size
         heads = found.classifier or ()
         self.config = BackboneConfig(
-            image_shape=tuple(found.input_size),
+            image_shape=(channels, height, width),
             mean=tuple(found.mean),
             std=tuple(found.std),
             classifiers=(heads,) if isinstance(heads, str) else tuple(heads),

@@ -21,6 +21,7 @@ PUBLISHED = {
     "lease-lost": 409,
     "update-conflict": 409,
     "federation-finished": 410,
+    "version-removed": 410,
     "body-too-large": 413,
     "too-slow": 408,
     "unsupported-media-type": 415,

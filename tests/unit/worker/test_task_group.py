@@ -264,11 +264,11 @@ async def test_a_diverged_client_sends_nothing_and_the_others_go_on(bench: Bench
     await bench.group().work(list(held.values()))
     assert bench.coordinator.updates("bob") == []
     assert bench.file("bob") == before
-    assert held["bob"].client.diverged_in_round == 1
+    assert held["bob"].client.failed_in_round == 1
     for name in ("alice", "carol"):
         assert len(bench.coordinator.updates(name)) == 1
         assert bench.on_disk(name).pending is None
-        assert held[name].client.diverged_in_round is None
+        assert held[name].client.failed_in_round is None
 
 
 async def test_a_stop_ends_training_between_two_steps(bench: Bench) -> None:

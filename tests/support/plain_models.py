@@ -1,0 +1,121 @@
+"""Local rounds of the model methods, as plain as they can be written.
+
+Dense modules, torch.optim.SGD, a loop over examples: the oracle for ``worker.methods``, with which
+it shares the random streams and the noise's scale only. ``module`` draws nothing in training mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from shared.plans import CentaurPlan, ModelPlan, PPSGDPlan, PrivateModelPlan
+from worker.methods.base import Participant
+from worker.methods.random_streams import client_generator
+
+CPU = torch.device("cpu")
+
+
+class PlainModel(nn.Module):
+    def __init__(self, extractor: nn.Module, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.extractor = copy.deepcopy(extractor)
+        self.head = nn.Linear(width, num_classes)
+        self.double()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.extractor(images.double()))
+
+
+def load(model: PlainModel, participant: Participant, weights: dict[str, np.ndarray]) -> None:
+    """Shared and private tensors into the module, each name used once."""
+    values = {name: torch.tensor(array) for name, array in weights.items()}
+    for name, tensor in participant.private.items():
+        if not name.startswith("privacy."):
+            values[name.replace("buffers.", "extractor.", 1)] = tensor
+    model.load_state_dict(values, strict=True)
+
+
+def train_whole(
+    model: PlainModel, participant: Participant, plan: ModelPlan, round_number: int
+) -> float:
+    """Epochs of SGD; returns the last epoch's mean loss."""
+    order = client_generator(participant.seed, "batches", round_number)
+    optimizer = _sgd(model.parameters(), plan.learning_rate, plan)
+    model.train()
+    for _ in range(plan.epochs):
+        total = 0.0
+        for images, labels in participant.data.train.shuffled_batches(plan.batch_size, CPU, order):
+            optimizer.zero_grad()
+            loss = cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(labels)
+    return total / len(participant.data.train)
+
+
+def train_privately(
+    model: PlainModel,
+    participant: Participant,
+    plan: PrivateModelPlan,
+    round_number: int,
+    sigma: float,
+) -> None:
+    """The rounds of dp-fedavg, centaur and ppsgd, told apart by their plans."""
+    order = client_generator(participant.seed, "batches", round_number)
+    steps_before = int(participant.private["privacy.steps"])
+    noise = client_generator(participant.seed, "privacy", steps_before)
+    shares_head = not isinstance(plan, PPSGDPlan)
+    trained = list((model if shares_head else model.extractor).parameters())
+    optimizer = _sgd(trained, plan.learning_rate, plan)
+    num_examples = len(participant.data.train)
+    batch_size = min(plan.batch_size, num_examples)
+    model.train()
+    head_optimizer = None
+    if isinstance(plan, CentaurPlan):
+        _train_head(model, participant, plan, order)
+    elif isinstance(plan, PPSGDPlan):
+        head_optimizer = _sgd(model.head.parameters(), plan.head_learning_rate, plan)
+    for _ in range(plan.epochs * math.ceil(num_examples / plan.batch_size)):
+        chosen = torch.rand(num_examples, generator=order) < batch_size / num_examples
+        images, labels = participant.data.train.batch(chosen.nonzero().squeeze(1), CPU)
+        if head_optimizer is not None and len(labels):
+            head_optimizer.zero_grad()
+            cross_entropy(model(images), labels).backward()
+            head_optimizer.step()
+        sums = [torch.zeros_like(parameter) for parameter in trained]
+        for image, label in zip(images, labels, strict=True):
+            loss = cross_entropy(model(image[None]), label[None])
+            gradients = torch.autograd.grad(loss, trained)
+            norm = math.sqrt(sum(float(one.square().sum()) for one in gradients))
+            factor = min(1.0, plan.clip_norm / norm)
+            sums = [total + factor * one for total, one in zip(sums, gradients, strict=True)]
+        for parameter, total in zip(trained, sums, strict=True):
+            draw = torch.randn(parameter.shape, generator=noise).double()
+            parameter.grad = (total + sigma * plan.clip_norm * draw) / batch_size
+        optimizer.step()
+
+
+def _train_head(
+    model: PlainModel, participant: Participant, plan: CentaurPlan, order: torch.Generator
+) -> None:
+    assert plan.head_epochs == 1
+    optimizer = _sgd(model.head.parameters(), plan.head_learning_rate, plan)
+    for images, labels in participant.data.train.shuffled_batches(plan.batch_size, CPU, order):
+        optimizer.zero_grad()
+        cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+
+def _sgd(
+    parameters: Iterator[nn.Parameter] | list[nn.Parameter], rate: float, plan: ModelPlan
+) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        parameters, lr=rate, momentum=plan.momentum, weight_decay=plan.weight_decay
+    )

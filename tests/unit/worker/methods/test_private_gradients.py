@@ -1,0 +1,49 @@
+"""Clipping is exact, noise has the scale that the accountant asks for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from opacus.accountants import RDPAccountant
+
+from worker.methods.privacy_accountant import noise_multiplier
+from worker.methods.private_gradients import add_noise, clipped_gradient_sum
+
+
+def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
+    parameters = {"a": torch.zeros(1), "b": torch.zeros(1)}
+    # The gradient of an example is the example itself: norms 5, 0.5 and 0.
+    examples = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+
+    def loss(tensors, batch):
+        images, _ = batch
+        return (images @ torch.cat([tensors["a"], tensors["b"]])).sum()
+
+    sums = clipped_gradient_sum(loss, parameters, (examples, torch.zeros(3)), clip_norm=1.0)
+    torch.testing.assert_close(sums, {"a": torch.tensor([0.9]), "b": torch.tensor([1.2])})
+
+
+def test_noise_is_gaussian_with_the_scale_asked_for_and_independent() -> None:
+    count = 40_000
+    known = {"a": torch.full((count,), 2.0), "b": torch.zeros(count)}
+    noisy = add_noise(known, 0.08, torch.Generator().manual_seed(1))
+    noise = torch.stack([noisy[name] - known[name] for name in known])
+    error = 0.08 / (2 * count) ** 0.5
+    assert abs(float(noise.mean())) < 5 * error
+    assert float(noise.std()) == pytest.approx(0.08, rel=0.02)
+    assert abs(float(torch.corrcoef(noise)[0, 1])) < 0.03
+    assert float((noise.abs() < 0.08).double().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "sample_rate", "num_steps"), [(4.0, 50 / 600, 900), (1.0, 0.01, 5000), (8.0, 1, 10)]
+)
+def test_sigma_keeps_to_the_budget_and_wastes_little_of_it(
+    epsilon: float, sample_rate: float, num_steps: int
+) -> None:
+    sigma = noise_multiplier(
+        epsilon=epsilon, delta=1e-5, sample_rate=sample_rate, num_steps=num_steps
+    )
+    accountant = RDPAccountant()
+    accountant.history = [(sigma, sample_rate, num_steps)]
+    assert epsilon - 0.011 < accountant.get_epsilon(delta=1e-5) <= epsilon

@@ -1,0 +1,51 @@
+"""CENTAUR (Shen et al., ICML 2023): share a privately trained extractor, keep the head.
+
+A local round is HyperFL's head step, then epochs of private steps on the extractor.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from shared.plans import CentaurPlan, TrainingPlan
+from worker.methods.base import PrivateTensors
+from worker.methods.head import Batch, train_head
+from worker.methods.model_client import ModelClient
+from worker.methods.private_training import PrivateModelMethod, PrivateSteps
+from worker.methods.sgd import SGDSettings
+
+
+class Centaur(PrivateModelMethod):
+    """The head on fixed features, then the extractor under a fixed head."""
+
+    shares_extractor = True
+    shares_head = False
+
+    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
+        super().__init__(plan, device)
+        self._plan = CentaurPlan.model_validate(plan.hyperparameters)
+
+    def train_client(self, client: ModelClient) -> PrivateTensors:
+        """See :class:`ModelMethod`."""
+        steps = PrivateSteps(client, client.extractor_parameters, self._plan)
+        if self._plan.head_epochs:
+            self._train_head(client)
+        for batch in steps.batches():
+            steps.take(batch)
+        return steps.remembered()
+
+    def _train_head(self, client: ModelClient) -> None:
+        plan = self._plan
+        batches: list[Batch] = []
+        with torch.no_grad():
+            for images, labels in client.shuffled_batches(plan.batch_size):
+                with client.training_mode():
+                    batches.append((client.features(client.parameters, images), labels))
+        head = train_head(
+            client.head,
+            batches,
+            epochs=plan.head_epochs,
+            settings=SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay),
+            generator=client.order,
+        )
+        client.parameters |= head.tensors

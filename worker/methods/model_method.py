@@ -1,0 +1,241 @@
+"""What methods have in common that train an extractor and a head as they are.
+
+Such a method is a class with a plan: which of the two parts it shares, and how one client trains.
+What it does not share is the client's own. Buffers (running statistics of normalisation layers)
+are always private: they describe a client's data, are no gradient that could be clipped, and
+clients with their own do better on unlike data (Li et al., "FedBN", ICLR 2021).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+
+from shared.arrays import NamedArrays
+from shared.initialisation import RowRange, TensorSpecification
+from shared.plans import TrainingPlan
+from shared.specification import ParameterSpecification
+from worker.hypernetwork import GeneratedTensor, ParameterLayout, check_shapes
+from worker.methods.base import (
+    DIVERGED,
+    Participant,
+    PrivateTensors,
+    TrainingDivergedError,
+    TrainingFailedError,
+    TrainingInterrupted,
+    TrainingResult,
+)
+from worker.methods.extraction import FunctionalExtractor
+from worker.methods.model_client import (
+    BUFFER_PREFIX,
+    EXTRACTOR_PREFIX,
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    ModelClient,
+)
+from worker.methods.random_streams import client_generator
+from worker.models.initial_ranges import generated_tensors
+from worker.models.registry import build_feature_extractor
+
+
+class CannotTrain(Exception):
+    """A client may not train in this round; the message says why."""
+
+
+class ModelMethod(ABC):
+    """Base of the methods; see :class:`worker.methods.base.Method`.
+
+    Tensors: ``extractor.<name>`` for each trainable parameter of the extractor, ``head.weight``
+    (classes, width), ``head.bias`` (classes,), each shared or private, and the private
+    ``buffers.<name>``.
+
+    Attributes:
+        shares_extractor: whether the extractor is shared.
+        shares_head: whether the head is.
+    """
+
+    shares_extractor: ClassVar[bool]
+    shares_head: ClassVar[bool]
+
+    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
+        """Build the feature extractor and check it.
+
+        Raises:
+            ModelError: the plan's feature extractor cannot be used.
+        """
+        self._num_classes, self._device = plan.num_classes, device
+        extractor = build_feature_extractor(plan.model, plan.image_shape)
+        generated = generated_tensors(extractor.module)
+        self._extractor = FunctionalExtractor(extractor, ParameterLayout(generated), device)
+        bound = 1 / math.sqrt(extractor.feature_width)
+        head = [
+            GeneratedTensor(HEAD_WEIGHT, (plan.num_classes, extractor.feature_width), 0.0, bound),
+            GeneratedTensor(HEAD_BIAS, (plan.num_classes,), 0.0, bound),
+        ]
+        body = [
+            GeneratedTensor(EXTRACTOR_PREFIX + one.name, one.shape, one.centre, one.bound)
+            for one in generated
+        ]
+        parts = ((self.shares_extractor, body), (self.shares_head, head))
+        self._shared = [one for shared, tensors in parts if shared for one in tensors]
+        self._own = [one for shared, tensors in parts if not shared for one in tensors]
+        self._initial_buffers = {
+            BUFFER_PREFIX + name: buffer.clone()
+            for name, buffer in extractor.module.named_buffers()
+        }
+
+    @abstractmethod
+    def train_client(self, client: ModelClient) -> PrivateTensors:
+        """The local round: trains ``client.parameters`` in place and adds to ``client.metrics``.
+
+        Returns:
+            The new values of :meth:`initial_extra`'s tensors.
+
+        Raises:
+            CannotTrain: the client may not; nothing of it is sent.
+        """
+
+    def initial_extra(self) -> PrivateTensors:
+        """Private tensors beside the model: what the method must remember about a client."""
+        return {}
+
+    def parameters(self, seed: int) -> ParameterSpecification:
+        """The shared parts, which start as their layers do by default."""
+        return ParameterSpecification(
+            seed=seed,
+            tensors=tuple(
+                TensorSpecification(
+                    name=one.name,
+                    shape=one.shape,
+                    initialisation=(
+                        RowRange(rows=one.shape[0], centre=one.centre, bound=one.bound),
+                    ),
+                )
+                for one in self._shared
+            ),
+        )
+
+    def initial_private(self, client_seed: int) -> PrivateTensors:
+        """The parts that are not shared, drawn as their layers are by default; buffers; extras."""
+        generator = client_generator(client_seed, "initial")
+        drawn = {
+            one.name: one.centre
+            + one.bound * torch.empty(one.shape).uniform_(-1, 1, generator=generator)
+            for one in self._own
+        }
+        buffers = {name: buffer.clone() for name, buffer in self._initial_buffers.items()}
+        return drawn | buffers | self.initial_extra()
+
+    def check_private(self, private: Mapping[str, torch.Tensor]) -> None:
+        """Raises ValueError unless names and shapes are those listed at the class."""
+        expected = {one.name: one.shape for one in self._own}
+        kept = self._initial_buffers | self.initial_extra()
+        check_shapes(private, expected | {name: tuple(kept[name].shape) for name in kept})
+
+    def train(
+        self,
+        group: Sequence[Participant],
+        weights: NamedArrays,
+        round_number: int,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[TrainingResult]:
+        """One local round, one client after the other; see :class:`worker.methods.base.Method`.
+
+        Metrics of every method: ``accuracy_before``, ``accuracy_after``, ``loss_before``,
+        ``loss_after``, ``num_test_examples`` of the test split, and ``seconds_training``.
+        """
+        shared = self._read(weights)
+        for participant in group:
+            self._check(participant)
+
+        def stop_if_asked() -> None:
+            if should_stop():
+                raise TrainingInterrupted
+
+        return self._train(group, shared, round_number, stop_if_asked)
+
+    def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
+        """See :class:`worker.methods.base.Method`."""
+        self._check(participant)
+        client = self._client(participant, self._read(weights), 0, lambda: None)
+        accuracy, loss = client.evaluate()
+        return {"accuracy": accuracy, "loss": loss} | client.metrics
+
+    def _train(
+        self,
+        group: Sequence[Participant],
+        shared: dict[str, torch.Tensor],
+        round_number: int,
+        stop_if_asked: Callable[[], None],
+    ) -> Iterator[TrainingResult]:
+        failed: dict[str, str] = {}
+        for participant in group:
+            stop_if_asked()
+            client = self._client(participant, shared, round_number, stop_if_asked)
+            try:
+                result = self._train_one(client, shared)
+            except CannotTrain as reason:
+                failed[participant.name] = str(reason)
+                continue
+            if not all(map(math.isfinite, result.metrics.values())):
+                failed[participant.name] = DIVERGED
+                continue
+            yield result
+        if failed:
+            if set(failed.values()) == {DIVERGED}:
+                raise TrainingDivergedError(list(failed))
+            raise TrainingFailedError(failed)
+
+    def _train_one(self, client: ModelClient, shared: dict[str, torch.Tensor]) -> TrainingResult:
+        accuracy, loss = client.evaluate()
+        client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
+        started = time.perf_counter()
+        extra = self.train_client(client)
+        client.metrics["seconds_training"] = time.perf_counter() - started
+        accuracy, loss = client.evaluate()
+        client.metrics |= {"accuracy_after": accuracy, "loss_after": loss}
+        own = {one.name: client.parameters[one.name] for one in self._own} | client.buffers
+        return TrainingResult(
+            participant=client.name,
+            num_examples=client.num_examples,
+            deltas={
+                name: (client.parameters[name] - before).cpu().numpy()
+                for name, before in shared.items()
+            },
+            private={name: tensor.to("cpu", copy=True) for name, tensor in (own | extra).items()},
+            metrics=client.metrics,
+        )
+
+    def _client(
+        self,
+        participant: Participant,
+        shared: dict[str, torch.Tensor],
+        round_number: int,
+        stop_if_asked: Callable[[], None],
+    ) -> ModelClient:
+        own = {one.name: participant.private[one.name] for one in self._own}
+        return ModelClient(
+            participant, shared | own, round_number, self._extractor, self._device, stop_if_asked
+        )
+
+    def _read(self, weights: NamedArrays) -> dict[str, torch.Tensor]:
+        # torch.tensor copies: weights decoded from a file are read-only.
+        tensors = {name: torch.tensor(array) for name, array in weights.items()}
+        check_shapes(tensors, {one.name: one.shape for one in self._shared})
+        return {one.name: tensors[one.name].to(self._device) for one in self._shared}
+
+    def _check(self, participant: Participant) -> None:
+        try:
+            self.check_private(participant.private)
+            for split in (participant.data.train, participant.data.test):
+                if not len(split):
+                    raise ValueError("a split without examples")
+                if (largest := int(split.labels.max())) >= self._num_classes:
+                    raise ValueError(f"label {largest}, but only {self._num_classes} classes")
+        except ValueError as error:
+            raise ValueError(f"client {participant.name}: {error}") from error

@@ -1,0 +1,127 @@
+"""What the methods with differential privacy have in common: budget, noise, the private step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from shared.plans import PrivateModelPlan, TrainingPlan
+from worker.methods.base import PrivateTensors
+from worker.methods.head import Batch
+from worker.methods.model_client import ModelClient
+from worker.methods.model_method import CannotTrain, ModelMethod
+from worker.methods.model_sgd import Descent, settings_of
+from worker.methods.privacy_accountant import noise_multiplier
+from worker.methods.private_gradients import (
+    add_noise,
+    check_examples_are_separate,
+    clipped_gradient_sum,
+)
+from worker.methods.random_streams import client_generator
+from worker.models.registry import build_feature_extractor
+
+STEPS, NUM_EXAMPLES = "privacy.steps", "privacy.num_examples"
+
+
+class PrivateModelMethod(ModelMethod):
+    """A :class:`ModelMethod` whose shared tensors are trained by private steps alone.
+
+    A step takes each example with probability batch / n (Poisson sampling, which the accountant
+    assumes), clips each example's gradient, adds noise σ·clip_norm to the sum and divides by the
+    expected batch. σ follows from the client's n and the steps of all planned rounds. The private
+    tensors ``privacy.steps`` and ``privacy.num_examples`` hold the steps taken and the n they were
+    accounted for; a client that would exceed its budget does not train. Steps count from the
+    moment an update is made, whether or not its round is committed.
+
+    Metrics beside the common ones: ``epsilon``, ``delta``, ``noise_multiplier`` (σ),
+    ``sample_rate`` and ``private_steps`` so far. There is no ``train_loss``, which would be said
+    without noise.
+
+    ε does not cover: the number of examples, accuracy and loss on the test split (said as they
+    are), and where the head is private what an extractor's gradient tells through it, since the
+    head is trained on the same examples without noise.
+    """
+
+    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
+        """Check that examples can be told apart.
+
+        Raises:
+            ModelError: the plan's feature extractor cannot be used.
+        """
+        super().__init__(plan, device)
+        check_examples_are_separate(build_feature_extractor(plan.model, plan.image_shape).module)
+
+    def initial_extra(self) -> PrivateTensors:
+        """See :class:`ModelMethod`."""
+        return {name: torch.zeros((), dtype=torch.int64) for name in (STEPS, NUM_EXAMPLES)}
+
+
+class PrivateSteps:
+    """One client's private steps of one round, on some of its parameters, in place."""
+
+    def __init__(
+        self, client: ModelClient, parameters: Mapping[str, torch.Tensor], plan: PrivateModelPlan
+    ) -> None:
+        """Begin the round.
+
+        Raises:
+            CannotTrain: the budget does not allow for another round, or was made for other data.
+        """
+        batch_size = min(plan.batch_size, client.num_examples)
+        steps_per_round = plan.epochs * client.batches_per_epoch(plan.batch_size)
+        num_planned = plan.rounds * steps_per_round
+        self._num_before = int(client.private[STEPS])
+        self._num_in_round = steps_per_round
+        known = int(client.private[NUM_EXAMPLES])
+        if known not in (0, client.num_examples):
+            raise CannotTrain(
+                f"its privacy budget was made for {known} training examples, not for "
+                f"{client.num_examples}"
+            )
+        if self._num_before + steps_per_round > num_planned:
+            raise CannotTrain(
+                f"its privacy budget is spent: {self._num_before} of {num_planned} steps are taken"
+            )
+        self._client, self._parameters, self._plan = client, parameters, plan
+        self._batch_size = batch_size
+        self._sample_rate = batch_size / client.num_examples
+        self._sigma = noise_multiplier(
+            epsilon=plan.epsilon,
+            delta=plan.delta,
+            sample_rate=self._sample_rate,
+            num_steps=num_planned,
+        )
+        self._descent = Descent(parameters, settings_of(plan))
+        # By steps taken: they are saved before anything is sent, so no noise is ever used twice.
+        self._noise = client_generator(client.seed, "privacy", self._num_before)
+        client.metrics |= {
+            "epsilon": plan.epsilon,
+            "delta": plan.delta,
+            "noise_multiplier": self._sigma,
+            "sample_rate": self._sample_rate,
+            "private_steps": float(self._num_before + steps_per_round),
+        }
+
+    def batches(self) -> Iterator[Batch | None]:
+        """A round's samples; None for one that nobody is in, which takes its step all the same."""
+        for _ in range(self._num_in_round):
+            yield self._client.sampled_batch(self._sample_rate)
+
+    def take(self, batch: Batch | None) -> None:
+        """One private step: all that the shared tensors learn of ``batch``."""
+        clip_norm = self._plan.clip_norm
+        if batch is None:
+            sums = {name: torch.zeros_like(one) for name, one in self._parameters.items()}
+        else:
+            with self._client.training_mode():
+                sums = clipped_gradient_sum(self._client.loss, self._parameters, batch, clip_norm)
+        noisy = add_noise(sums, self._sigma * clip_norm, self._noise)
+        self._descent.step({name: one / self._batch_size for name, one in noisy.items()})
+
+    def remembered(self) -> PrivateTensors:
+        """What the client must not forget once the round is done."""
+        return {
+            STEPS: torch.tensor(self._num_before + self._num_in_round),
+            NUM_EXAMPLES: torch.tensor(self._client.num_examples),
+        }
