@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +78,8 @@ def run(
 
     Example: hyperfl demo --dataset digits --clients 4 --rounds 10
     """
+    # A termination unwinds, so that the demo's own processes end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(stderr=as_json, soft_wrap=True)
     options = ["--method", method, "--model", model or _DEFAULT_MODELS.get(dataset, "cnn-cifar")]
     options += ["--encoding", encoding]

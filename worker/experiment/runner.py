@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -90,8 +89,8 @@ def run_demo(run: Run, data_dir: Path | None) -> dict[str, Any]:
         try:
             output, _ = process.communicate()
         except BaseException:
-            # An interrupt lets the demo end its own processes.
-            process.send_signal(signal.SIGINT)
+            # On this the demo ends its own processes first.
+            process.terminate()
             try:
                 process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
