@@ -100,8 +100,9 @@ class _VisionTransformer:
         if found is None:
             raise ModelError(f"model {model!r} has no configuration in timm")
         heads = found.classifier or ()
+        channels, height, width = found.input_size
         self.config = BackboneConfig(
-            image_shape=tuple(found.input_size),
+            image_shape=(channels, height, width),
             mean=tuple(found.mean),
             std=tuple(found.std),
             classifiers=(heads,) if isinstance(heads, str) else tuple(heads),
