@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, leaky_relu, linear
 
 from shared.plans import HyperFLPlan
 from worker.data.client_data import Examples
@@ -94,8 +94,11 @@ def plain_round(
     device = torch.device("cpu")
     private = participant.private
     order = client_generator(participant.seed, "batches", round_number)
-    head_weight = nn.Parameter(private["head.weight"].clone())
-    head_bias = nn.Parameter(private["head.bias"].clone())
+    head = {
+        name: nn.Parameter(tensor.clone())
+        for name, tensor in private.items()
+        if name.startswith("head.")
+    }
     buffers = {
         name.removeprefix("buffers."): tensor.clone()
         for name, tensor in private.items()
@@ -106,7 +109,17 @@ def plain_round(
         private["embedding"],
         plan.feature_scale,
     )
-    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    shapes = {
+        name: parameter.shape
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+    def scores_of(features: torch.Tensor) -> torch.Tensor:
+        if "head.hidden.weight" in head:
+            hidden = linear(features, head["head.hidden.weight"], head["head.hidden.bias"])
+            features = leaky_relu(hidden)
+        return linear(features, head["head.weight"], head["head.bias"])
 
     def features_of(theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         sizes = [shape.numel() for shape in shapes.values()]
@@ -121,7 +134,7 @@ def plain_round(
         module.eval()
         with torch.no_grad():
             images, labels = examples.batch(torch.arange(len(examples)), device)
-            scores = linear(features_of(network(), images), head_weight, head_bias)
+            scores = scores_of(features_of(network(), images))
             accuracy = (scores.argmax(dim=1) == labels).double().mean()
             return float(accuracy), float(cross_entropy(scores, labels))
 
@@ -130,7 +143,7 @@ def plain_round(
     module.train()
     theta = network().detach()
     optimizer = torch.optim.SGD(
-        [head_weight, head_bias],
+        list(head.values()),
         lr=plan.head_learning_rate,
         momentum=plan.momentum,
         weight_decay=plan.weight_decay,
@@ -150,11 +163,11 @@ def plain_round(
             positions = torch.randperm(len(all_labels), generator=order)
         for part in torch.split(positions, plan.batch_size):
             optimizer.zero_grad()
-            scores = linear(all_features[part], head_weight, head_bias)
+            scores = scores_of(all_features[part])
             cross_entropy(scores, all_labels[part]).backward()
             optimizer.step()
-    head_weight.requires_grad_(False)
-    head_bias.requires_grad_(False)
+    for parameter in head.values():
+        parameter.requires_grad_(False)
 
     batches = [
         batch
@@ -165,7 +178,7 @@ def plain_round(
         network,
         [
             lambda theta, images=images, labels=labels: cross_entropy(
-                linear(features_of(theta, images), head_weight, head_bias), labels
+                scores_of(features_of(theta, images)), labels
             )
             for images, labels in batches
         ],
@@ -180,11 +193,8 @@ def plain_round(
     accuracy_after, loss_after = evaluate(participant.data.test)
     return PlainResult(
         weights={name: tensor.detach() for name, tensor in network.shared().items()},
-        private={
-            "embedding": network.embedding.detach(),
-            "head.weight": head_weight,
-            "head.bias": head_bias,
-        }
+        private={"embedding": network.embedding.detach()}
+        | head
         | {f"buffers.{name}": tensor for name, tensor in buffers.items()},
         metrics={
             "accuracy_before": accuracy_before,

@@ -8,24 +8,26 @@ import torch
 
 from shared.plans import TrainingPlan
 from worker.data.client_data import ClientData, Examples
-from worker.data.images import LabelledImages
+from worker.data.images import ImageShape, LabelledImages
 
 NUM_CLASSES = 3
 IMAGE_SHAPE = (1, 4, 4)
 
 
-def random_client_data(seed: int, num_train: int, num_test: int = 7) -> ClientData:
+def random_client_data(
+    seed: int, num_train: int, num_test: int = 7, image_shape: ImageShape = IMAGE_SHAPE
+) -> ClientData:
     generator = torch.Generator().manual_seed(seed)
 
     def examples(count: int) -> Examples:
-        images = torch.randint(256, (count, *IMAGE_SHAPE), generator=generator, dtype=torch.uint8)
+        images = torch.randint(256, (count, *image_shape), generator=generator, dtype=torch.uint8)
         labels = torch.randint(NUM_CLASSES, (count,), generator=generator)
         return Examples(
             LabelledImages(images, labels, ("a", "b", "c")),
             torch.arange(count),
-            mean=(0.5,),
-            std=(0.5,),
-            image_shape=IMAGE_SHAPE,
+            mean=(0.5,) * image_shape[0],
+            std=(0.5,) * image_shape[0],
+            image_shape=image_shape,
             augment=False,
         )
 

@@ -59,6 +59,14 @@ def test_the_training_packages_are_not_loaded(code: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_a_worker_loads_pretrained_networks_only_when_it_is_asked_for_one() -> None:
+    result = run(
+        "import sys, worker.loop, worker.specify"
+        "\nloaded = {'timm', 'torchvision'} & set(sys.modules)\nassert not loaded, loaded"
+    )
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("--help",), ("coordinator", "--help"), ("federation", "--help"), ("round", "--help")],

@@ -101,6 +101,7 @@ class _VisionTransformer:
             raise ModelError(f"model {model!r} has no configuration in timm")
         channels, height, width = found.input_size
         heads = found.classifier or ()
+        channels, height, width = found.input_size
         self.config = BackboneConfig(
             image_shape=(channels, height, width),
             mean=tuple(found.mean),

@@ -161,3 +161,27 @@ def test_a_plan_that_is_no_object_is_refused(document: Any) -> None:
 def test_a_plan_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         plan().method = "local"
+
+
+def lpm(model: str, **hyperparameters: Any) -> TrainingPlan:
+    digest = {"backbone_digest": "sha256:" + "a" * 64}
+    return plan(method="hyperfl-lpm", model=model, hyperparameters=digest | hyperparameters)
+
+
+@pytest.mark.parametrize(
+    ("model", "learning_rate"), [("vit:vit_small_patch16_384", 0.1), ("resnet18", 0.01)]
+)
+def test_a_backbone_has_the_papers_learning_rate(model: str, learning_rate: float) -> None:
+    taken = lpm(model)
+    assert taken.hyperparameters["learning_rate"] == learning_rate
+    assert taken.hyperparameters["batch_size"] == 16
+    assert taken.hyperparameters["backbone_weights"] == "hub"
+    assert TrainingPlan.model_validate_json(taken.model_dump_json()) == taken
+    assert lpm(model, learning_rate=0.3).hyperparameters["learning_rate"] == 0.3
+
+
+@pytest.mark.parametrize("digest", [None, "", "sha256:abc", "md5:" + "a" * 64])
+def test_a_plan_without_the_digest_of_its_backbone_is_refused(digest: str | None) -> None:
+    given = {} if digest is None else {"backbone_digest": digest}
+    with pytest.raises(ValidationError, match="backbone_digest"):
+        plan(method="hyperfl-lpm", model="resnet18", hyperparameters=given)

@@ -54,7 +54,7 @@ def test_a_client_is_read_with_paths_relative_to_the_file(
     config = load(
         tmp_path,
         HEADING
-        + 'ca_file = "ca.pem"\n'
+        + 'ca_file = "ca.pem"\nbackbone_weights_file = "vit.safetensors"\n'
         + CLIENT.replace('"digits"', '"image-folder"\ndata_dir = "images"'),
     )
     (client,) = config.clients
@@ -63,6 +63,7 @@ def test_a_client_is_read_with_paths_relative_to_the_file(
         "hospitals",
     )
     assert config.ca_file == tmp_path / "ca.pem"
+    assert config.backbone_weights_file == tmp_path / "vit.safetensors"
     assert client.name == "site-a"
     assert client.state_dir == tmp_path / "state" / "site-a"
     assert client.enrolment_token_file == tmp_path / "site-a.token"

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from shared.plans import PLANS, PRESETS, UnknownPresetError
 from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from tests.support.backbones import VIT
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
 from worker.data.errors import DataError
+from worker.models.backbone_weights import pin_backbone
+from worker.models.backbones import find_backbone
 from worker.models.registry import ModelError
 from worker.settings import ConfigError
 from worker.specify import (
@@ -191,3 +195,27 @@ def test_a_plan_that_cannot_be_is_refused(changes: dict[str, Any], message: str)
 def test_a_model_that_does_not_take_the_images_is_refused() -> None:
     with pytest.raises(ModelError, match="does not take images of 1×8×8"):
         specification(image_shape=(1, 8, 8))
+
+
+LPM = {"method": "hyperfl-lpm", "model": VIT, "image_shape": (3, 32, 32)}
+
+
+def test_a_backbones_weights_are_pinned() -> None:
+    training = specification(**LPM, backbone_weights="random").training
+    assert training.hyperparameters["backbone_weights"] == "random"
+    assert training.hyperparameters["backbone_digest"] == pin_backbone(
+        VIT, (3, 32, 32), "random", None
+    )
+
+
+def test_a_backbone_from_a_file_is_pinned_without_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save(find_backbone(VIT).build((3, 32, 32), from_hub=False).state_dict(), file)
+    found = specification(**LPM, backbone_weights=str(file))
+    assert found.training.hyperparameters["backbone_weights"] == "file"
+    assert str(tmp_path) not in found.model_dump_json()
+
+
+def test_backbone_weights_without_a_backbone_are_refused() -> None:
+    with pytest.raises(ConfigError, match="for the method hyperfl-lpm, not for hyperfl"):
+        specification(backbone_weights="random")

@@ -247,3 +247,16 @@ def test_natural_shapes_and_classes(tmp_path):
         natural_num_classes("image-folder", None)
     with pytest.raises(DataError, match=r"expected a data set among digits, .* found 'mnist'"):
         natural_image_shape("mnist")
+
+
+def test_a_pretrained_models_statistics_replace_the_data_sets() -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    data = DatasetCache((mean, std)).client_data(DIGITS, (3, 16, 16), 10)
+    plain = DatasetCache(((0.0,), (1.0,))).client_data(DIGITS, (3, 16, 16), 10)
+    images, _ = data.train.batch(torch.arange(4), torch.device("cpu"))
+    pixels, _ = plain.train.batch(torch.arange(4), torch.device("cpu"))
+    assert images.shape == (4, 3, 16, 16)
+    assert torch.equal(pixels[:, 0], pixels[:, 2])
+    for channel in range(3):
+        expected = (pixels[:, channel] - mean[channel]) / std[channel]
+        torch.testing.assert_close(images[:, channel], expected)

@@ -1,0 +1,43 @@
+"""Plans, modules and clients of hyperfl-lpm that are small enough for unit tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.plans import TrainingPlan
+from worker.data.images import ImageShape
+from worker.models.backbone_weights import load_adapted_backbone, pin_backbone
+from worker.models.registry import FeatureExtractor
+
+IMAGE_SHAPE: ImageShape = (3, 32, 32)
+VIT = "vit:test_vit"
+RESNET = "resnet18"
+
+
+def random_backbone(model: str, image_shape: ImageShape = IMAGE_SHAPE) -> FeatureExtractor:
+    """The adapted backbone with random weights."""
+    return load_adapted_backbone(
+        model,
+        image_shape,
+        source="random",
+        expected_digest=pin_backbone(model, image_shape, "random", None),
+        file=None,
+    )
+
+
+def lpm_plan(model: str, digest: str | None = None, **hyperparameters: Any) -> TrainingPlan:
+    return TrainingPlan(
+        method="hyperfl-lpm",
+        model=model,
+        image_shape=IMAGE_SHAPE,
+        num_classes=3,
+        hyperparameters={
+            "embedding_size": 6,
+            "hidden_size": 4,
+            "batch_size": 5,
+            "epochs": 2,
+            "backbone_weights": "random",
+            "backbone_digest": digest or pin_backbone(model, IMAGE_SHAPE, "random", None),
+        }
+        | hyperparameters,
+    )

@@ -1,0 +1,167 @@
+"""A backbone's weights: the federation's at every site, from wherever, or a clear refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from structlog.testing import capture_logs
+
+from tests.support.backbones import IMAGE_SHAPE, RESNET, VIT
+from worker.models import backbone_weights
+from worker.models.backbone_weights import load_adapted_backbone, pin_backbone
+from worker.models.backbones import find_backbone
+from worker.models.errors import ModelError
+
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def published() -> Tensors:
+    """A state dict as it is published, with a classifier."""
+    torch.manual_seed(7)
+    network = find_backbone(VIT).build(IMAGE_SHAPE, from_hub=False)
+    return dict(network.state_dict()) | {"head.weight": torch.ones(9, 64)}
+
+
+def write(folder: Path, tensors: object, suffix: str) -> Path:
+    file = folder / f"weights{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(tensors, file)  # type: ignore[arg-type]
+    else:
+        torch.save(tensors, file)
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_file_is_used_and_its_classifier_is_not(
+    tmp_path: Path, published: Tensors, suffix: str
+) -> None:
+    file = write(tmp_path, published, suffix)
+    digest = pin_backbone(VIT, IMAGE_SHAPE, "file", file)
+    assert digest != pin_backbone(VIT, IMAGE_SHAPE, "random", None)
+    extractor = load_adapted_backbone(
+        VIT, IMAGE_SHAPE, source="file", expected_digest=digest, file=file
+    )
+    parameters = dict(extractor.module.named_parameters())
+    torch.testing.assert_close(
+        parameters["network.patch_embed.proj.weight"].detach(),
+        published["patch_embed.proj.weight"],
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_both_kinds_of_file_have_the_same_digest(tmp_path: Path, published: Tensors) -> None:
+    digests = {
+        pin_backbone(VIT, IMAGE_SHAPE, "file", write(tmp_path, published, suffix))
+        for suffix in (".safetensors", ".pt")
+    }
+    assert len(digests) == 1
+
+
+def test_a_site_may_use_a_file_instead_of_the_hub(tmp_path: Path, published: Tensors) -> None:
+    file = write(tmp_path, published, ".pt")
+    digest = pin_backbone(VIT, IMAGE_SHAPE, "file", file)
+    load_adapted_backbone(VIT, IMAGE_SHAPE, source="hub", expected_digest=digest, file=file)
+
+
+def test_other_weights_than_the_federations_are_refused(tmp_path: Path, published: Tensors) -> None:
+    digest = pin_backbone(VIT, IMAGE_SHAPE, "file", write(tmp_path, published, ".pt"))
+    published["norm.bias"] = published["norm.bias"].clone()
+    published["norm.bias"][0] += 1e-6
+    file = write(tmp_path, published, ".pt")
+    with pytest.raises(
+        ModelError, match=rf"weights\.pt have the digest .* federation's have {digest}"
+    ):
+        load_adapted_backbone(VIT, IMAGE_SHAPE, source="file", expected_digest=digest, file=file)
+
+
+def test_a_buffer_is_part_of_the_digest(tmp_path: Path) -> None:
+    network = find_backbone(RESNET).build(IMAGE_SHAPE, from_hub=False)
+    first = backbone_weights.backbone_digest(network)
+    network.get_submodule("bn1").running_mean[3] += 1  # type: ignore[index, operator]
+    assert backbone_weights.backbone_digest(network) != first
+
+
+def test_the_first_three_differences_are_named(tmp_path: Path, published: Tensors) -> None:
+    del published["cls_token"]
+    published["pos_embed"] = torch.zeros(1, 2, 3)
+    published["norm.bias"] = torch.zeros(5)
+    published["another"] = torch.zeros(1)
+    published["one_more"] = torch.zeros(1)
+    file = write(tmp_path, published, ".safetensors")
+    with pytest.raises(ModelError) as caught:
+        pin_backbone(VIT, IMAGE_SHAPE, "file", file)
+    assert str(caught.value) == (
+        f"{file} does not fit the backbone: cls_token is missing; "
+        "pos_embed has shape (1, 2, 3), not (1, 5, 64); "
+        "norm.bias has shape (5,), not (64,); and 2 more"
+    )
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path, published: Tensors) -> None:
+    (tmp_path / "text.pt").write_text("not weights")
+    (tmp_path / "text.safetensors").write_text("not weights")
+    nested = write(tmp_path, {"model": published, "epoch": 3}, ".pth")
+    for file, message in [
+        (tmp_path / "text.pt", "text.pt is not a state dict saved by torch"),
+        (tmp_path / "text.safetensors", "text.safetensors is not a safetensors file"),
+        (nested, "something other than tensors by name"),
+    ]:
+        with pytest.raises(ModelError, match=message) as caught:
+            pin_backbone(VIT, IMAGE_SHAPE, "file", file)
+        assert "\n" not in str(caught.value)
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("run by loading a file",)
+
+
+def test_a_file_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, {"norm.bias": _Harmful()}, ".pt")
+    with pytest.raises(ModelError, match="not a state dict"):
+        pin_backbone(VIT, IMAGE_SHAPE, "file", file)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
+    for name in ("missing.pt", "missing.safetensors"):
+        with pytest.raises(FileNotFoundError):
+            pin_backbone(VIT, IMAGE_SHAPE, "file", tmp_path / name)
+
+
+def test_a_site_without_the_federations_file_is_told_what_to_say() -> None:
+    with pytest.raises(ModelError, match="say with backbone_weights_file where"):
+        load_adapted_backbone(
+            VIT, IMAGE_SHAPE, source="file", expected_digest="sha256:0", file=None
+        )
+
+
+def test_random_weights_are_the_same_each_time_and_said_loudly() -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    with capture_logs() as logs:
+        first, second = (pin_backbone(VIT, IMAGE_SHAPE, "random", None) for _ in range(2))
+    assert first == second
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [(log["log_level"], log["model"]) for log in logs] == [("warning", VIT)] * 2
+    assert "RANDOM" in logs[0]["event"]
+
+
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable:
+        config = find_backbone(VIT).config
+
+        def build(self, *_: object, from_hub: bool) -> None:
+            assert from_hub
+            raise OSError("no route to the hub")
+
+    monkeypatch.setattr(backbone_weights, "find_backbone", lambda model: Unreachable())
+    with pytest.raises(ModelError, match=r"downloading model .* failed: no route to the hub"):
+        pin_backbone(VIT, IMAGE_SHAPE, "hub", None)
