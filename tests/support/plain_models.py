@@ -95,7 +95,7 @@ def train_privately(
             gradients = torch.autograd.grad(loss, trained)
             norm = math.sqrt(sum(float(one.square().sum()) for one in gradients))
             for total, one in zip(sums, gradients, strict=True):
-                total += one * min(1.0, plan.clip_norm / norm)
+                total.add_(one, alpha=min(1.0, plan.clip_norm / norm))
         for parameter, total in zip(trained, sums, strict=True):
             draw = torch.randn(parameter.shape, generator=noise).double()
             parameter.grad = (total + sigma * plan.clip_norm * draw) / batch_size

@@ -110,9 +110,10 @@ def test_no_setting_and_an_own_method_keep_what_is_given() -> None:
 def test_an_unknown_method_gets_the_closest_names(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="unknown method 'hyprfl'; the closest are hyperfl"):
         plan(method="hyprfl")
-    for name in ("fedavg", "fedprox", "local"):
-        monkeypatch.setitem(PLANS, name, HyperFLPlan)
-    with pytest.raises(ValidationError, match="'fedavgg'; the closest are fedavg, fedprox, "):
+    monkeypatch.setitem(PLANS, "fedprox", HyperFLPlan)
+    with pytest.raises(
+        ValidationError, match="'fedavgg'; the closest are fedavg, dp-fedavg, fedprox"
+    ):
         plan(method="fedavgg")
 
 
@@ -161,3 +162,12 @@ def test_a_plan_that_is_no_object_is_refused(document: Any) -> None:
 def test_a_plan_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         plan().method = "local"
+
+
+def test_rounds_are_planned_where_noise_is_made_for_them() -> None:
+    private = plan(method="dp-fedavg", hyperparameters={"rounds": 7})
+    assert private.planned_rounds == 7
+    assert plan().planned_rounds is None
+    assert plan(method="a:b", hyperparameters={"rounds": 7}).planned_rounds is None
+    with pytest.raises(ValidationError, match="rounds\n  Field required"):
+        plan(method="centaur")

@@ -160,3 +160,19 @@ def test_a_plan_that_cannot_be_is_refused(changes: dict[str, Any], message: str)
 def test_a_model_that_does_not_take_the_images_is_refused() -> None:
     with pytest.raises(ModelError, match="does not take images of 1×8×8"):
         specification(image_shape=(1, 8, 8))
+
+
+def test_a_method_with_a_privacy_budget_plans_for_the_policys_rounds() -> None:
+    arguments: dict[str, Any] = {
+        "method": "dp-fedavg",
+        "model": "tests.support.extractors:tiny_without_normalisation",
+    }
+    found = specification(**arguments, hyperparameters={})
+    assert found.training.hyperparameters["rounds"] == found.round_policy.rounds == 5
+    with pytest.raises(ValidationError, match=r"rounds is 4, but round_policy\.rounds is 5"):
+        specification(**arguments, hyperparameters={"rounds": 4})
+
+
+def test_local_training_shares_nothing() -> None:
+    found = specification(method="local", hyperparameters={})
+    assert found.parameters.tensors == ()
