@@ -32,7 +32,7 @@ _NUM_DENSE_STEPS = 12
 _SHAPE = (1, 28, 28)
 
 
-def _examples(seed: int, count: int) -> Examples:
+def random_examples(seed: int, count: int) -> Examples:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (count, *_SHAPE), generator=generator, dtype=torch.uint8)
     labels = torch.randint(_NUM_CLASSES, (count,), generator=generator)
@@ -64,7 +64,9 @@ class _Federation:
         self._participants = [
             Participant(
                 f"client-{index:02d}",
-                ClientData(_examples(index, _NUM_EXAMPLES), _examples(-index, 1), _NUM_CLASSES),
+                ClientData(
+                    random_examples(index, _NUM_EXAMPLES), random_examples(-index, 1), _NUM_CLASSES
+                ),
                 self._method.initial_private(index),
                 index,
             )

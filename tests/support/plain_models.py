@@ -94,8 +94,8 @@ def train_privately(
             loss = cross_entropy(model(image[None]), label[None])
             gradients = torch.autograd.grad(loss, trained)
             norm = math.sqrt(sum(float(one.square().sum()) for one in gradients))
-            factor = min(1.0, plan.clip_norm / norm)
-            sums = [total + factor * one for total, one in zip(sums, gradients, strict=True)]
+            for total, one in zip(sums, gradients, strict=True):
+                total.add_(one, alpha=min(1.0, plan.clip_norm / norm))
         for parameter, total in zip(trained, sums, strict=True):
             draw = torch.randn(parameter.shape, generator=noise).double()
             parameter.grad = (total + sigma * plan.clip_norm * draw) / batch_size

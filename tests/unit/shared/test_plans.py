@@ -110,9 +110,10 @@ def test_no_setting_and_an_own_method_keep_what_is_given() -> None:
 def test_an_unknown_method_gets_the_closest_names(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="unknown method 'hyprfl'; the closest are hyperfl"):
         plan(method="hyprfl")
-    for name in ("fedavg", "fedprox", "local"):
-        monkeypatch.setitem(PLANS, name, HyperFLPlan)
-    with pytest.raises(ValidationError, match="'fedavgg'; the closest are fedavg, fedprox, "):
+    monkeypatch.setitem(PLANS, "fedprox", HyperFLPlan)
+    with pytest.raises(
+        ValidationError, match="'fedavgg'; the closest are fedavg, dp-fedavg, fedprox"
+    ):
         plan(method="fedavgg")
 
 
@@ -185,3 +186,12 @@ def test_a_plan_without_the_digest_of_its_backbone_is_refused(digest: str | None
     given = {} if digest is None else {"backbone_digest": digest}
     with pytest.raises(ValidationError, match="backbone_digest"):
         plan(method="hyperfl-lpm", model="resnet18", hyperparameters=given)
+
+
+def test_rounds_are_planned_where_noise_is_made_for_them() -> None:
+    private = plan(method="dp-fedavg", hyperparameters={"rounds": 7})
+    assert private.planned_rounds == 7
+    assert plan().planned_rounds is None
+    assert plan(method="a:b", hyperparameters={"rounds": 7}).planned_rounds is None
+    with pytest.raises(ValidationError, match="rounds\n  Field required"):
+        plan(method="centaur")

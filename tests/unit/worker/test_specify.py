@@ -219,3 +219,19 @@ def test_a_backbone_from_a_file_is_pinned_without_its_path(tmp_path: Path) -> No
 def test_backbone_weights_without_a_backbone_are_refused() -> None:
     with pytest.raises(ConfigError, match="for the method hyperfl-lpm, not for hyperfl"):
         specification(backbone_weights="random")
+
+
+def test_a_method_with_a_privacy_budget_plans_for_the_policys_rounds() -> None:
+    arguments: dict[str, Any] = {
+        "method": "dp-fedavg",
+        "model": "tests.support.extractors:tiny_without_normalisation",
+    }
+    found = specification(**arguments, hyperparameters={})
+    assert found.training.hyperparameters["rounds"] == found.round_policy.rounds == 5
+    with pytest.raises(ValidationError, match=r"rounds is 4, but round_policy\.rounds is 5"):
+        specification(**arguments, hyperparameters={"rounds": 4})
+
+
+def test_local_training_shares_nothing() -> None:
+    found = specification(method="local", hyperparameters={})
+    assert found.parameters.tensors == ()

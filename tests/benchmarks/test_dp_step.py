@@ -1,0 +1,56 @@
+"""A local round under differential privacy against FedAvg's."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from shared.plans import TrainingPlan
+from tests.benchmarks.conftest import Report
+from tests.benchmarks.measurements import Measurement, medians
+from tests.benchmarks.test_training_step import random_examples
+from worker.data.client_data import ClientData
+from worker.methods import build_method
+from worker.methods.base import Participant
+
+pytestmark = pytest.mark.benchmark
+
+_NUM_CLASSES, _NUM_EXAMPLES = 10, 600
+
+
+class _Client:
+    """One client with a method, and the seconds that its local round takes."""
+
+    def __init__(self, method: str, **hyperparameters: int) -> None:
+        plan = TrainingPlan(
+            method=method,
+            model="cnn-mnist",
+            image_shape=(1, 28, 28),
+            num_classes=_NUM_CLASSES,
+            hyperparameters=hyperparameters,
+        )
+        self._method = build_method(plan, torch.device("cpu"))
+        self._weights = self._method.parameters(seed=1).initial_values()
+        data = ClientData(random_examples(1, _NUM_EXAMPLES), random_examples(2, 1), _NUM_CLASSES)
+        self._participant = Participant("client", data, self._method.initial_private(1), 1)
+
+    def round(self) -> float:
+        started = time.perf_counter()
+        list(self._method.train([self._participant], self._weights, 1, lambda: False))
+        return time.perf_counter() - started
+
+
+def test_private_round(report: Report) -> None:
+    fedavg, private = _Client("fedavg"), _Client("dp-fedavg", rounds=200)
+    private.round()
+    seconds = medians(5, fedavg=fedavg.round, private=private.round)
+    report(
+        "round, differential privacy",
+        [
+            Measurement("fedavg", 1000 * seconds["fedavg"], "ms"),
+            Measurement("dp-fedavg", 1000 * seconds["private"], "ms"),
+            Measurement("dp-fedavg / fedavg", seconds["private"] / seconds["fedavg"], "times", 2.0),
+        ],
+    )
