@@ -30,12 +30,13 @@ class WeightedMean:
             raise ValueError(f"an update of {num_examples} examples has no weight")
         self._total_examples += num_examples
 
-    def add_block(self, num_examples: int, block: Block) -> None:
-        """Adds a run of elements of one dense delta, weighted by the update's examples."""
+    def add_block(self, weight: float, block: Block) -> None:
+        """Adds a run of elements of one dense delta.
+
+        ``weight`` is the update's examples, times the factor that clips it if it is clipped.
+        """
         end = block.start + len(block.values)
-        self._sums[block.tensor.name][block.start : end] += num_examples * block.values.astype(
-            np.float64
-        )
+        self._sums[block.tensor.name][block.start : end] += weight * block.values.astype(np.float64)
 
     def apply_to(self, base: NamedArrays) -> dict[str, Array]:
         """float32(base + mean delta) for every tensor; frees each sum as it goes.

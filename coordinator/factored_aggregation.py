@@ -72,6 +72,20 @@ class FactoredMean:
         for name in self._wholes:
             self._wholes[name] += share * np.asarray(changes[name], np.float64)
 
+    def add_base(self, name: str, scale: float) -> None:
+        """Adds ``scale``·W to the change of matrix ``name``."""
+        self._matrices[name].add_base(scale)
+
+    def add_rows(self, name: str, start: int, rows: Float64) -> None:
+        """Adds to the change of tensor ``name`` a run of its rows, from ``start`` on.
+
+        A matrix has rows (count, columns); every other tensor's elements are rows of one each.
+        """
+        if name in self._matrices:
+            self._matrices[name].add_rows(start, rows)
+        else:
+            self._wholes[name].reshape(-1)[start : start + len(rows)] += rows.reshape(-1)
+
     def publish(self, compression: Compression) -> PublishedDelta:
         """The delta to publish; ends this mean, whose memory becomes the residual's.
 
@@ -118,6 +132,13 @@ class _MatrixMean:
                 self._num_pending += 1
         else:
             self._matrix += np.float32(share) * change
+
+    def add_base(self, scale: float) -> None:
+        self._scale += scale
+
+    def add_rows(self, start: int, rows: Float64) -> None:
+        with np.errstate(over="ignore"):  # publish refuses it by name
+            self._matrix[start : start + len(rows)] += rows.astype(np.float32)
 
     def publish(self, name: str, compression: Compression) -> tuple[dict[str, Array], Float32]:
         self._multiply_pending()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import ValidationError
 
 from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
@@ -36,6 +38,9 @@ class Intake:
         self._size_bytes = 0
         self._metadata: UpdateMetadata | None = None
         self._encoding: Encoding = DenseEncoding()
+        policy = expectation.specification.round_policy
+        self._max_norm = policy.max_update_norm if policy.on_excess == "reject" else None
+        self._squared_norm = 0.0
 
     def feed(self, piece: bytes) -> None:
         """Checks the next bytes.
@@ -51,19 +56,40 @@ class Intake:
             for block in self._reader.feed(piece):
                 self._check_header_once()
                 self._encoding.check_block(block)
+                if self._max_norm is not None:
+                    values = block.values.astype(np.float64)
+                    self._squared_norm += float(np.square(values).sum())
             self._check_header_once()
         except codec.CodecError as error:
             raise MalformedUpdate(str(error), **error.where) from error
 
     def finish(self) -> UpdateMetadata:
-        """The update's metadata, once all of it has come."""
+        """The update's metadata, once all of it has come.
+
+        Raises:
+            MalformedUpdate: bytes are missing, or the change is larger than the policy takes.
+        """
         try:
             self._reader.finish()
         except codec.CodecError as error:
             raise MalformedUpdate(str(error), **error.where) from error
         if self._metadata is None:
             raise MalformedUpdate("the file has no header")
+        self._check_norm()
         return self._metadata
+
+    def _check_norm(self) -> None:
+        """Of dense updates alone: the norm of factors depends on weights that are not at hand."""
+        if self._max_norm is None or self._encoding.name != DenseEncoding.name:
+            return
+        norm = math.sqrt(self._squared_norm)
+        if norm > self._max_norm:
+            raise MalformedUpdate(
+                f"the update's norm is {norm:.6g}, over max_update_norm {self._max_norm:g}",
+                member="max_update_norm",
+                expected=self._max_norm,
+                found=norm,
+            )
 
     def _check_header_once(self) -> None:
         header = self._reader.header

@@ -72,6 +72,15 @@ class TensorInfo:
         """Product of the shape; 1 for a scalar."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one element."""
+        return _DTYPES[self.dtype].itemsize
+
+    def elements(self, content: bytes) -> Array:
+        """A run of the tensor's elements from their bytes, as one flat array."""
+        return np.frombuffer(content, _DTYPES[self.dtype])
+
 
 @dataclass(frozen=True)
 class Header:

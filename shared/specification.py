@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from shared.aggregation_plan import AggregationPlan
 from shared.arrays import Array, digest_bytes
 from shared.initialisation import TensorSpecification
 from shared.plans import TrainingPlan
@@ -84,6 +85,12 @@ class RoundPolicy(_Model):
     """After so many failed rounds in a row the federation pauses and says why."""
     max_num_examples: int = Field(default=10_000_000, ge=1)
     """Largest number of examples a client may claim for one round."""
+    max_examples_weight: int | None = Field(default=None, ge=1)
+    """Most examples that count as a client's weight: the number is its claim, and no fact."""
+    max_update_norm: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    """Largest Frobenius norm of a client's whole change, over all shared tensors."""
+    on_excess: Literal["clip", "reject"] = "clip"
+    """What becomes of a change beyond ``max_update_norm``: scaled down to it, or left out."""
     evaluate_final: bool = True
     """End with a round in which every client evaluates the final weights without training."""
 
@@ -136,6 +143,7 @@ class FederationSpecification(_Model):
     training: TrainingPlan
     round_policy: RoundPolicy
     encoding: EncodingPlan = EncodingPlan()
+    aggregation: AggregationPlan = AggregationPlan()
 
     @field_validator("encoding", mode="before")
     @classmethod
@@ -149,6 +157,25 @@ class FederationSpecification(_Model):
             raise ValueError(
                 f"training.hyperparameters.rounds is {planned}, "
                 f"but round_policy.rounds is {self.round_policy.rounds}"
+            )
+        return self
+
+    @field_validator("aggregation", mode="before")
+    @classmethod
+    def _accept_a_rule(cls, value: Any) -> Any:
+        return {"rule": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_aggregation(self) -> Self:
+        plan, policy = self.aggregation, self.round_policy
+        if policy.minimum_updates < plan.fewest_updates:
+            raise ValueError(
+                f"aggregation {plan.rule} needs minimum_updates of at least "
+                f"{plan.fewest_updates}, not {policy.minimum_updates}"
+            )
+        if plan.rule != "mean" and policy.max_examples_weight is not None:
+            raise ValueError(
+                f"aggregation {plan.rule} weighs all clients alike: leave out max_examples_weight"
             )
         return self
 

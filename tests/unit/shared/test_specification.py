@@ -78,6 +78,32 @@ def tensor(name: str, rows: int = 1) -> dict[str, Any]:
         ({"encoding": {"publish_max_rank": 4097}}, "less than or equal to 4096"),
         ({"encoding": {"rank": 1}}, "Extra inputs are not permitted"),
         ({"encoding": None}, "EncodingPlan"),
+        ({"round_policy__max_update_norm": 0.0}, "greater than 0"),
+        ({"round_policy__on_excess": "ignore"}, "Input should be 'clip' or 'reject'"),
+        ({"round_policy__max_examples_weight": 0}, "greater than or equal to 1"),
+        ({"aggregation": "medain"}, "Input should be 'mean', 'median'"),
+        ({"aggregation": "median"}, "median needs minimum_updates of at least 3, not 1"),
+        ({"aggregation": "trimmed-mean"}, "aggregation trimmed-mean needs trim_fraction"),
+        (
+            {"aggregation": {"rule": "median", "trim_fraction": 0.2}},
+            "aggregation median does not take trim_fraction",
+        ),
+        (
+            {"aggregation": {"rule": "trimmed-mean", "trim_fraction": 0.3}},
+            "trimmed-mean needs minimum_updates of at least 4, not 1",
+        ),
+        (
+            {"aggregation": {"rule": "multi-krum", "hostile_clients": 2}},
+            "multi-krum needs minimum_updates of at least 7, not 1",
+        ),
+        (
+            {
+                "aggregation": "median",
+                "round_policy__minimum_updates": 3,
+                "round_policy__max_examples_weight": 5,
+            },
+            "median weighs all clients alike: leave out max_examples_weight",
+        ),
         ({"training__method": "hyprfl"}, "the closest are hyperfl"),
         ({"owner": "x"}, "Extra inputs are not permitted"),
     ],
