@@ -13,13 +13,16 @@ import structlog
 from fastapi import FastAPI
 
 from coordinator import problem_handlers
+from coordinator.audit import AuditLog
+from coordinator.audit_trail import AuditTrail
 from coordinator.auth import ensure_admin_token
 from coordinator.body_limit import BodyLimit
 from coordinator.context import Clock, Context, utc_now
 from coordinator.database import Database
 from coordinator.driver import Driver
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.routes import clients, federations, health, rounds, tasks, updates, weights
+from coordinator.request_limits import RequestLimits
+from coordinator.routes import access, clients, federations, health, rounds, tasks, updates, weights
 from coordinator.settings import CoordinatorSettings
 from shared.problems import MEDIA_TYPE, Problem
 
@@ -54,11 +57,15 @@ def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI
         updates.router,
         weights.router,
         rounds.router,
+        access.router,
         health.router,
     ):
         app.include_router(router, responses=_PROBLEMS)
     problem_handlers.install(app)
+    # Those added later are asked earlier: even what the limits refuse leaves its event.
     app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLimits, settings=settings, clock=clock)
+    app.add_middleware(AuditTrail, audit=AuditLog(context))
     return app
 
 

@@ -22,7 +22,10 @@ _TOKEN_BYTES = 32
 
 @dataclass(frozen=True)
 class Admin:
-    """May do everything."""
+    """May do everything, or look at everything that administrators may."""
+
+    name: str
+    may_write: bool
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,23 @@ async def identify(context: Context, authorization: str | None) -> Principal:
         raise Unauthenticated("send the header Authorization: Bearer TOKEN")
     digest = token_digest(token.strip())
     async with context.database.reading() as session:
-        owner = await store.find_token(session, digest, TokenKind.ADMIN, TokenKind.CLIENT)
-    if owner is not None and owner.token.kind == TokenKind.ADMIN:
-        return Admin()
-    if owner is None or owner.client is None or owner.federation is None:
+        owner = await store.find_token(
+            session, digest, TokenKind.ADMIN, TokenKind.READ_ONLY, TokenKind.CLIENT
+        )
+    if owner is None:
+        raise Unauthenticated("the token is not valid")
+    now = context.clock()
+    if owner.token.expires_at is not None and owner.token.expires_at <= now:
+        raise Unauthenticated("the token has expired")
+    if owner.token.kind != TokenKind.CLIENT:
+        return Admin(owner.token.name or "", may_write=owner.token.kind == TokenKind.ADMIN)
+    if owner.client is None or owner.federation is None:
         raise Unauthenticated("the token is not valid")
     if owner.client.state != ClientState.ENROLLED:
         raise Unauthenticated("the token is revoked")
+    if owner.token.first_used_at is None:
+        async with context.database.writing() as session:
+            await store.begin_to_use(session, owner.token, now)
     return ClientPrincipal(owner.client, owner.federation)
 
 
@@ -88,15 +101,20 @@ async def ensure_admin_token(database: Database, file: Path, now: datetime) -> b
         async with database.writing() as session:
             digest = token_digest(token)
             if await store.find_token(session, digest, TokenKind.ADMIN) is None:
-                session.add(TokenRow(digest=digest, kind=TokenKind.ADMIN, created_at=now))
+                session.add(_file_token(token, now))
         return False
     async with database.writing() as session:
         if await store.admin_token_exists(session):
             return False
         token = new_token(TokenKind.ADMIN)
-        session.add(TokenRow(digest=token_digest(token), kind=TokenKind.ADMIN, created_at=now))
+        session.add(_file_token(token, now))
         _write_secret(file, token)
     return True
+
+
+def _file_token(token: str, now: datetime) -> TokenRow:
+    digest = token_digest(token)
+    return TokenRow(digest=digest, kind=TokenKind.ADMIN, name=f"file-{digest[:12]}", created_at=now)
 
 
 def _read_secret(file: Path) -> str | None:

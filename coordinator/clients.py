@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import structlog
 
-from coordinator.auth import new_token, token_digest
+from coordinator.auth import ClientPrincipal, new_token, token_digest
 from coordinator.context import Context
 from coordinator.errors import IllegalTransition, Unauthenticated
 from coordinator.store import clients as store
@@ -79,6 +79,27 @@ async def enrol(context: Context, enrolment_token: str) -> EnrolmentReply:
     return EnrolmentReply(
         federation=owner.federation.name, client=owner.client.name, credential=credential
     )
+
+
+async def rotate(context: Context, principal: ClientPrincipal) -> EnrolmentReply:
+    """A new credential for the client itself; the old one ends when the new one is first used.
+
+    So an answer that is lost on its way shuts nobody out: the client asks again.
+    """
+    credential = new_token(TokenKind.CLIENT)
+    async with context.database.writing() as session:
+        await store.add_unused_credential(
+            session,
+            TokenRow(
+                digest=token_digest(credential),
+                kind=TokenKind.CLIENT,
+                client_id=principal.client.id,
+                created_at=context.clock(),
+            ),
+        )
+    federation, client = principal.federation.name, principal.client.name
+    _log.info("credential rotated", federation=federation, client=client)
+    return EnrolmentReply(federation=federation, client=client, credential=credential)
 
 
 async def list_all(context: Context, federation_name: str) -> list[ClientView]:

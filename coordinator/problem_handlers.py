@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from coordinator import errors
+from coordinator.redaction import redact
 from shared.problems import MEDIA_TYPE, Problem, ProblemType
 
 _RETRY_AFTER_SECONDS = 2
@@ -53,7 +54,10 @@ def install(app: FastAPI) -> None:
 
 
 def problem_response(
-    kind: ProblemType, detail: str, members: Mapping[str, Any] | None = None
+    kind: ProblemType,
+    detail: str,
+    members: Mapping[str, Any] | None = None,
+    retry_after_seconds: int = _RETRY_AFTER_SECONDS,
 ) -> JSONResponse:
     """A problem document as a response."""
     problem = Problem.of(kind, detail, **(members or {}))
@@ -61,13 +65,14 @@ def problem_response(
     if kind is ProblemType.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
     if kind in (ProblemType.UNAVAILABLE, ProblemType.TOO_MANY_REQUESTS):
-        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(retry_after_seconds)
     return JSONResponse(
         problem.model_dump(), status_code=kind.status, headers=headers, media_type=MEDIA_TYPE
     )
 
 
-async def _on_coordinator_error(_request: Request, error: errors.CoordinatorError) -> JSONResponse:
+async def _on_coordinator_error(request: Request, error: errors.CoordinatorError) -> JSONResponse:
+    request.state.problem = _TYPES[type(error)].slug
     return problem_response(_TYPES[type(error)], error.detail, error.members)
 
 
@@ -95,5 +100,7 @@ async def _on_database_error(request: Request, error: Exception) -> JSONResponse
 
 
 async def _on_failure(request: Request, error: Exception) -> JSONResponse:
-    _log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+    _log.error(
+        "request failed", method=request.method, path=redact(request.url.path), exc_info=error
+    )
     return problem_response(ProblemType.INTERNAL, "the coordinator's log says more")

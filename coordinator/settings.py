@@ -44,6 +44,14 @@ class CoordinatorSettings(BaseSettings):
     """Weights of so many newest versions are kept; older ones are removed."""
     keep_every_version: int = Field(default=0, ge=0)
     """Every so manyth version is kept for good besides; 0 keeps none."""
+    requests_per_second_per_token: float = Field(default=100.0, gt=0.0)
+    """Over ten seconds on average, like the next two; what is more is answered 429."""
+    requests_per_second_per_address: float = Field(default=2000.0, gt=0.0)
+    """For all workers at one address together."""
+    unauthenticated_requests_per_second_per_address: float = Field(default=200.0, gt=0.0)
+    """Enrolments, first requests with a token, and requests with none that is valid."""
+    max_concurrent_requests: int = Field(default=10_000, ge=1)
+    """Long polls included; what is more is answered 503."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @field_validator("database_url")

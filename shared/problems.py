@@ -40,6 +40,7 @@ class ProblemType(Enum):
     UNAVAILABLE = ("unavailable", 503, "The coordinator cannot serve this now")
 
     def __init__(self, slug: str, status: int, title: str) -> None:
+        self.slug = slug
         self.urn = _PREFIX + slug
         self.status = status
         self.title = title

@@ -153,6 +153,49 @@ class EnrolmentReply(_Reply):
     credential: str
 
 
+class TokenScope(StrEnum):
+    """What the bearer of an administrator's token may do."""
+
+    ADMIN = "admin"
+    READ_ONLY = "read-only"
+
+
+class TokenRequest(_Model):
+    """Body of ``POST /v1/tokens``."""
+
+    name: str = Field(pattern=CLIENT_NAME)
+    scope: TokenScope
+    valid_seconds: float | None = Field(default=None, gt=0.0, le=3660 * 86400.0)
+
+
+class TokenView(_Reply):
+    """A token as administrators see it."""
+
+    name: str
+    scope: TokenScope
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class TokenReply(TokenView):
+    """The one time the token is shown."""
+
+    token: str
+
+
+class AuditEvent(_Reply):
+    """Who did what, when, from where, and how it ended."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    address: str
+    outcome: str = Field(description="HTTP status, and a refusal's problem type")
+    left_out: int = Field(description="refusals before this one that were too many to be written")
+
+
 class Task(_Reply):
     """Work leased to a client: from weights ``base_version``, due before the lease ends."""
 

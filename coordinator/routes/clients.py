@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Request, status
 
 from coordinator import clients
-from coordinator.routes.dependencies import AdminDependency, ContextDependency
+from coordinator.routes.dependencies import (
+    AdminDependency,
+    ClientDependency,
+    ContextDependency,
+    NameInPath,
+)
 from shared.schema import (
     ClientInvitation,
     ClientView,
@@ -19,18 +24,20 @@ router = APIRouter(prefix="/v1", tags=["clients"])
 
 @router.post("/federations/{federation_name}/clients", status_code=status.HTTP_201_CREATED)
 async def invite_client(
-    federation_name: str,
+    federation_name: NameInPath,
     invitation: ClientInvitation,
+    request: Request,
     context: ContextDependency,
     _admin: AdminDependency,
 ) -> InvitationReply:
     """Invite a client: answers a one-time enrolment token, shown only here."""
+    request.state.subject = f"federation_name={federation_name} client_name={invitation.name}"
     return await clients.invite(context, federation_name, invitation.name)
 
 
 @router.get("/federations/{federation_name}/clients")
 async def list_clients(
-    federation_name: str, context: ContextDependency, _admin: AdminDependency
+    federation_name: NameInPath, context: ContextDependency, _admin: AdminDependency
 ) -> list[ClientView]:
     """List a federation's clients."""
     return await clients.list_all(context, federation_name)
@@ -41,8 +48,8 @@ async def list_clients(
     status_code=status.HTTP_204_NO_CONTENT,
 )
 async def revoke_client(
-    federation_name: str,
-    client_name: str,
+    federation_name: NameInPath,
+    client_name: NameInPath,
     context: ContextDependency,
     _admin: AdminDependency,
 ) -> None:
@@ -50,7 +57,23 @@ async def revoke_client(
     await clients.revoke(context, federation_name, client_name)
 
 
+@router.post("/federations/{federation_name}/clients/{client_name}/rotate")
+async def rotate_credential(
+    federation_name: NameInPath,  # noqa: ARG001 (ClientDependency looks at it)
+    client_name: NameInPath,
+    context: ContextDependency,
+    client: ClientDependency,
+) -> EnrolmentReply:
+    """Give the client itself a new credential; the old one ends when the new one is first used."""
+    client.require_client(client_name)
+    return await clients.rotate(context, client)
+
+
 @router.post("/enrolments", status_code=status.HTTP_201_CREATED)
-async def enrol_client(request: EnrolmentRequest, context: ContextDependency) -> EnrolmentReply:
+async def enrol_client(
+    body: EnrolmentRequest, request: Request, context: ContextDependency
+) -> EnrolmentReply:
     """Exchange a one-time enrolment token for the client's credential, shown only here."""
-    return await clients.enrol(context, request.enrolment_token)
+    enrolled = await clients.enrol(context, body.enrolment_token)
+    request.state.actor = f"client {enrolled.federation}/{enrolled.client}"
+    return enrolled

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Path, Request
 
 from coordinator.auth import Admin, ClientPrincipal, Principal, identify
 from coordinator.context import Context
 from coordinator.errors import Forbidden
-from shared.specification import CLIENT_NAME, FEDERATION_NAME
+from shared.specification import FEDERATION_NAME
 
-FEDERATION_PATTERN = FEDERATION_NAME
-CLIENT_PATTERN = CLIENT_NAME
+NameInPath = Annotated[str, Path(pattern=FEDERATION_NAME)]
+"""A federation, client or token; nothing else reaches the database."""
 
 
 def get_context(request: Request) -> Context:
@@ -25,16 +25,32 @@ ContextDependency = Annotated[Context, Depends(get_context)]
 
 
 async def get_principal(
-    context: ContextDependency, authorization: Annotated[str | None, Header()] = None
+    request: Request,
+    context: ContextDependency,
+    authorization: Annotated[str | None, Header()] = None,
 ) -> Principal:
     """Who sends this request; Unauthenticated otherwise."""
-    return await identify(context, authorization)
+    principal = await identify(context, authorization)
+    request.state.actor = _actor(principal)
+    if hasattr(request.state, "token_is_valid"):
+        request.state.token_is_valid()
+    return principal
 
 
-async def require_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Admin:
-    """Lets administrators pass."""
+def _actor(principal: Principal) -> str:
+    if isinstance(principal, Admin):
+        return f"{'admin' if principal.may_write else 'read-only'} {principal.name}"
+    return f"client {principal.federation.name}/{principal.client.name}"
+
+
+async def require_admin(
+    request: Request, principal: Annotated[Principal, Depends(get_principal)]
+) -> Admin:
+    """Lets administrators pass, and readers where nothing can change."""
     if not isinstance(principal, Admin):
         raise Forbidden("this needs an admin token")
+    if not principal.may_write and request.method != "GET":
+        raise Forbidden("this token is for reading only")
     return principal
 
 
@@ -51,7 +67,18 @@ async def require_client(
 async def require_member(
     federation_name: str, principal: Annotated[Principal, Depends(get_principal)]
 ) -> Principal:
-    """Lets administrators and clients of the federation in the path pass."""
+    """Lets administrators and clients of the federation in the path pass, readers not."""
+    if isinstance(principal, ClientPrincipal):
+        principal.require_federation(federation_name)
+    elif not principal.may_write:
+        raise Forbidden("weights need an admin token or a client's credential")
+    return principal
+
+
+async def require_viewer(
+    federation_name: str, principal: Annotated[Principal, Depends(get_principal)]
+) -> Principal:
+    """Lets everyone pass but clients of other federations."""
     if isinstance(principal, ClientPrincipal):
         principal.require_federation(federation_name)
     return principal
@@ -59,4 +86,5 @@ async def require_member(
 
 AdminDependency = Annotated[Admin, Depends(require_admin)]
 ClientDependency = Annotated[ClientPrincipal, Depends(require_client)]
+ViewerDependency = Annotated[Principal, Depends(require_viewer)]
 MemberDependency = Annotated[Principal, Depends(require_member)]

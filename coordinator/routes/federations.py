@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Request, status
 
 from coordinator import federations
-from coordinator.routes.dependencies import AdminDependency, ContextDependency, MemberDependency
+from coordinator.routes.dependencies import (
+    AdminDependency,
+    ContextDependency,
+    NameInPath,
+    ViewerDependency,
+)
 from shared.schema import FederationPatch, FederationSummary, FederationView
 from shared.specification import FederationSpecification
 
@@ -14,9 +19,13 @@ router = APIRouter(prefix="/v1/federations", tags=["federations"])
 
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def create_federation(
-    specification: FederationSpecification, context: ContextDependency, _admin: AdminDependency
+    specification: FederationSpecification,
+    request: Request,
+    context: ContextDependency,
+    _admin: AdminDependency,
 ) -> FederationView:
     """Create a federation in state ``draft``."""
+    request.state.subject = f"federation_name={specification.name}"
     return await federations.create(context, specification)
 
 
@@ -30,7 +39,7 @@ async def list_federations(
 
 @router.get("/{federation_name}")
 async def show_federation(
-    federation_name: str, context: ContextDependency, _member: MemberDependency
+    federation_name: NameInPath, context: ContextDependency, _viewer: ViewerDependency
 ) -> FederationView:
     """Show a federation with its specification."""
     return await federations.show(context, federation_name)
@@ -38,10 +47,12 @@ async def show_federation(
 
 @router.patch("/{federation_name}")
 async def change_federation(
-    federation_name: str,
+    federation_name: NameInPath,
     patch: FederationPatch,
+    request: Request,
     context: ContextDependency,
     _admin: AdminDependency,
 ) -> FederationView:
     """Start, pause, resume or finish a federation."""
+    request.state.subject = f"federation_name={federation_name} action={patch.action}"
     return await federations.act(context, federation_name, patch.action)

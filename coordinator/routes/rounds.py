@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from coordinator import round_reports
-from coordinator.routes.dependencies import AdminDependency, ContextDependency
+from coordinator.routes.dependencies import AdminDependency, ContextDependency, NameInPath
 from shared.schema import RoundSummary, RoundView
 
 router = APIRouter(prefix="/v1/federations/{federation_name}/rounds", tags=["rounds"])
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/federations/{federation_name}/rounds", tags=["rou
 
 @router.get("")
 async def list_rounds(
-    federation_name: str,
+    federation_name: NameInPath,
     context: ContextDependency,
     _admin: AdminDependency,
     first: Annotated[int, Query(ge=1, le=2**31 - 1)] = 1,
@@ -27,7 +27,7 @@ async def list_rounds(
 
 @router.get("/{round_number}")
 async def show_round(
-    federation_name: str,
+    federation_name: NameInPath,
     round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
     context: ContextDependency,
     _admin: AdminDependency,

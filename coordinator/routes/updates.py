@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
 
 from coordinator import updates
-from coordinator.routes.dependencies import ClientDependency, ContextDependency
+from coordinator.routes.dependencies import ClientDependency, ContextDependency, NameInPath
 from coordinator.updates import IncomingUpdate
 from shared.codec import MEDIA_TYPE
 from shared.schema import Receipt
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
 )
 async def put_update(
     round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
-    client_name: str,
+    client_name: NameInPath,
     attempt: Annotated[int, Query(ge=1, le=2**31 - 1)],
     request: Request,
     response: Response,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Response, status
 from fastapi.responses import StreamingResponse
 
 from coordinator import weights
-from coordinator.routes.dependencies import ContextDependency, MemberDependency
+from coordinator.routes.dependencies import ContextDependency, MemberDependency, NameInPath
 from shared.codec import MEDIA_TYPE
 
 router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
     },
 )
 async def get_weights(
-    federation_name: str,
+    federation_name: NameInPath,
     version: Annotated[int, Path(ge=0, le=2**31 - 1)],
     context: ContextDependency,
     member: MemberDependency,

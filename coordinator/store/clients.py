@@ -21,6 +21,7 @@ class TokenKind(StrEnum):
     """What a token is for."""
 
     ADMIN = "admin"
+    READ_ONLY = "read-only"
     ENROLMENT = "enrolment"
     CLIENT = "client"
 
@@ -57,6 +58,34 @@ async def use_up_token(session: AsyncSession, token_id: int) -> bool:
     """Removes a one-time token; false if somebody else was first."""
     query = delete(TokenRow).where(TokenRow.id == token_id).returning(TokenRow.id)
     return await session.scalar(query) is not None
+
+
+async def begin_to_use(session: AsyncSession, token: TokenRow, now: datetime) -> None:
+    """Notes the first use of a client's credential, which ends those issued before it."""
+    await session.execute(
+        update(TokenRow)
+        .where(TokenRow.id == token.id, TokenRow.first_used_at.is_(None))
+        .values(first_used_at=now)
+    )
+    await session.execute(
+        delete(TokenRow).where(
+            TokenRow.client_id == token.client_id,
+            TokenRow.kind == TokenKind.CLIENT,
+            TokenRow.id < token.id,
+        )
+    )
+
+
+async def add_unused_credential(session: AsyncSession, token: TokenRow) -> None:
+    """Adds a credential beside the one in use, in place of others that nobody used yet."""
+    await session.execute(
+        delete(TokenRow).where(
+            TokenRow.client_id == token.client_id,
+            TokenRow.kind == TokenKind.CLIENT,
+            TokenRow.first_used_at.is_(None),
+        )
+    )
+    session.add(token)
 
 
 async def replace_tokens(session: AsyncSession, token: TokenRow) -> None:

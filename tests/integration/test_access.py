@@ -20,7 +20,12 @@ OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/v1/enrolments"}
 async def test_without_a_valid_token_everything_but_health_is_401(
     coordinator: RunningCoordinator,
 ) -> None:
-    values = {"federation_name": "tiny", "round_number": "1", "version": "0", "client_name": "a"}
+    values = {
+        "federation_name": "tiny",
+        "round_number": "1",
+        "version": "0",
+        "client_name": "a",
+    } | {"token_name": "t"}
     checked = 0
     for path, methods in coordinator.app.openapi()["paths"].items():
         if path in OPEN_PATHS:

@@ -1,0 +1,63 @@
+"""Who did what, when, from where, and how it ended: one event for every change and every refusal.
+
+An event is written before its answer is sent. Should the database not take it, it is in the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.context import Context
+from coordinator.rate_limit import RateLimiter
+from coordinator.store import audit as store
+from coordinator.tables import AuditRow
+from shared.schema import AuditEvent
+
+MAX_LISTED = 1000
+_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE = 1.0, 100.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is to be written; every text is redacted."""
+
+    actor: str
+    action: str
+    subject: str
+    address: str
+    outcome: str
+
+
+class AuditLog:
+    """Writes events; of one actor's refusals only so many that nobody can fill the disk."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._refusals = RateLimiter(_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE)
+        self._left_out = 0
+
+    async def write(self, event: Event, *, is_refusal: bool, durable: bool) -> None:
+        """Writes one event, unless it is a refusal too many; those are counted in the next."""
+        now = self._context.clock()
+        if is_refusal and self._refusals.spend(event.actor, now.timestamp()) > 0:
+            self._left_out += 1
+            return
+        left_out, self._left_out = self._left_out, 0
+        try:
+            async with self._context.database.writing(durable=durable) as session:
+                session.add(AuditRow(at=now, left_out=left_out, **vars(event)))
+        except SQLAlchemyError as error:
+            self._left_out += left_out
+            _log.error("audit event not stored", why=type(error).__name__, **vars(event))
+
+
+async def list_events(context: Context, after: int, limit: int) -> list[AuditEvent]:
+    """At most ``limit`` events whose id is over ``after``, oldest first."""
+    async with context.database.reading() as session:
+        rows = await store.list_after(session, after, limit)
+    return [AuditEvent.model_validate(row, from_attributes=True) for row in rows]

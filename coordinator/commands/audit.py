@@ -1,0 +1,45 @@
+"""``hyperfl audit``: list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from coordinator.commands.connection import (
+    DEFAULT_URL,
+    JsonOption,
+    TokenFileOption,
+    UrlOption,
+    connect,
+)
+from coordinator.commands.output import print_json, print_table
+
+audit = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Who did what, and what was refused."
+)
+
+
+@audit.callback()
+def _group() -> None:
+    """Who did what, and what was refused."""
+
+
+@audit.command("list")
+def list_events(
+    after: Annotated[int, typer.Option(min=0, help="Only events after this id.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most.")] = 100,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List changes and refusals, oldest first.
+
+    Example: hyperfl audit list --after 1200
+    """
+    with connect(url, admin_token_file) as connection:
+        found = connection.get("/v1/audit", after=after, limit=limit)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(found, ("id", "at", "actor", "action", "subject", "address", "outcome"))

@@ -1,0 +1,84 @@
+"""``hyperfl token``: create, list, revoke."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from coordinator.commands.connection import (
+    DEFAULT_URL,
+    JsonOption,
+    TokenFileOption,
+    UrlOption,
+    connect,
+)
+from coordinator.commands.output import print_json, print_table
+from shared.schema import TokenScope
+
+_DAY_SECONDS = 86400.0
+
+token = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Tokens of administrators and readers."
+)
+
+
+@token.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the token is called in lists and events.")],
+    scope: Annotated[TokenScope, typer.Option(help="What its bearer may do.")],
+    valid_days: Annotated[
+        float | None, typer.Option(help="Days until it expires; without it never.")
+    ] = None,
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a token, shown only here.
+
+    Example: hyperfl token create --scope read-only dashboard
+    """
+    valid_seconds = None if valid_days is None else valid_days * _DAY_SECONDS
+    body = {"name": name, "scope": scope.value, "valid_seconds": valid_seconds}
+    with connect(url, admin_token_file) as connection:
+        created = connection.post("/v1/tokens", body)
+    if as_json:
+        print_json(created)
+    else:
+        print_table([created], ("name", "scope", "token", "expires_at"))
+
+
+@token.command("list")
+def list_all(
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List tokens by name; the one from the admin token file is called file-….
+
+    Example: hyperfl token list
+    """
+    with connect(url, admin_token_file) as connection:
+        found = connection.get("/v1/tokens")
+    if as_json:
+        print_json(found)
+    else:
+        print_table(found, ("name", "scope", "created_at", "expires_at"))
+
+
+@token.command()
+def revoke(
+    names: Annotated[list[str], typer.Argument(help="One or more names of tokens.")],
+    url: UrlOption = DEFAULT_URL,
+    admin_token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke tokens: they end at once. One whose file is kept is valid again after a restart.
+
+    Example: hyperfl token revoke dashboard
+    """
+    with connect(url, admin_token_file) as connection:
+        for name in names:
+            connection.delete(f"/v1/tokens/{name}")
+    if as_json:
+        print_json({"revoked": names})

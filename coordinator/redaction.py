@@ -1,0 +1,19 @@
+"""Keeps what must not be written down out of logs and audit events."""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = re.compile(r"hyperfl-(admin|read-only|client|enrolment)-[\w-]+", re.ASCII)
+_UNPRINTABLE = re.compile(r"[^ -~¡-\ud7ff\ue000-\ufffd]")
+_LONGEST = 200
+
+
+def redact(text: str, *secrets: str) -> str:
+    """``text`` in one printable line of bounded length, with no token and none of ``secrets``."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "…")
+    text = _TOKEN.sub(r"hyperfl-\1-…", text)
+    text = _UNPRINTABLE.sub("?", text)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
