@@ -165,7 +165,7 @@ class TokenRequest(_Model):
 
     name: str = Field(pattern=CLIENT_NAME)
     scope: TokenScope
-    valid_seconds: float | None = Field(default=None, gt=0.0, le=3660 * 86400.0)
+    valid_seconds: float | None = Field(default=None, strict=True, gt=0.0, le=3660 * 86400.0)
 
 
 class TokenView(_Reply):
