@@ -347,7 +347,7 @@ class _Round:
             raise AggregationFailed(
                 f"what version {self.base.version} left for later is damaged"
             ) from error
-        residual, _ = codec.decode(content)
+        residual, _ = await asyncio.to_thread(codec.decode, content)
         return residual
 
     async def _publish(self, mean: FactoredMean) -> PublishedDelta:

@@ -100,7 +100,7 @@ class WeightsCache:
             return None
         finally:
             file.unlink()
-        if digest_arrays(arrays) != digest:
+        if await asyncio.to_thread(digest_arrays, arrays) != digest:
             _log.warning("deltas do not lead to the version, fetching the whole", version=version)
             return None
         return _Held(version, digest, arrays)
