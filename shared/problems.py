@@ -37,6 +37,7 @@ class ProblemType(Enum):
     INVALID_REQUEST = ("invalid-request", 422, "The request does not fit the interface")
     TOO_MANY_REQUESTS = ("too-many-requests", 429, "Too many requests")
     INTERNAL = ("internal", 500, "The coordinator failed")
+    STORAGE_FULL = ("storage-full", 503, "The coordinator has no room to store this now")
     UNAVAILABLE = ("unavailable", 503, "The coordinator cannot serve this now")
 
     def __init__(self, slug: str, status: int, title: str) -> None:

@@ -51,7 +51,7 @@ def serve(
     with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
         settings = _settings(data_dir=data_dir, database_url=database_url, host=host, port=port)
         _configure_logging(settings.log_level)
-        migrate(settings.effective_database_url)
+        _migrate(settings)
         app = create_app(settings)
         config = uvicorn.Config(
             app,
@@ -82,7 +82,7 @@ def migrate_command(
     """
     with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
         settings = _settings(data_dir=data_dir, database_url=database_url)
-        before, after = migrate(settings.effective_database_url)
+        before, after = _migrate(settings)
     if as_json:
         print_json({"before": before, "after": after})
     else:
@@ -132,6 +132,14 @@ def _print_copy(file: Path, schema: str, as_json: bool) -> None:
         print_json(copied)
     else:
         typer.echo(f"{file}: {copied['size_bytes']} bytes, schema {schema}")
+
+
+def _migrate(settings: CoordinatorSettings) -> tuple[str | None, str]:
+    return migrate(
+        settings.effective_database_url,
+        connect_seconds=settings.database_connect_seconds,
+        wait_seconds=settings.database_migration_seconds,
+    )
 
 
 def _settings(**given: Any) -> CoordinatorSettings:
