@@ -35,7 +35,7 @@ async def make_federation(
 
     Returns the headers that ``others``, who have no worker, send as their credentials.
     """
-    (folder / "coordinator").mkdir(parents=True)
+    (folder / "coordinator").mkdir(parents=True, exist_ok=True)
     url = database_url or f"sqlite:///{folder / 'coordinator' / 'hyperfl.db'}"
     async with running_coordinator(url, folder) as coordinator:
         await coordinator.create(specification)
