@@ -63,7 +63,7 @@ def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI
         app.include_router(router, responses=_PROBLEMS)
     problem_handlers.install(app)
     # Those added later are asked earlier: even what the limits refuse leaves its event.
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, json_body_seconds=settings.json_body_seconds)
     app.add_middleware(RequestLimits, settings=settings, clock=clock)
     app.add_middleware(AuditTrail, audit=AuditLog(context))
     return app

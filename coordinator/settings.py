@@ -45,6 +45,25 @@ class CoordinatorSettings(BaseSettings):
     """0 takes any free port and prints it."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    max_connections: int = Field(default=10_000, ge=1)
+    """Open at once; more are answered 503. Fewer if the process may not open so many files."""
+    max_target_bytes: int = Field(default=8 << 10, ge=256)
+    """Of a request's path with its query; more is answered 414."""
+    max_head_bytes: int = Field(default=64 << 10, ge=1024)
+    """Of a request before its body; more is answered 431, as is more than ``max_headers``."""
+    max_headers: int = Field(default=100, ge=20)
+    head_seconds: float = Field(default=30.0, gt=0.0, le=3600.0)
+    """A connection on which no whole head has come for so long is closed."""
+    keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    """A connection without a further request is closed; longer than workers pause."""
+    json_body_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """A JSON body that has not come whole by then is answered 408."""
+    response_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """A client that reads nothing of its answer for so long is cut off."""
+    listen_backlog: int = Field(default=2048, ge=1)
+    """Connections that the system keeps until they are taken; it may keep fewer."""
+    shutdown_seconds: int = Field(default=10, ge=1, le=3600)
+    """A stop waits so long for requests that are being answered."""
     max_update_bytes: int = Field(default=2 << 30, gt=0)
     """No update may be larger, whatever a federation's tensors are."""
     upload_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)

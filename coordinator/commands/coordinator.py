@@ -18,12 +18,9 @@ from coordinator.backup import BackupError, back_up, restore, sqlite_file
 from coordinator.commands.failures import one_line_errors
 from coordinator.commands.output import print_json
 from coordinator.context import Context
+from coordinator.http_limits import bounded_protocol, http_limits
 from coordinator.migrate import NewerSchemaError, migrate
 from coordinator.settings import CoordinatorSettings
-
-_GRACEFUL_SHUTDOWN_SECONDS = 10
-_KEEP_ALIVE_SECONDS = 75
-"""Longer than a worker's pause between polls, so that connections are reused."""
 
 coordinator = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the coordinator.")
 
@@ -61,8 +58,11 @@ def serve(
             log_config=None,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECONDS,
+            http=bounded_protocol(http_limits(settings)),
+            ws="none",
+            backlog=settings.listen_backlog,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
         )
         server = _Server(config, app.state.context)
         server.run()
