@@ -38,7 +38,7 @@ _log = structlog.get_logger()
 def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI:
     """The coordinator on a database whose schema is up to date (see migrate.py)."""
     context = Context(
-        database=Database(settings.effective_database_url),
+        database=Database(settings.effective_database_url, settings.database_limits),
         settings=settings,
         clock=clock,
         metrics=CoordinatorMetrics(),
@@ -63,7 +63,7 @@ def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI
         app.include_router(router, responses=_PROBLEMS)
     problem_handlers.install(app)
     # Those added later are asked earlier: even what the limits refuse leaves its event.
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, json_body_seconds=settings.json_body_seconds)
     app.add_middleware(RequestLimits, settings=settings, clock=clock)
     app.add_middleware(AuditTrail, audit=AuditLog(context))
     return app
@@ -76,7 +76,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if await ensure_admin_token(context.database, file, context.clock()):
         _log.info("admin token written", file=str(file))
     driver = Driver(context)
-    await driver.sweep_leftovers()
     running = asyncio.create_task(driver.run(), name="driver")
     try:
         yield

@@ -42,10 +42,17 @@ class AuditLog:
         self._left_out = 0
 
     async def write(self, event: Event, *, is_refusal: bool, durable: bool) -> None:
-        """Writes one event, unless it is a refusal too many; those are counted in the next."""
+        """Writes one event, unless it is a refusal too many; those are counted in the next.
+
+        A request that was answered 503 leaves its event in the log alone: what kept it from being
+        served keeps an event from being stored, and its client would wait for both.
+        """
         now = self._context.clock()
         if is_refusal and self._refusals.spend(event.actor, now.timestamp()) > 0:
             self._left_out += 1
+            return
+        if event.outcome.startswith("503"):
+            _log.warning("audit event not stored", why="answered 503", **vars(event))
             return
         left_out, self._left_out = self._left_out, 0
         try:

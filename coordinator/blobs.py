@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.database import Database
@@ -106,10 +107,14 @@ class BlobWriter:
         return writer
 
     async def discard(self) -> None:
-        """Removes what was written."""
-        if self._blob_id is not None:
+        """Removes what was written; if the database does not take that now, the sweep will."""
+        if self._blob_id is None:
+            return
+        try:
             async with self._database.writing(durable=False) as session:
                 await delete_blobs(session, [self._blob_id])
+        except SQLAlchemyError:
+            self._database.undiscarded_blobs.add(self._blob_id)
 
 
 async def size_bytes(session: AsyncSession, blob_id: int) -> int:

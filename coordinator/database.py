@@ -7,37 +7,62 @@ and writes later fails when another has written in between. ``writing`` takes th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-_BUSY_TIMEOUT_SECONDS = 30
+from coordinator.database_deadlines import DatabaseDeadlines
+from coordinator.outages import OutageLog
+
+_PAGE_BYTES = 16384
+"""Weights are stored in chunks of a MiB."""
 _WRITES = "writes"
 _IS_DURABLE = "is_durable"
+
+
+@dataclass(frozen=True)
+class DatabaseLimits:
+    """Bounds of what is waited for and of what is stored; see the settings of the same names."""
+
+    connections: int = 15
+    pool_seconds: float = 10.0
+    connect_seconds: int = 5
+    transaction_seconds: float = 60.0
+    max_bytes: int | None = None
 
 
 class Database:
     """Opens transactions on one database. ``url`` may be ``sqlite:///path`` or ``postgresql://…``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: DatabaseLimits | None = None) -> None:
+        self._limits = limits or DatabaseLimits()
+        self._outages = OutageLog()
+        self.undiscarded_blobs: set[int] = set()
+        """Unsealed blobs that nobody writes any more, and whose removal failed."""
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            parsed = parsed.set(drivername="sqlite+aiosqlite")
-            connect_args: dict[str, Any] = {"timeout": _BUSY_TIMEOUT_SECONDS}
-        else:
-            parsed = parsed.set(drivername="postgresql+psycopg")
-            connect_args = {"connect_timeout": _BUSY_TIMEOUT_SECONDS}
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        driver = "sqlite+aiosqlite" if self.is_sqlite else "postgresql+psycopg"
         self.engine = create_async_engine(
-            parsed, connect_args=connect_args, pool_pre_ping=not self.is_sqlite
+            parsed.set(drivername=driver),
+            connect_args=connect_arguments(parsed, self._limits),
+            pool_size=self._limits.connections,
+            max_overflow=0,
+            pool_timeout=self._limits.pool_seconds,
         )
         if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(self.engine.sync_engine, "connect", self._configure_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         else:
+            deadlines = DatabaseDeadlines(
+                self._limits.connect_seconds, self._limits.transaction_seconds, self._note_silence
+            )
+            deadlines.watch(self.engine)
             event.listen(self.engine.sync_engine, "begin", _begin_postgresql)
         durable = self.engine.execution_options(**{_WRITES: True, _IS_DURABLE: True})
         hasty = self.engine.execution_options(**{_WRITES: True, _IS_DURABLE: False})
@@ -50,8 +75,9 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A session for queries; nothing it changes is kept."""
-        async with self._read_session() as session:
-            yield session
+        with self._watched(wrote=False):
+            async with self._read_session() as session:
+                yield session
 
     @asynccontextmanager
     async def writing(self, *, durable: bool = True) -> AsyncIterator[AsyncSession]:
@@ -62,26 +88,67 @@ class Database:
         worthless alone, such as the chunks of an upload that is not recorded yet.
         """
         sessions = self._durable_session if durable else self._hasty_session
-        async with AsyncExitStack() as stack:
-            if self._write_queue is not None:
-                await stack.enter_async_context(self._write_queue)
-            session = await stack.enter_async_context(sessions.begin())
-            yield session
+        with self._watched(wrote=True):
+            async with AsyncExitStack() as stack:
+                if self._write_queue is not None:
+                    await self._wait_for_turn(self._write_queue)
+                    stack.callback(self._write_queue.release)
+                session = await stack.enter_async_context(sessions.begin())
+                yield session
 
     async def close(self) -> None:
         """Closes every connection."""
         await self.engine.dispose()
 
+    @contextmanager
+    def _watched(self, *, wrote: bool) -> Iterator[None]:
+        """Tells the log of outages how a transaction ended."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            self._outages.failed(error)
+            raise
+        self._outages.succeeded(wrote=wrote)
 
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where _begin_sqlite says
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA page_size=16384")  # weights are stored in chunks of a MiB
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    # Some builds overwrite what is deleted with zeros, which doubles what an update writes.
-    cursor.execute("PRAGMA secure_delete=FAST")
-    cursor.close()
+    def _note_silence(self, seconds: float) -> None:
+        self._outages.failed(PoolTimeoutError(f"no answer for {seconds:g} s"))
+
+    async def _wait_for_turn(self, queue: asyncio.Lock) -> None:
+        seconds = self._limits.transaction_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await queue.acquire()
+        except TimeoutError:
+            raise PoolTimeoutError(f"no turn to write for {seconds:g} s") from None
+
+    def _configure_sqlite(self, connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where _begin_sqlite says
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        # Some builds overwrite what is deleted with zeros, which doubles what an update writes.
+        cursor.execute("PRAGMA secure_delete=FAST")
+        if self._limits.max_bytes is not None:
+            cursor.execute(f"PRAGMA max_page_count={self._limits.max_bytes // _PAGE_BYTES}")
+        cursor.close()
+
+
+def connect_arguments(url: URL, limits: DatabaseLimits) -> dict[str, Any]:
+    """What SQLite's or PostgreSQL's driver is told of the limits.
+
+    A PostgreSQL ends by itself what a coordinator that is gone has left running or open; the
+    URL's own ``options`` come later and prevail.
+    """
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": limits.transaction_seconds}
+    milliseconds = int(1000 * limits.transaction_seconds)
+    bounds = ("statement_timeout", "idle_in_transaction_session_timeout")
+    options = [f"-c {name}={milliseconds}" for name in bounds]
+    return {
+        "connect_timeout": limits.connect_seconds,
+        "options": " ".join([*options, str(url.query.get("options", ""))]).strip(),
+    }
 
 
 def _begin_sqlite(connection: Connection) -> None:

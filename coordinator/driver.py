@@ -24,6 +24,7 @@ from coordinator.aggregator import (
     aggregate,
 )
 from coordinator.context import Context
+from coordinator.outages import Outage, outage_of
 from coordinator.retention import Retention
 from coordinator.rounds import (
     FEDERATION_TRANSITIONS,
@@ -63,7 +64,7 @@ class Driver:
     async def run(self) -> None:
         """Advances whenever something happened, and steps every tick, until cancelled."""
         loop = asyncio.get_running_loop()
-        next_tick = loop.time()
+        next_tick = next_cleaning = loop.time()
         while True:
             self._context.driver_wake.clear()
             try:
@@ -72,10 +73,12 @@ class Driver:
                 else:
                     next_tick = loop.time() + self._context.settings.tick_seconds
                     await self.step()
-            except SQLAlchemyError as error:
-                _log.error("database does not answer, trying again", error=type(error).__name__)
-            except Exception:
-                _log.exception("a step of the driver failed")
+                if loop.time() >= next_cleaning:
+                    await self.sweep_leftovers()
+                    next_cleaning = loop.time() + _UNSEALED_KEPT.total_seconds()
+            except Exception as error:
+                if outage_of(error) is None:  # the database has its own log of outages
+                    _log.exception("a step of the driver failed")
             try:
                 async with asyncio.timeout_at(next_tick):
                     await self._context.driver_wake.wait()
@@ -84,8 +87,13 @@ class Driver:
 
     async def step(self) -> None:
         """Moves every federation as far as it goes now, and tidies up."""
-        await self._expire_leases()
-        await self._advance_all()
+        try:
+            await self._expire_leases()
+            await self._advance_all()
+        except SQLAlchemyError as error:
+            if outage_of(error) is Outage.STORAGE_FULL:
+                await self._sweep()  # perhaps that makes the room that was missing
+            raise
         await self._sweep()
         await self._ring_for_changes()
 
@@ -122,6 +130,10 @@ class Driver:
 
     async def _sweep(self) -> None:
         """Deletes updates whose round is closed, and what is not kept of older versions."""
+        if undiscarded := list(self._context.database.undiscarded_blobs):
+            async with self._context.database.writing(durable=False) as session:
+                await blobs.delete_blobs(session, undiscarded)
+            self._context.database.undiscarded_blobs.difference_update(undiscarded)
         async with self._context.database.reading() as session:
             spent = list(await store.spent_blobs(session))
             residuals = list(await federation_store.spent_residuals(session))

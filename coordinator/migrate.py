@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from alembic import command
 from alembic.config import Config
@@ -17,20 +19,26 @@ import migrations
 
 _LOCK_KEY = 0x68797065
 """Any number will do, as long as every replica takes the same ("hype")."""
+_LOOK_AGAIN_SECONDS = 0.05
 
 
 class NewerSchemaError(Exception):
     """The database was migrated by newer code than this."""
 
 
-def migrate(database_url: str) -> tuple[str | None, str]:
+def migrate(
+    database_url: str, *, connect_seconds: int = 5, wait_seconds: float = 600.0
+) -> tuple[str | None, str]:
     """Applies what is missing; returns the revisions before and after.
+
+    Waits at most ``wait_seconds`` while another replica migrates.
 
     Raises:
         NewerSchemaError: the database knows a revision that this code does not.
+        TimeoutError, OperationalError: another replica has not ended its migration.
     """
     config = _config()
-    with _exclusive_connection(database_url) as connection:
+    with _exclusive_connection(database_url, connect_seconds, wait_seconds) as connection:
         before = MigrationContext.configure(connection).get_current_revision()
         if before is not None and before not in known_revisions():
             raise NewerSchemaError(
@@ -56,28 +64,35 @@ def _config() -> Config:
 
 
 @contextmanager
-def _exclusive_connection(database_url: str) -> Iterator[Connection]:
+def _exclusive_connection(
+    database_url: str, connect_seconds: int, wait_seconds: float
+) -> Iterator[Connection]:
     """A connection in a transaction that no other replica's migration runs beside."""
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
         if url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
-            url.set(drivername="sqlite"), isolation_level="AUTOCOMMIT", connect_args={"timeout": 60}
+            url.set(drivername="sqlite"),
+            isolation_level="AUTOCOMMIT",
+            connect_args={"timeout": wait_seconds},
         )
         exclusive = _exclusive_on_sqlite
     else:
-        engine = create_engine(url.set(drivername="postgresql+psycopg"))
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            connect_args={"connect_timeout": connect_seconds},
+        )
         exclusive = _exclusive_on_postgresql
     try:
-        with exclusive(engine) as connection:
+        with exclusive(engine, wait_seconds) as connection:
             yield connection
     finally:
         engine.dispose()
 
 
 @contextmanager
-def _exclusive_on_sqlite(engine: Engine) -> Iterator[Connection]:
+def _exclusive_on_sqlite(engine: Engine, wait_seconds: float) -> Iterator[Connection]:
     """SQLite's driver starts no transaction before DDL, so it is begun and ended by hand."""
     file = Path(engine.url.database or "")
     # Changing the journal mode does not wait its turn as transactions do, hence a lock around it.
@@ -85,7 +100,7 @@ def _exclusive_on_sqlite(engine: Engine) -> Iterator[Connection]:
         file.with_name(f".{file.name}.migrating").open("w") as lock,
         engine.connect() as connection,
     ):
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock_file(lock, wait_seconds)
         connection.execute(text("PRAGMA page_size=16384"))
         connection.execute(text("PRAGMA journal_mode=WAL"))
         connection.execute(text("BEGIN IMMEDIATE"))
@@ -98,7 +113,24 @@ def _exclusive_on_sqlite(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def _exclusive_on_postgresql(engine: Engine) -> Iterator[Connection]:
+def _exclusive_on_postgresql(engine: Engine, wait_seconds: float) -> Iterator[Connection]:
     with engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL lock_timeout TO {int(1000 * wait_seconds)}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         yield connection
+
+
+def _lock_file(lock: TextIO, wait_seconds: float) -> None:
+    give_up_at = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise TimeoutError(
+                    f"{lock.name} is still locked after {wait_seconds:g} s: "
+                    "another coordinator migrates the database"
+                ) from None
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        else:
+            return

@@ -10,14 +10,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from coordinator import errors
+from coordinator.outages import Outage, outage_of
 from coordinator.redaction import redact
 from shared.problems import MEDIA_TYPE, Problem, ProblemType
 
 _RETRY_AFTER_SECONDS = 2
+_ROOM_AFTER_SECONDS = 5
 _TYPES: Mapping[type[errors.CoordinatorError], ProblemType] = {
     errors.Unauthenticated: ProblemType.UNAUTHENTICATED,
     errors.Forbidden: ProblemType.FORBIDDEN,
@@ -64,7 +65,7 @@ def problem_response(
     headers = {}
     if kind is ProblemType.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    if kind in (ProblemType.UNAVAILABLE, ProblemType.TOO_MANY_REQUESTS):
+    if kind.status in (429, 503):
         headers["Retry-After"] = str(retry_after_seconds)
     return JSONResponse(
         problem.model_dump(), status_code=kind.status, headers=headers, media_type=MEDIA_TYPE
@@ -93,10 +94,19 @@ async def _on_http_exception(_request: Request, error: HTTPException) -> JSONRes
 
 
 async def _on_database_error(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, DBAPIError | PoolTimeoutError):
+    outage = outage_of(error)
+    if outage is Outage.STORAGE_FULL:
+        return problem_response(
+            ProblemType.STORAGE_FULL,
+            "nothing was stored; try again when there is room",
+            retry_after_seconds=_ROOM_AFTER_SECONDS,
+        )
+    if outage is Outage.UNANSWERED:
+        return problem_response(ProblemType.UNAVAILABLE, "the database does not answer; try again")
+    if not isinstance(error, DBAPIError):
         return await _on_failure(request, error)
-    _log.error("database does not answer", error=str(error).partition("\n")[0])
-    return problem_response(ProblemType.UNAVAILABLE, "the database does not answer; try again")
+    _log.error("database refused a statement", error=str(error).partition("\n")[0])
+    return problem_response(ProblemType.UNAVAILABLE, "the database did not take it; try again")
 
 
 async def _on_failure(request: Request, error: Exception) -> JSONResponse:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 _TOKEN = re.compile(r"hyperfl-(admin|read-only|client|enrolment)-[\w-]+", re.ASCII)
-_UNPRINTABLE = re.compile(r"[^ -~¡-\ud7ff\ue000-\ufffd]")
 _LONGEST = 200
 
 
@@ -15,5 +14,5 @@ def redact(text: str, *secrets: str) -> str:
         if secret:
             text = text.replace(secret, "…")
     text = _TOKEN.sub(r"hyperfl-\1-…", text)
-    text = _UNPRINTABLE.sub("?", text)
+    text = "".join(one if one.isprintable() else "?" for one in text)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

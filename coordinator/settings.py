@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from coordinator.database import DatabaseLimits
+
 _DATABASES = ("sqlite", "postgresql")
 
 
@@ -24,6 +26,18 @@ class CoordinatorSettings(BaseSettings):
     """Holds the SQLite file, unless another database is named, and the admin token."""
     database_url: str = ""
     """``postgresql://…`` or ``sqlite:///path``; empty: ``hyperfl.db`` in ``data_dir``."""
+    database_connections: int = Field(default=15, ge=1, le=1000)
+    """Most connections that this process opens to its database."""
+    database_pool_seconds: float = Field(default=10.0, gt=0.0, le=3600.0)
+    """A request that has found none of them free for so long is answered 503."""
+    database_connect_seconds: int = Field(default=5, ge=2, le=3600)
+    """So long may a database take to take a connection, or to answer on one that was idle."""
+    database_transaction_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """So long may one transaction take, or wait for another that writes."""
+    database_migration_seconds: float = Field(default=600.0, gt=0.0, le=86400.0)
+    """A start waits so long for another coordinator that migrates the same database."""
+    max_database_bytes: int | None = Field(default=None, ge=16 << 20)
+    """The SQLite file grows no larger; PostgreSQL's size is bounded at the server."""
     admin_token_file: Path | None = None
     """Written (mode 0600) at first start, read when it exists; ``admin-token`` in ``data_dir``."""
     host: str = "127.0.0.1"
@@ -31,6 +45,25 @@ class CoordinatorSettings(BaseSettings):
     """0 takes any free port and prints it."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    max_connections: int = Field(default=10_000, ge=1)
+    """Open at once; more are answered 503. Fewer if the process may not open so many files."""
+    max_target_bytes: int = Field(default=8 << 10, ge=256)
+    """Of a request's path with its query; more is answered 414."""
+    max_head_bytes: int = Field(default=64 << 10, ge=1024)
+    """Of a request before its body; more is answered 431, as is more than ``max_headers``."""
+    max_headers: int = Field(default=100, ge=20)
+    head_seconds: float = Field(default=30.0, gt=0.0, le=3600.0)
+    """A connection on which no whole head has come for so long is closed."""
+    keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    """A connection without a further request is closed; longer than workers pause."""
+    json_body_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """A JSON body that has not come whole by then is answered 408."""
+    response_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """A client that reads nothing of its answer for so long is cut off."""
+    listen_backlog: int = Field(default=2048, ge=1)
+    """Connections that the system keeps until they are taken; it may keep fewer."""
+    shutdown_seconds: int = Field(default=10, ge=1, le=3600)
+    """A stop waits so long for requests that are being answered."""
     max_update_bytes: int = Field(default=2 << 30, gt=0)
     """No update may be larger, whatever a federation's tensors are."""
     upload_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
@@ -72,6 +105,24 @@ class CoordinatorSettings(BaseSettings):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY go together")
         return self
+
+    @model_validator(mode="after")
+    def _check_max_database_bytes(self) -> Self:
+        is_sqlite = self.effective_database_url.startswith("sqlite")
+        if self.max_database_bytes is not None and not is_sqlite:
+            raise ValueError("HYPERFL_MAX_DATABASE_BYTES is for SQLite; bound PostgreSQL's disk")
+        return self
+
+    @property
+    def database_limits(self) -> DatabaseLimits:
+        """The bounds that the database keeps."""
+        return DatabaseLimits(
+            connections=self.database_connections,
+            pool_seconds=self.database_pool_seconds,
+            connect_seconds=self.database_connect_seconds,
+            transaction_seconds=self.database_transaction_seconds,
+            max_bytes=self.max_database_bytes,
+        )
 
     @property
     def effective_database_url(self) -> str:

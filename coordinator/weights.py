@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator import blobs
 from coordinator.auth import ClientPrincipal, Principal
@@ -137,7 +139,8 @@ async def _counted(
     finally:
         context.metrics.weights_bytes.inc(sent)
         if isinstance(principal, ClientPrincipal):
-            await _count_download(context, principal, sent)
+            with contextlib.suppress(SQLAlchemyError):  # a number for reports; the bytes are sent
+                await _count_download(context, principal, sent)
 
 
 async def _count_download(context: Context, principal: ClientPrincipal, sent: int) -> None:

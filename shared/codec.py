@@ -21,6 +21,7 @@ from shared.arrays import Array, NamedArrays
 
 MEDIA_TYPE = "application/vnd.safetensors"
 MAX_HEADER_BYTES = 1 << 20
+MAX_TENSORS = 10_000
 _LENGTH_BYTES = 8
 _METADATA_KEY = "__metadata__"
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -281,6 +282,10 @@ def _parse_header(text: bytes) -> Header:
     metadata = document.pop(_METADATA_KEY, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise NotSafetensorsError("the header's metadata is not an object of strings")
+    if len(document) > MAX_TENSORS:
+        raise NotSafetensorsError(
+            f"the file has {len(document)} tensors", expected=MAX_TENSORS, found=len(document)
+        )
     tensors = sorted(
         (_parse_tensor(name, entry) for name, entry in document.items()),
         key=lambda info: (info.start, info.end),

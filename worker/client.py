@@ -27,6 +27,7 @@ from shared.schema import (
     Receipt,
     Task,
 )
+from worker.files import naming
 
 Reply = TypeVar("Reply", bound=BaseModel)
 Transport = httpx.AsyncBaseTransport
@@ -160,9 +161,11 @@ class CoordinatorClient:
         headers = {"Range": f"bytes={start}-"} if start else {}
         path = f"/v1/federations/{federation}/weights/{version}"
         async with self._stream(path, query, headers) as response:
-            with file.open("ab" if response.status_code == 206 else "wb") as stream:
+            mode = "ab" if response.status_code == 206 else "wb"
+            with file.open(mode, buffering=0) as stream:
                 async for piece in response.aiter_bytes(_PIECE_BYTES):
-                    stream.write(piece)
+                    with naming(file):
+                        stream.write(piece)
 
     @asynccontextmanager
     async def _stream(

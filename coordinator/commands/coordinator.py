@@ -18,12 +18,9 @@ from coordinator.backup import BackupError, back_up, restore, sqlite_file
 from coordinator.commands.failures import one_line_errors
 from coordinator.commands.output import print_json
 from coordinator.context import Context
+from coordinator.http_limits import bounded_protocol, http_limits
 from coordinator.migrate import NewerSchemaError, migrate
 from coordinator.settings import CoordinatorSettings
-
-_GRACEFUL_SHUTDOWN_SECONDS = 10
-_KEEP_ALIVE_SECONDS = 75
-"""Longer than a worker's pause between polls, so that connections are reused."""
 
 coordinator = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the coordinator.")
 
@@ -51,7 +48,7 @@ def serve(
     with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
         settings = _settings(data_dir=data_dir, database_url=database_url, host=host, port=port)
         _configure_logging(settings.log_level)
-        migrate(settings.effective_database_url)
+        _migrate(settings)
         app = create_app(settings)
         config = uvicorn.Config(
             app,
@@ -61,8 +58,11 @@ def serve(
             log_config=None,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECONDS,
+            http=bounded_protocol(http_limits(settings)),
+            ws="none",
+            backlog=settings.listen_backlog,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
         )
         server = _Server(config, app.state.context)
         server.run()
@@ -82,7 +82,7 @@ def migrate_command(
     """
     with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
         settings = _settings(data_dir=data_dir, database_url=database_url)
-        before, after = migrate(settings.effective_database_url)
+        before, after = _migrate(settings)
     if as_json:
         print_json({"before": before, "after": after})
     else:
@@ -132,6 +132,14 @@ def _print_copy(file: Path, schema: str, as_json: bool) -> None:
         print_json(copied)
     else:
         typer.echo(f"{file}: {copied['size_bytes']} bytes, schema {schema}")
+
+
+def _migrate(settings: CoordinatorSettings) -> tuple[str | None, str]:
+    return migrate(
+        settings.effective_database_url,
+        connect_seconds=settings.database_connect_seconds,
+        wait_seconds=settings.database_migration_seconds,
+    )
 
 
 def _settings(**given: Any) -> CoordinatorSettings:

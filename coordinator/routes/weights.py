@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Header, Path, Query, Response, status
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import Receive, Scope, Send
 
 from coordinator import weights
+from coordinator.outages import outage_of
 from coordinator.routes.dependencies import ContextDependency, MemberDependency, NameInPath
 from shared.codec import MEDIA_TYPE
+
+_log = structlog.get_logger()
+
+
+class _WeightsResponse(StreamingResponse):
+    """Ends early, and with it the connection, when the database goes away while it is sent.
+
+    The client has the length and asks for the rest.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the response."""
+        try:
+            await super().__call__(scope, receive, send)
+        except SQLAlchemyError as error:
+            if outage_of(error) is None:
+                raise
+            _log.warning("weights broken off", path=scope["path"])
+
 
 router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
 
@@ -41,7 +64,7 @@ async def get_weights(
         chain = await weights.open_chain(context, member, federation_name, version, since)
         if chain is not None:
             headers = {"Content-Length": str(chain.size_bytes)}
-            return StreamingResponse(chain.body, headers=headers, media_type=MEDIA_TYPE)
+            return _WeightsResponse(chain.body, headers=headers, media_type=MEDIA_TYPE)
     outgoing = await weights.open_weights(context, member, federation_name, version, range_)
     etag = f'"{outgoing.digest}"'
     headers = {
@@ -55,7 +78,7 @@ async def get_weights(
     if outgoing.is_partial:
         last = outgoing.end - 1
         headers["Content-Range"] = f"bytes {outgoing.start}-{last}/{outgoing.size_bytes}"
-    return StreamingResponse(
+    return _WeightsResponse(
         outgoing.body,
         status_code=206 if outgoing.is_partial else 200,
         headers=headers,

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from threading import Barrier
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from typer.testing import CliRunner
 
 from coordinator.commands.coordinator import coordinator
@@ -124,6 +125,22 @@ def test_processes_that_start_at_once_both_succeed(database_url: str) -> None:
     [newest] = revisions(database_url)
     outputs = sorted(stdout for stdout, _ in results)
     assert outputs == [f"schema {newest} -> {newest}\n", f"schema none -> {newest}\n"]
+
+
+def test_a_migration_that_another_never_ends_is_not_waited_for_without_end(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upgrade(*_: object) -> None:
+        migrate(database_url, wait_seconds=0.1)  # while this one holds the lock
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "upgrade", upgrade)
+        with pytest.raises((TimeoutError, OperationalError)) as ours:
+            migrate(database_url)
+    assert "another coordinator migrates" in str(ours.value) or "lock timeout" in str(ours.value)
+    assert table_names(database_url) == set()
+    before, after = migrate(database_url)
+    assert (before, revisions(database_url)) == (None, [after])
 
 
 @pytest.mark.parametrize("revision", ["9999", "0001x"])

@@ -23,22 +23,33 @@ _LOOK_AGAIN_SECONDS = 0.05
 
 
 async def make_federation(
-    folder: Path, specification: FederationSpecification, client: str, data: str
-) -> None:
-    """A database with the federation started, and a worker's file with its client enrolled."""
-    (folder / "coordinator").mkdir(parents=True)
-    url = f"sqlite:///{folder / 'coordinator' / 'hyperfl.db'}"
+    folder: Path,
+    specification: FederationSpecification,
+    client: str,
+    data: str,
+    *,
+    database_url: str | None = None,
+    others: tuple[str, ...] = (),
+) -> dict[str, dict[str, str]]:
+    """A database with the federation started, and a worker's file with its client enrolled.
+
+    Returns the headers that ``others``, who have no worker, send as their credentials.
+    """
+    (folder / "coordinator").mkdir(parents=True, exist_ok=True)
+    url = database_url or f"sqlite:///{folder / 'coordinator' / 'hyperfl.db'}"
     async with running_coordinator(url, folder) as coordinator:
         await coordinator.create(specification)
-        await coordinator.enrol(specification.name, client)
+        await coordinator.enrol(specification.name, client, *others)
         started = await coordinator.act(specification.name, "start")
         assert started.status_code == 200, started.text
-        credential = coordinator.credentials[client]["Authorization"].removeprefix("Bearer ")
+        credentials = coordinator.credentials
     config = worker_toml("http://replaced", specification.name, {client: "used"}, data)
     (folder / "worker.toml").write_text(config)
     state = folder / "state" / client
     state.mkdir(parents=True)
+    credential = credentials[client]["Authorization"].removeprefix("Bearer ")
     (state / "credential").write_text(credential + "\n")
+    return {name: credentials[name] for name in others}
 
 
 def free_port() -> int:

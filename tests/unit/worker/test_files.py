@@ -53,6 +53,18 @@ def test_a_crash_before_the_rename_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_full_disk_is_named_and_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    write_atomically(file, b"old")
+    (tmp_path / ".state.new").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/state'"):
+        write_atomically(file, bytes(1 << 20))
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+    write_atomically(file, b"new")
+    assert file.read_bytes() == b"new"
+
+
 def test_the_content_is_on_disk_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker import loop, private_state
 from worker.client import Refused, Unreachable
+from worker.methods.base import Participant
 from worker.patience import Patience
 from worker.private_state import FILE_NAME, PrivateState, PrivateStateError
 from worker.settings import ConfigError, WorkerSettings
@@ -165,6 +166,32 @@ async def test_a_killed_worker_sends_the_same_bytes_at_its_next_start(worker: Wo
     assert worker.coordinator.updates() == [pending.content] * 2
     assert worker.method.trained == [("alice", 1)]
     assert worker.on_disk("alice").pending is None
+
+
+async def test_a_full_disk_ends_the_worker_and_costs_a_round_of_training_alone(
+    worker: Worker,
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.add_task("alice", 2)
+    state_dir = worker_config(worker.folder, "tiny", "alice").clients[0].state_dir
+
+    def fill_disk(_: Participant) -> None:
+        if worker.method.trained:
+            (state_dir / f".{FILE_NAME}.new").symlink_to("/dev/full")
+
+    worker.method.before_step = fill_disk
+    with pytest.raises(OSError, match=f"No space left on device: '.*/{FILE_NAME}'"):
+        await worker.run("alice")
+    kept = worker.on_disk("alice")
+    assert (kept.last_round, kept.pending) == (1, None)
+    assert len(worker.coordinator.asked("PUT", "/updates/alice")) == 1, "nothing unsaved is sent"
+
+    worker.method.before_step = lambda _: None
+    await worker.run("alice")
+    assert worker.method.trained == [("alice", 1), ("alice", 2), ("alice", 2)]
+    kept = worker.on_disk("alice")
+    assert (kept.last_round, kept.pending) == (2, None)
+    assert kept.tensors["embedding"].tolist() == [3.0] * 3, "each round counts once"
 
 
 async def test_a_worker_killed_while_training_trains_the_round_again(worker: Worker) -> None:

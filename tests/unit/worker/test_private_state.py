@@ -179,6 +179,14 @@ def test_a_crash_while_saving_leaves_the_state_before(
     assert_same_bits(load(tmp_path), example_state())
 
 
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path, saved: bytes) -> None:
+    (tmp_path / f".{FILE_NAME}.new").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '.*/{FILE_NAME}'"):
+        private_state.save(tmp_path, example_state(last_round=13, pending=None))
+    assert (tmp_path / FILE_NAME).read_bytes() == saved
+    assert_same_bits(load(tmp_path), example_state())
+
+
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_flipped_bit_is_seen(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
