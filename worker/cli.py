@@ -24,6 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.specification import EncodingPlan, RoundPolicy
+from worker.aggregation_options import (
+    HostileClientsOption,
+    MaxExamplesWeightOption,
+    MaxUpdateNormOption,
+    OnExcessOption,
+    RuleOption,
+    TrimFractionOption,
+    aggregation_plan,
+    policy_caps,
+)
 
 worker = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and evaluate where the data lies."
@@ -221,6 +231,12 @@ def specify(
     lease_seconds: Annotated[
         float, typer.Option(help="Work without a heartbeat for so long is offered again.")
     ] = 120.0,
+    aggregation: RuleOption = "mean",
+    trim_fraction: TrimFractionOption = None,
+    hostile_clients: HostileClientsOption = None,
+    max_update_norm: MaxUpdateNormOption = None,
+    on_excess: OnExcessOption = None,
+    max_examples_weight: MaxExamplesWeightOption = None,
     encoding: Annotated[str, typer.Option(help="factored or dense.")] = "factored",
     backbone_weights: Annotated[
         str | None, typer.Option(help="Of hyperfl-lpm's backbone: hub (default), random or FILE.")
@@ -249,7 +265,9 @@ def specify(
                 minimum_updates=minimum_updates,
                 deadline_seconds=deadline_seconds,
                 lease_seconds=lease_seconds,
+                **policy_caps(max_update_norm, on_excess, max_examples_weight),
             ),
+            aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),
             encoding=EncodingPlan.model_validate({"name": encoding}),
             seed=seed,
             backbone_weights=backbone_weights,
