@@ -120,8 +120,9 @@ def personalize(
 ) -> None:
     """Fit each client's own embedding and head to the newest weights; uploads nothing.
 
-    For clients that joined late or never took part. The weights stay as they are; the private
-    state of each client is replaced, unless it has an update that was not answered yet.
+    For clients that joined late, also after the federation's end, or never took part. The weights
+    stay as they are; the private state of each client is replaced, unless it has an update that was
+    not answered yet.
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
