@@ -21,18 +21,11 @@ from coordinator import (
     stored_updates,
 )
 from shared import factored_encoding, low_rank, version_deltas
-from tests.support.changes import ENCODINGS, changes, send, specified
+from tests.support.changes import CLIENTS, ENCODINGS, RULES, changes, send, specified
 from tests.support.coordinator import RunningCoordinator
 
 pytestmark = pytest.mark.integration
 
-CLIENTS = tuple("abcde")
-RULES: dict[str, Any] = {
-    "mean": "mean",
-    "median": "median",
-    "trimmed-mean": {"rule": "trimmed-mean", "trim_fraction": 0.2},
-    "multi-krum": {"rule": "multi-krum", "hostile_clients": 1},
-}
 COMPUTING = {
     module.__file__
     for module in (
@@ -86,7 +79,7 @@ async def sent_round(
     coordinator: RunningCoordinator, encoding: str, rule: str, **policy: Any
 ) -> None:
     """A round with all updates but for its end."""
-    specification = specified(encoding, RULES[rule], minimum_updates=5, **policy)
+    specification = specified(encoding, RULES.get(rule, rule), minimum_updates=7, **policy)
     await coordinator.started(specification, *CLIENTS)
     for seed, client in enumerate(CLIENTS):
         _, wire = changes(specification, seed)
@@ -94,7 +87,7 @@ async def sent_round(
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["mean", *RULES])
 async def test_nothing_is_computed_on_the_event_loop(
     coordinator: RunningCoordinator,
     encoding: str,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from shared.arrays import Array
 from tests.support.changes import (
+    CLIENTS,
     ENCODINGS,
+    RULES,
     assert_close,
     change_of_round_one,
     changes,
@@ -20,13 +20,6 @@ from tests.support.changes import (
 from tests.support.coordinator import RunningCoordinator
 
 pytestmark = pytest.mark.integration
-
-CLIENTS = tuple("abcdefg")
-RULES: dict[str, Any] = {
-    "median": "median",
-    "trimmed-mean": {"rule": "trimmed-mean", "trim_fraction": 0.29},
-    "multi-krum": {"rule": "multi-krum", "hostile_clients": 2},
-}
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,13 +12,12 @@ import pytest
 from coordinator import blobs, stored_updates
 from coordinator.blobs import BlobWriter, DamagedBlobError
 from coordinator.database import Database
-from coordinator.migrate import migrate
 from coordinator.stored_updates import StoredUpdate, change_norm, stacks
 from shared import codec
 from shared.arrays import Array, digest_bytes
 from shared.low_rank import Float64
 from shared.specification import ParameterSpecification
-from tests.support.changes import ENCODINGS, changes, send, specified
+from tests.support.changes import CLIENTS, ENCODINGS, RULES, changes, send, specified
 from tests.support.coordinator import RunningCoordinator
 
 pytestmark = pytest.mark.integration
@@ -39,14 +37,6 @@ BASE = {
     name: np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     for name, shape in (("w", (ROWS, COLUMNS)), ("b", (LENGTH,)))
 }
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    migrate(database_url)
-    database = Database(database_url)
-    yield database
-    await database.close()
 
 
 def dense_update(seed: int) -> tuple[dict[str, Array], dict[str, Float64]]:
@@ -167,17 +157,9 @@ async def test_bytes_that_are_not_those_recorded_are_refused(database: Database)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize(
-    "rule",
-    [
-        "median",
-        {"rule": "trimmed-mean", "trim_fraction": 0.29},
-        {"rule": "multi-krum", "hostile_clients": 2},
-    ],
-    ids=["median", "trimmed mean", "Multi-Krum"],
-)
+@pytest.mark.parametrize("rule", RULES)
 async def test_a_round_of_many_blocks_and_chunks_gives_the_same_weights(
-    coordinator: RunningCoordinator, encoding: str, rule: Any, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator, encoding: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = []
     for name in ("one-block", "many-blocks"):
@@ -185,10 +167,10 @@ async def test_a_round_of_many_blocks_and_chunks_gives_the_same_weights(
             monkeypatch.setattr(blobs, "CHUNK_BYTES", 100)
             monkeypatch.setattr(stored_updates, "BLOCK_BYTES", 1)
             monkeypatch.setattr(stored_updates, "AHEAD_BYTES", 80)
-        specification = specified(encoding, rule, minimum_updates=7, max_update_norm=5.0)
+        specification = specified(encoding, RULES[rule], minimum_updates=7, max_update_norm=5.0)
         specification = specification.model_copy(update={"name": name})
-        await coordinator.started(specification, *"abcdefg")
-        for seed, client in enumerate("abcdefg"):
+        await coordinator.started(specification, *CLIENTS)
+        for seed, client in enumerate(CLIENTS):
             _, wire = changes(specification, seed)
             assert (await send(coordinator, specification, client, wire)).status_code == 201
         await coordinator.driver.step()

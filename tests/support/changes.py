@@ -17,6 +17,13 @@ from tests.support.updates import update_bytes
 
 MATRIX = "hypernetwork.output.weight"
 FACTORED = {"name": "factored", "wire_dtype": "float32", "publish_tolerance": 0.0}
+CLIENTS = tuple("abcdefg")
+RULES: dict[str, Any] = {
+    "median": "median",
+    "trimmed-mean": {"rule": "trimmed-mean", "trim_fraction": 0.29},
+    "multi-krum": {"rule": "multi-krum", "hostile_clients": 2},
+}
+"""Robust rules that two hostile clients of ``CLIENTS`` do not bend."""
 ENCODINGS = {"dense": "dense", "factored": FACTORED}
 
 

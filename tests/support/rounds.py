@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy import select
 
+from coordinator import blobs
 from coordinator.tables import (
     AssignmentRow,
     BlobChunkRow,
@@ -77,3 +78,8 @@ async def weights_row(coordinator: RunningCoordinator, version: int) -> WeightsR
     async with coordinator.context.database.reading() as session:
         query = select(WeightsRow).where(WeightsRow.version == version)
         return (await session.scalars(query)).one()
+
+
+async def stored_bytes(coordinator: RunningCoordinator) -> int:
+    async with coordinator.context.database.reading() as session:
+        return await blobs.stored_bytes(session)
