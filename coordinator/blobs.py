@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select, update
@@ -130,12 +130,7 @@ async def read(
     offset = start % CHUNK_BYTES
     remaining = None if end is None else end - start
     while remaining is None or remaining > 0:
-        async with database.reading() as session:
-            chunk = await session.scalar(
-                select(BlobChunkRow.data).where(
-                    BlobChunkRow.blob_id == blob_id, BlobChunkRow.position == position
-                )
-            )
+        chunk = await _find_chunk(database, blob_id, position)
         if chunk is None:
             return
         piece = chunk[offset:] if remaining is None else chunk[offset : offset + remaining]
@@ -143,6 +138,41 @@ async def read(
             remaining -= len(piece)
         yield piece
         position, offset = position + 1, 0
+
+
+async def _find_chunk(database: Database, blob_id: int, position: int) -> bytes | None:
+    async with database.reading() as session:
+        return await session.scalar(
+            select(BlobChunkRow.data).where(
+                BlobChunkRow.blob_id == blob_id, BlobChunkRow.position == position
+            )
+        )
+
+
+async def read_ranges(
+    database: Database, blob_id: int, ranges: Sequence[tuple[int, int]]
+) -> list[bytes]:
+    """The bytes of several ranges ``(start, end)``; neighbours in one chunk fetch it once.
+
+    Raises:
+        DamagedBlobError: bytes are missing.
+    """
+    found = []
+    position, chunk = -1, b""
+    for start, end in ranges:
+        pieces = []
+        while start < end:
+            if start // CHUNK_BYTES != position:
+                position = start // CHUNK_BYTES
+                chunk = await _find_chunk(database, blob_id, position) or b""
+            offset = start % CHUNK_BYTES
+            piece = chunk[offset : offset + end - start]
+            if not piece:
+                raise DamagedBlobError(f"stored blob {blob_id} has no byte {start}")
+            pieces.append(piece)
+            start += len(piece)  # noqa: PLW2901 - what is left of the range
+        found.append(b"".join(pieces))
+    return found
 
 
 async def read_whole(database: Database, blob_id: int) -> bytearray:

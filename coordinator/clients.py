@@ -13,7 +13,7 @@ from coordinator.store import clients as store
 from coordinator.store import federations as federation_store
 from coordinator.store.clients import TokenKind
 from coordinator.tables import TokenRow
-from shared.schema import ClientState, ClientView, EnrolmentReply, InvitationReply
+from shared.schema import ClientState, ClientView, EnrolmentReply, FederationState, InvitationReply
 
 _log = structlog.get_logger()
 
@@ -21,16 +21,21 @@ _log = structlog.get_logger()
 async def invite(context: Context, federation_name: str, name: str) -> InvitationReply:
     """A one-time enrolment token for a client, new or known; a known one's credential ends.
 
+    A client of a finished federation gets no more work, but may read the final weights.
+
     Raises:
-        IllegalTransition: the federation has ended.
+        IllegalTransition: the federation has failed.
     """
     now = context.clock()
     expires_at = now + timedelta(seconds=context.settings.enrolment_token_seconds)
     token = new_token(TokenKind.ENROLMENT)
     async with context.database.writing() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        if federation_store.is_over(federation.state):
-            raise IllegalTransition(f"federation {federation_name} has ended")
+        if federation.state == FederationState.FAILED:
+            raise IllegalTransition(
+                f"federation {federation_name} has failed: it takes no more clients",
+                state=federation.state,
+            )
         client = await store.find_or_add(session, federation, name, now)
         await store.set_state(session, client.id, ClientState.INVITED, client.enrolled_at)
         await store.replace_tokens(

@@ -16,16 +16,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator import blobs, cohort
-from coordinator.aggregator import (
-    AggregatedRound,
-    AggregationFailed,
-    AggregationLeaseLost,
-    NewWeights,
-    aggregate,
-)
+from coordinator.aggregator import AggregatedRound, aggregate
 from coordinator.context import Context
+from coordinator.new_weights import NewWeights
 from coordinator.outages import Outage, outage_of
 from coordinator.retention import Retention
+from coordinator.round_updates import AggregationFailed, AggregationLeaseLost
 from coordinator.rounds import (
     FEDERATION_TRANSITIONS,
     ROUND_TRANSITIONS,
@@ -190,6 +186,7 @@ class Driver:
                 failed_rounds=federation.failed_rounds,
                 final_evaluation_done=progress.final_evaluation_done,
                 enrolled_clients=progress.enrolled_clients,
+                last_failure=progress.last_failure,
             ),
             policy,
         )

@@ -14,11 +14,18 @@ from shared.factored_encoding import Delta
 from shared.low_rank import FactoredDelta, Float64
 
 _LARGEST = np.finfo(np.float32).max
+_COORDINATES_AT_A_TIME = 4096
+"""Of 100 clients, 3 MiB: what every pair reads stays in the processor's cache."""
 
 
 def coordinate_median(stack: Float64) -> Float64:
-    """The median over the first axis of ``stack`` (clients, …); of two middle values the mean."""
-    median: Float64 = np.median(stack, axis=0)
+    """The median over the first axis of ``stack`` (clients, …); of two middle values the mean.
+
+    Sorts ``stack`` in place: with vector instructions several times faster than numpy's median.
+    """
+    stack.sort(axis=0)
+    count = len(stack)
+    median: Float64 = (stack[(count - 1) // 2] + stack[count // 2]) / 2
     return median
 
 
@@ -45,13 +52,18 @@ class SquaredDistances:
 
     def add(self, stack: Float64) -> None:
         """Adds the coordinates in ``stack`` (clients, …)."""
-        # Differences, not a Gram matrix, in which one huge update would drown all the others.
         flat = stack.reshape(len(stack), -1)
-        for first in range(len(flat) - 1):
-            for second in range(first + 1, len(flat)):
-                distance = np.square(flat[first] - flat[second]).sum()
-                self.matrix[first, second] += distance
-                self.matrix[second, first] += distance
+        differences = np.empty((len(flat), min(flat.shape[1], _COORDINATES_AT_A_TIME)))
+        for start in range(0, flat.shape[1], _COORDINATES_AT_A_TIME):
+            piece = flat[:, start : start + _COORDINATES_AT_A_TIME]
+            # Differences, not a Gram matrix: equal updates are at a distance of exactly 0, and
+            # have equal scores, which the clients' order decides on every machine.
+            for first in range(len(piece) - 1):
+                others = differences[first + 1 :, : piece.shape[1]]
+                np.subtract(piece[first + 1 :], piece[first], out=others)
+                distances = np.einsum("ij,ij->i", others, others)
+                self.matrix[first, first + 1 :] += distances
+                self.matrix[first + 1 :, first] += distances
 
 
 def choose_multi_krum(distances: Float64, hostile_clients: int) -> list[int]:

@@ -145,6 +145,8 @@ class FederationFacts:
     failed_rounds: int
     final_evaluation_done: bool
     enrolled_clients: int
+    last_failure: str | None = None
+    """Why the newest round failed, if it did."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ def next_step(facts: FederationFacts, policy: RoundPolicy) -> Step:
     if trained and (facts.final_evaluation_done or not policy.evaluate_final):
         return Complete()
     if facts.failed_rounds > policy.max_failed_rounds:
-        return GiveUp(f"{facts.failed_rounds} rounds failed in a row")
+        why = "" if facts.last_failure is None else f"; the last: {facts.last_failure}"
+        return GiveUp(f"{facts.failed_rounds} rounds failed in a row{why}")
     missing = policy.clients_needed - facts.enrolled_clients
     if missing > 0:
         return WaitForClients(f"waiting for {missing} more clients to enrol")

@@ -24,6 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.specification import EncodingPlan, RoundPolicy
+from worker.aggregation_options import (
+    HostileClientsOption,
+    MaxExamplesWeightOption,
+    MaxUpdateNormOption,
+    OnExcessOption,
+    RuleOption,
+    TrimFractionOption,
+    aggregation_plan,
+    policy_caps,
+)
 
 worker = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and evaluate where the data lies."
@@ -110,8 +120,9 @@ def personalize(
 ) -> None:
     """Fit each client's own embedding and head to the newest weights; uploads nothing.
 
-    For clients that joined late or never took part. The weights stay as they are; the private
-    state of each client is replaced, unless it has an update that was not answered yet.
+    For clients that joined late, also after the federation's end, or never took part. The weights
+    stay as they are; the private state of each client is replaced, unless it has an update that was
+    not answered yet.
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
@@ -221,6 +232,12 @@ def specify(
     lease_seconds: Annotated[
         float, typer.Option(help="Work without a heartbeat for so long is offered again.")
     ] = 120.0,
+    aggregation: RuleOption = "mean",
+    trim_fraction: TrimFractionOption = None,
+    hostile_clients: HostileClientsOption = None,
+    max_update_norm: MaxUpdateNormOption = None,
+    on_excess: OnExcessOption = None,
+    max_examples_weight: MaxExamplesWeightOption = None,
     encoding: Annotated[str, typer.Option(help="factored or dense.")] = "factored",
     backbone_weights: Annotated[
         str | None, typer.Option(help="Of hyperfl-lpm's backbone: hub (default), random or FILE.")
@@ -249,7 +266,9 @@ def specify(
                 minimum_updates=minimum_updates,
                 deadline_seconds=deadline_seconds,
                 lease_seconds=lease_seconds,
+                **policy_caps(max_update_norm, on_excess, max_examples_weight),
             ),
+            aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),
             encoding=EncodingPlan.model_validate({"name": encoding}),
             seed=seed,
             backbone_weights=backbone_weights,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from shared.aggregation_plan import AggregationPlan
 from shared.plans import PLANS, TrainingPlan, find_preset
 from shared.specification import (
     EncodingPlan,
@@ -34,6 +35,7 @@ def build_specification(
     round_policy: RoundPolicy,
     encoding: EncodingPlan,
     seed: int,
+    aggregation: AggregationPlan | None = None,
     backbone_weights: str | None = None,
 ) -> FederationSpecification:
     """The specification whose tensors are those that the method shares for this model.
@@ -68,6 +70,7 @@ def build_specification(
         training=training,
         round_policy=round_policy,
         encoding=encoding,
+        aggregation=aggregation or AggregationPlan(),
     )
 
 

@@ -13,7 +13,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.output import print_json, print_table
+from coordinator.commands.output import print_rows
 
 audit = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Who did what, and what was refused."
@@ -39,7 +39,6 @@ def list_events(
     """
     with connect(url, admin_token_file) as connection:
         found = connection.get("/v1/audit", after=after, limit=limit)
-    if as_json:
-        print_json(found)
-    else:
-        print_table(found, ("id", "at", "actor", "action", "subject", "address", "outcome"))
+    print_rows(
+        found, ("id", "at", "actor", "action", "subject", "address", "outcome"), as_json=as_json
+    )

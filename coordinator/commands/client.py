@@ -13,7 +13,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.output import print_json, print_table
+from coordinator.commands.output import print_rows
 
 client = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Invite and revoke a federation's clients."
@@ -39,10 +39,7 @@ def enroll(
             connection.post(f"/v1/federations/{federation}/clients", {"name": name})
             for name in names
         ]
-    if as_json:
-        print_json(invited)
-    else:
-        print_table(invited, ("name", "enrolment_token", "expires_at"))
+    print_rows(invited, ("name", "enrolment_token", "expires_at"), as_json=as_json)
 
 
 @client.command("list")
@@ -58,10 +55,9 @@ def list_all(
     """
     with connect(url, admin_token_file) as connection:
         found = connection.get(f"/v1/federations/{federation}/clients")
-    if as_json:
-        print_json(found)
-    else:
-        print_table(found, ("name", "state", "enrolled_at", "last_seen_at", "updates_recorded"))
+    print_rows(
+        found, ("name", "state", "enrolled_at", "last_seen_at", "updates_recorded"), as_json=as_json
+    )
 
 
 @client.command()

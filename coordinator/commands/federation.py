@@ -18,7 +18,7 @@ from coordinator.commands.connection import (
     connect,
 )
 from coordinator.commands.failures import fail, one_line_errors
-from coordinator.commands.output import print_json, print_table
+from coordinator.commands.output import print_json, print_rows, print_table
 from shared.schema import FederationAction
 from shared.specification import FederationSpecification
 
@@ -81,10 +81,7 @@ def list_all(
     """
     with connect(url, admin_token_file) as connection:
         found = connection.get("/v1/federations")
-    if as_json:
-        print_json(found)
-    else:
-        print_table(found, _COLUMNS)
+    print_rows(found, _COLUMNS, as_json=as_json)
 
 
 @federation.command()

@@ -33,6 +33,14 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     console.print(table)
 
 
+def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Rows with all they have as JSON, or their ``columns`` as a table."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns)
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""

@@ -13,7 +13,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.output import print_json, print_table
+from coordinator.commands.output import print_json, print_rows, print_table
 from shared.schema import TokenScope
 
 _DAY_SECONDS = 86400.0
@@ -60,10 +60,7 @@ def list_all(
     """
     with connect(url, admin_token_file) as connection:
         found = connection.get("/v1/tokens")
-    if as_json:
-        print_json(found)
-    else:
-        print_table(found, ("name", "scope", "created_at", "expires_at"))
+    print_rows(found, ("name", "scope", "created_at", "expires_at"), as_json=as_json)
 
 
 @token.command()

@@ -167,6 +167,8 @@ class Progress:
     enrolled_clients: int
     live_round_number: int | None
     final_evaluation_done: bool
+    last_failure: str | None
+    """Why the newest round failed, if it did."""
 
 
 async def progress(session: AsyncSession, federation: FederationRow) -> Progress:
@@ -199,7 +201,15 @@ async def progress(session: AsyncSession, federation: FederationRow) -> Progress
         )
         .limit(1)
     )
-    return Progress(digest, enrolled or 0, live, evaluated is not None)
+    newest = await session.execute(
+        select(RoundRow.phase, RoundRow.reason)
+        .where(RoundRow.federation_id == federation.id)
+        .order_by(RoundRow.number.desc())
+        .limit(1)
+    )
+    phase, reason = newest.one_or_none() or (None, None)
+    last_failure = reason if phase == RoundPhase.FAILED else None
+    return Progress(digest, enrolled or 0, live, evaluated is not None, last_failure)
 
 
 async def activity(session: AsyncSession) -> Sequence[tuple[int, str, int | None]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from coordinator.retained import StoredVersion
 from coordinator.tables import BlobRow, FederationRow, WeightsRow
@@ -19,20 +20,20 @@ async def newest_versions(session: AsyncSession) -> dict[int, int]:
 
 async def kept_weights(session: AsyncSession, federation_id: int) -> Sequence[StoredVersion]:
     """Versions whose whole weights are kept, oldest first."""
-    rows = await session.execute(
-        select(WeightsRow.version, BlobRow.id, BlobRow.size_bytes)
-        .join(BlobRow, BlobRow.id == WeightsRow.blob_id)
-        .where(WeightsRow.federation_id == federation_id)
-        .order_by(WeightsRow.version)
-    )
-    return [StoredVersion(*row) for row in rows]
+    return await _kept(session, federation_id, WeightsRow.blob_id)
 
 
 async def kept_deltas(session: AsyncSession, federation_id: int) -> Sequence[StoredVersion]:
     """Versions whose published delta is kept, oldest first."""
+    return await _kept(session, federation_id, WeightsRow.delta_blob_id)
+
+
+async def _kept(
+    session: AsyncSession, federation_id: int, blob_id: InstrumentedAttribute[int | None]
+) -> Sequence[StoredVersion]:
     rows = await session.execute(
         select(WeightsRow.version, BlobRow.id, BlobRow.size_bytes)
-        .join(BlobRow, BlobRow.id == WeightsRow.delta_blob_id)
+        .join(BlobRow, BlobRow.id == blob_id)
         .where(WeightsRow.federation_id == federation_id)
         .order_by(WeightsRow.version)
     )

@@ -18,19 +18,21 @@ _DIGITS = 'dataset = "digits"\npartition = "iid"\nnum_clients = 3\nclient_index 
 
 @pytest.fixture(scope="module")
 def config(coordinator: ServingCoordinator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The TOML file of a worker that never took part, beside a federation that has ended."""
+    """The TOML file of a worker that was invited when its federation had ended."""
     coordinator.create_federation("ended", "--dataset", "digits", "--rounds", 2)
-    tokens = coordinator.invite("ended", "site-a", "late")
-    sites = {}
-    for name in tokens:
-        folder = tmp_path_factory.mktemp(name)
-        sites[name] = folder / "worker.toml"
-        clients = {name: tokens[name]}
-        sites[name].write_text(worker_toml(coordinator.url, "ended", clients, _DIGITS))
+
+    def join(name: str) -> Path:
+        config = tmp_path_factory.mktemp(name) / "worker.toml"
+        clients = coordinator.invite("ended", name)
+        config.write_text(worker_toml(coordinator.url, "ended", clients, _DIGITS))
+        return config
+
+    site_a = join("site-a")
     coordinator.admin("federation", "start", "ended")
-    trained = hyperfl("worker", "run", "--config", sites["site-a"], folder=sites["site-a"].parent)
+    trained = hyperfl("worker", "run", "--config", site_a, folder=site_a.parent)
     assert trained.exit_code == 0, trained.errors
-    return sites["late"]
+    assert coordinator.admin("federation", "show", "ended", "--json").json["state"] == "finished"
+    return join("late")
 
 
 def _worker(config: Path, command: str, *options: object) -> Finished:
@@ -43,6 +45,12 @@ def test_a_client_that_never_took_part_gets_a_model_of_its_own(config: Path) -> 
     assert row["accuracy_after"] > max(row["accuracy_before"], 0.7)
     (evaluated,) = _worker(config, "evaluate", "--json").json
     assert evaluated["accuracy"] == row["accuracy_after"]
+
+
+def test_a_worker_of_a_late_client_alone_ends_at_once(config: Path) -> None:
+    done = _worker(config, "run")
+    assert done.exit_code == 0, done.errors
+    assert "federation ended" in done.errors
 
 
 def test_the_exported_model_runs_alone(config: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,25 @@ def test_a_demo_runs_to_its_final_evaluation(method: str, encoding: str, tmp_pat
         assert result["bytes_up_per_client_round"] < 1000
     else:
         assert result["bytes_up_per_client_round"] > 2 * 117_066
+
+
+def test_a_demo_takes_a_rule_and_caps(tmp_path: Path) -> None:
+    rule = ("--aggregation", "trimmed-mean", "--trim-fraction", 0.34, "--max-update-norm", 5)
+    options = ("--clients", 3, "--rounds", 1, *rule, "--state-dir", tmp_path / "demo")
+    done = hyperfl("demo", *options, "--json", folder=tmp_path)
+    assert done.exit_code == 0, done.errors
+    found = json.loads((tmp_path / "demo" / "federation.json").read_text())
+    assert (found["aggregation"]["rule"], found["aggregation"]["trim_fraction"]) == (
+        "trimmed-mean",
+        0.34,
+    )
+    policy = found["round_policy"]
+    assert (policy["max_update_norm"], policy["minimum_updates"]) == (5.0, 3)
+
+
+def test_a_demo_with_too_few_clients_for_its_rule_says_so(tmp_path: Path) -> None:
+    done = hyperfl("demo", "--clients", 2, "--aggregation", "median", folder=tmp_path)
+    assert done.exit_code == 1
+    assert done.errors.strip() == (
+        "error: aggregation median needs minimum_updates of at least 3, not 2"
+    )

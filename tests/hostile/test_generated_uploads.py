@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator import blobs
 from shared.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator
+from tests.support.rounds import stored_bytes
 from tests.support.specifications import tiny_specification
 from tests.support.updates import random_deltas, update_bytes
 
@@ -85,7 +85,7 @@ async def test_generated_uploads_are_refused_and_leave_neither_bytes_nor_memory(
     # Another client's update, replayed as this one's.
     other = update_bytes(specification, await coordinator.task("tiny", "b"))
     generator = np.random.default_rng(2022)
-    before = await _stored_bytes(coordinator)
+    before = await stored_bytes(coordinator)
     gc.collect()
     tracemalloc.start()
     try:
@@ -99,11 +99,6 @@ async def test_generated_uploads_are_refused_and_leave_neither_bytes_nor_memory(
     finally:
         tracemalloc.stop()
     assert peak_bytes < MOST_MEMORY_BYTES
-    assert await _stored_bytes(coordinator) == before
+    assert await stored_bytes(coordinator) == before
     assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 0
     assert (await coordinator.put(task, update_bytes(specification, task))).status_code == 201
-
-
-async def _stored_bytes(coordinator: RunningCoordinator) -> int:
-    async with coordinator.context.database.reading() as session:
-        return await blobs.stored_bytes(session)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -13,7 +12,6 @@ from sqlalchemy.exc import IntegrityError
 from coordinator import blobs
 from coordinator.blobs import CHUNK_BYTES, BlobWriter
 from coordinator.database import Database
-from coordinator.migrate import migrate
 from coordinator.tables import BlobChunkRow, BlobRow
 from shared.arrays import digest_bytes
 from tests.support.coordinator import RunningCoordinator
@@ -23,14 +21,6 @@ from tests.support.updates import update_bytes
 pytestmark = pytest.mark.integration
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    migrate(database_url)
-    opened = Database(database_url)
-    yield opened
-    await opened.close()
 
 
 def some_bytes(length: int) -> bytes:

@@ -150,7 +150,10 @@ async def test_rounds_that_keep_failing_pause_the_federation_with_a_reason(
         coordinator.clock.advance(11)
         await coordinator.driver.step()
     federation = await coordinator.show("tiny")
-    assert (federation["state"], federation["reason"]) == ("paused", "2 rounds failed in a row")
+    assert (federation["state"], federation["reason"]) == (
+        "paused",
+        "2 rounds failed in a row; the last: 0 updates at the end of the round, 1 needed",
+    )
     assert (await coordinator.poll("tiny", "a")).status_code == 204
     assert (await coordinator.act("tiny", "resume")).status_code == 200
     await coordinator.driver.step()

@@ -15,6 +15,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from worker.aggregation_options import (
+    HostileClientsOption,
+    MaxExamplesWeightOption,
+    MaxUpdateNormOption,
+    OnExcessOption,
+    RuleOption,
+    TrimFractionOption,
+    as_arguments,
+)
 from worker.demo import report
 from worker.demo.processes import (
     BackgroundProcess,
@@ -63,6 +72,12 @@ def run(
     cohort_size: Annotated[
         int | None, typer.Option(min=1, help="Clients drawn for a round; else all of them.")
     ] = None,
+    aggregation: RuleOption = "mean",
+    trim_fraction: TrimFractionOption = None,
+    hostile_clients: HostileClientsOption = None,
+    max_update_norm: MaxUpdateNormOption = None,
+    on_excess: OnExcessOption = None,
+    max_examples_weight: MaxExamplesWeightOption = None,
     preset: Annotated[
         str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
     ] = None,
@@ -87,6 +102,15 @@ def run(
     # A cohort of everybody: the first round waits until all of them are enrolled.
     cohort_size = min(clients, cohort_size or clients)
     options += ["--cohort-size", str(cohort_size)]
+    if aggregation != "mean":  # which is for a cohort that is known to come
+        options += ["--aggregation", aggregation, "--minimum-updates", str(cohort_size)]
+    options += as_arguments(
+        trim_fraction=trim_fraction,
+        hostile_clients=hostile_clients,
+        max_update_norm=max_update_norm,
+        on_excess=on_excess,
+        max_examples_weight=max_examples_weight,
+    )
     options += [] if data_dir is None else ["--data-dir", str(data_dir)]
     options += [] if image_shape is None else ["--image-shape", image_shape]
     options += [] if preset is None else ["--preset", preset]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -79,6 +81,11 @@ def test_no_failed_round_is_forgiven_when_none_may_fail() -> None:
     strict = policy(max_failed_rounds=0)
     assert next_step(facts(failed=0), strict) == TRAIN
     assert next_step(facts(failed=1), strict) == GiveUp("1 rounds failed in a row")
+
+
+def test_giving_up_names_the_last_failure() -> None:
+    failed = dataclasses.replace(facts(failed=2), last_failure="0 updates")
+    assert next_step(failed, policy()) == GiveUp("2 rounds failed in a row; the last: 0 updates")
 
 
 @st.composite

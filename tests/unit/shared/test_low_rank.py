@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 from shared.low_rank import Components, FactoredDelta, Float32, Float64, decompose, rank_for
 
 SEEDS = st.integers(0, 2**32 - 1)
+EACH_PRODUCT = given(
+    seed=SEEDS,
+    components=st.integers(1, 7),
+    rows=st.integers(1, 30),
+    columns=st.integers(1, 12),
+)
 
 
 def factors(
@@ -36,12 +42,7 @@ def delta(seed: int, components: int, rows: int, columns: int, scale: float) -> 
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    seed=SEEDS,
-    components=st.integers(1, 7),
-    rows=st.integers(1, 30),
-    columns=st.integers(1, 12),
-)
+@EACH_PRODUCT
 def test_every_truncation_has_the_least_possible_error(
     seed: int, components: int, rows: int, columns: int
 ) -> None:
@@ -57,12 +58,7 @@ def test_every_truncation_has_the_least_possible_error(
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    seed=SEEDS,
-    components=st.integers(1, 7),
-    rows=st.integers(1, 30),
-    columns=st.integers(1, 12),
-)
+@EACH_PRODUCT
 def test_components_are_orthogonal_and_largest_first(
     seed: int, components: int, rows: int, columns: int
 ) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from shared.aggregation_plan import AggregationPlan
 from shared.plans import PLANS, PRESETS, UnknownPresetError
 from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
 from tests.support.backbones import VIT
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
+from worker.cli import worker
 from worker.data.errors import DataError
 from worker.models.backbone_weights import pin_backbone
 from worker.models.backbones import find_backbone
@@ -230,6 +233,90 @@ def test_a_method_with_a_privacy_budget_plans_for_the_policys_rounds() -> None:
     assert found.training.hyperparameters["rounds"] == found.round_policy.rounds == 5
     with pytest.raises(ValidationError, match=r"rounds is 4, but round_policy\.rounds is 5"):
         specification(**arguments, hyperparameters={"rounds": 4})
+
+
+def specify_command(*options: str) -> Any:
+    words = ["specify", "hospitals", "--model", "tests.support.extractors:tiny"]
+    words += ["--num-classes", "3", "--image-shape", "1x4x4", "--minimum-updates", "5"]
+    return CliRunner().invoke(worker, [*words, *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "plan"),
+    [
+        ((), {"rule": "mean"}),
+        (("--aggregation", "median"), {"rule": "median"}),
+        (
+            ("--aggregation", "trimmed-mean", "--trim-fraction", "0.2"),
+            {"rule": "trimmed-mean", "trim_fraction": 0.2},
+        ),
+        (
+            ("--aggregation", "multi-krum", "--hostile-clients", "1"),
+            {"rule": "multi-krum", "hostile_clients": 1},
+        ),
+    ],
+)
+def test_the_command_takes_a_rule_with_its_setting(
+    options: tuple[str, ...], plan: dict[str, Any]
+) -> None:
+    done = specify_command(*options)
+    assert done.exit_code == 0, done.output
+    found = FederationSpecification.model_validate_json(done.stdout)
+    assert found.aggregation == AggregationPlan.model_validate(plan)
+
+
+def test_the_command_takes_caps() -> None:
+    options = ("--max-update-norm", "2.5", "--on-excess", "reject", "--max-examples-weight", "600")
+    policy = FederationSpecification.model_validate_json(
+        specify_command(*options).stdout
+    ).round_policy
+    assert (policy.max_update_norm, policy.on_excess, policy.max_examples_weight) == (
+        2.5,
+        "reject",
+        600,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ("--aggregation", "krum"),
+            "--aggregation krum: there are mean, median, trimmed-mean, multi-krum",
+        ),
+        (("--aggregation", "trimmed-mean"), "trimmed-mean needs trim_fraction"),
+        (("--aggregation", "multi-krum"), "multi-krum needs hostile_clients"),
+        (("--hostile-clients", "1"), "mean does not take hostile_clients"),
+        (
+            ("--aggregation", "trimmed-mean", "--trim-fraction", "0.5"),
+            "trim_fraction: Input should be less than 0.5",
+        ),
+        (
+            ("--aggregation", "multi-krum", "--hostile-clients", "2"),
+            "aggregation multi-krum needs minimum_updates of at least 7, not 5",
+        ),
+        (
+            ("--aggregation", "median", "--max-examples-weight", "9"),
+            "median weighs all clients alike: leave out max_examples_weight",
+        ),
+        (("--max-update-norm", "0"), "max_update_norm: Input should be greater than 0"),
+        (("--max-update-norm", "nan"), "max_update_norm"),
+        (("--max-examples-weight", "0"), "max_examples_weight: Input should be greater"),
+        (("--on-excess", "reject"), "--on-excess reject needs --max-update-norm"),
+        (
+            ("--max-update-norm", "1", "--on-excess", "drop"),
+            "on_excess: Input should be 'clip' or 'reject'",
+        ),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_a_rule_or_cap(
+    options: tuple[str, ...], words: str
+) -> None:
+    done = specify_command(*options)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert words in done.stderr
 
 
 def test_local_training_shares_nothing() -> None:

@@ -1,0 +1,199 @@
+"""The next version of the weights, out of the updates that count and the version before."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from coordinator import blobs, robust_aggregation
+from coordinator.aggregation import WeightedMean, refuse_overflow
+from coordinator.blobs import BlobWriter
+from coordinator.factored_aggregation import FactoredMean, PublishedDelta
+from coordinator.intake import METADATA_KEY
+from coordinator.round_updates import CountedUpdate, RoundUpdates, blob_of, damaged
+from coordinator.row_blocks import RowBlock
+from coordinator.selection import common_scales
+from shared import codec
+from shared.arrays import Array, NamedArrays, digest_arrays
+from shared.encodings import encoding_for
+from shared.factored_encoding import Compression
+from shared.low_rank import Float64
+from shared.schema import UpdateMetadata
+from shared.version_deltas import advance_weights
+
+
+@dataclass(frozen=True)
+class NewWeights:
+    """The next version: its digest, its file, and in a factored federation how it came about."""
+
+    digest: str
+    weights: BlobWriter
+    delta: BlobWriter | None = None
+    residual: BlobWriter | None = None
+
+    @property
+    def blobs(self) -> list[BlobWriter]:
+        """Everything that was written."""
+        return [blob for blob in (self.weights, self.delta, self.residual) if blob is not None]
+
+
+async def make_new_weights(updates: RoundUpdates, counted: Sequence[CountedUpdate]) -> NewWeights:
+    """Averages or combines the updates, and writes what is published; nothing if that fails.
+
+    Raises:
+        AggregationFailed: stored bytes are damaged.
+        AggregationLeaseLost: the round is no longer ours.
+        NonFiniteError: the result exceeds float32.
+    """
+    aggregation = _Aggregation(updates, counted)
+    try:
+        return await aggregation.run()
+    except BaseException:
+        for blob in aggregation.written:
+            await asyncio.shield(blob.discard())
+        raise
+
+
+@dataclass(frozen=True)
+class _Aggregation:
+    updates: RoundUpdates
+    counted: Sequence[CountedUpdate]
+    written: list[BlobWriter] = field(default_factory=list)
+
+    async def run(self) -> NewWeights:
+        is_combined = self.updates.specification.aggregation.rule in ("median", "trimmed-mean")
+        if self.updates.is_factored:
+            return await (self._combine_factored() if is_combined else self._average_factored())
+        weights = await (self._combine_dense() if is_combined else self._average_dense())
+        digest = await asyncio.to_thread(digest_arrays, weights)
+        return NewWeights(digest, await self._write(weights))
+
+    async def _average_dense(self) -> dict[str, Array]:
+        mean = await asyncio.to_thread(WeightedMean, self.updates.specification.parameters)
+        for one in self.counted:
+            await self._stream_into(mean, one)
+            await self.updates.keep_lease()
+        base = await self.updates.read_base()
+        return await asyncio.to_thread(mean.apply_to, base)
+
+    async def _stream_into(self, mean: WeightedMean, one: CountedUpdate) -> None:
+        reader = codec.StreamReader()
+        state = hashlib.sha256()
+
+        def add_piece(piece: bytes) -> None:
+            state.update(piece)
+            for block in reader.feed(piece):
+                mean.add_block(one.weight * one.factor, block)
+
+        mean.add_examples(one.weight)
+        async for piece in blobs.read(self.updates.context.database, blob_of(one.contribution)):
+            try:
+                await asyncio.to_thread(add_piece, piece)
+            except (ValueError, KeyError) as error:  # it was checked when it came
+                raise damaged(one.contribution) from error
+        if f"sha256:{state.hexdigest()}" != one.contribution.digest:
+            raise damaged(one.contribution)
+
+    async def _combine_dense(self) -> dict[str, Array]:
+        weights = await self.updates.read_base()
+        async for block, stack in self.updates.stacks(self.counted, None, {}):
+            await asyncio.to_thread(self._combine_into, weights[block.tensor.name], block, stack)
+        await asyncio.to_thread(_refuse_overflows, weights)
+        return weights
+
+    def _combine_into(self, weights: Array, block: RowBlock, stack: Float64) -> None:
+        block.write(weights, block.of(weights) + self._combine(stack))
+
+    async def _average_factored(self) -> NewWeights:
+        mean = await self._begin_mean(sum(one.weight for one in self.counted))
+        for one in self.counted:
+            content = await self._read_update(one)
+            await asyncio.to_thread(self._add_factored, mean, one, content)
+            await self.updates.keep_lease()
+        published = await self._publish(mean)
+        del mean  # before the weights are read: each is as large
+        return await self._advance(published)
+
+    async def _read_update(self, one: CountedUpdate) -> bytearray:
+        try:
+            return await blobs.read_whole(self.updates.context.database, blob_of(one.contribution))
+        except blobs.DamagedBlobError as error:
+            raise damaged(one.contribution) from error
+
+    def _add_factored(self, mean: FactoredMean, one: CountedUpdate, content: bytearray) -> None:
+        specification = self.updates.specification
+        wire, metadata = codec.decode(content)
+        name = UpdateMetadata.model_validate_json(metadata[METADATA_KEY]).encoding
+        encoding = encoding_for(specification.encoding, name)
+        with np.errstate(over="ignore"):  # bounded here if it is clipped, else refused by name
+            changes = encoding.decode(wire, specification.parameters)
+        if one.factor < 1.0:
+            changes = {
+                tensor: robust_aggregation.scale_change(change, one.factor)
+                for tensor, change in changes.items()
+            }
+        mean.add(one.weight, changes)
+
+    async def _combine_factored(self) -> NewWeights:
+        # The rules follow a shift of all changes, so a part of W that the clients have in common
+        # is published as the scale that it is, and not as components.
+        offsets = await common_scales(self.updates, self.counted)
+        base = await self.updates.read_base()
+        mean = await self._begin_mean(1)
+        for name, scale in offsets.items():
+            mean.add_base(name, scale)
+        async for block, stack in self.updates.stacks(self.counted, base, offsets):
+            await asyncio.to_thread(self._combine_onto, mean, block, stack)
+        del base
+        published = await self._publish(mean)
+        del mean
+        return await self._advance(published)
+
+    def _combine_onto(self, mean: FactoredMean, block: RowBlock, stack: Float64) -> None:
+        mean.add_rows(block.tensor.name, block.start, self._combine(stack))
+
+    def _combine(self, stack: Float64) -> Float64:
+        plan = self.updates.specification.aggregation
+        if plan.rule == "median":
+            return robust_aggregation.coordinate_median(stack)
+        return robust_aggregation.trimmed_mean(stack, plan.num_trimmed(len(stack)))
+
+    async def _begin_mean(self, total_examples: int) -> FactoredMean:
+        return await asyncio.to_thread(
+            FactoredMean,
+            self.updates.specification.parameters,
+            await self.updates.read_residual(),
+            total_examples,
+        )
+
+    async def _publish(self, mean: FactoredMean) -> PublishedDelta:
+        plan = self.updates.specification.encoding
+        compression = Compression(plan.wire_dtype, plan.publish_tolerance, plan.publish_max_rank)
+        return await asyncio.to_thread(mean.publish, compression)
+
+    async def _advance(self, published: PublishedDelta) -> NewWeights:
+        residual = await self._write(published.residual)
+        published.residual.clear()  # before the weights are read: it is as large
+        delta = await self._write(published.wire)
+        weights = await self.updates.read_base()
+        parameters = self.updates.specification.parameters
+        await asyncio.to_thread(advance_weights, weights, published.wire, parameters)
+        await asyncio.to_thread(_refuse_overflows, weights)
+        digest = await asyncio.to_thread(digest_arrays, weights)
+        return NewWeights(digest, await self._write(weights), delta, residual)
+
+    async def _write(self, arrays: NamedArrays) -> BlobWriter:
+        context = self.updates.context
+        pieces = codec.encode_pieces(arrays)
+        blob = await BlobWriter.write(context.database, context.clock(), pieces)
+        self.written.append(blob)
+        return blob
+
+
+def _refuse_overflows(weights: NamedArrays) -> None:
+    for name, value in weights.items():
+        refuse_overflow(name, value)
