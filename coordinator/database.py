@@ -31,9 +31,11 @@ class Database:
             parsed = parsed.set(drivername="postgresql+psycopg")
             connect_args = {"connect_timeout": _BUSY_TIMEOUT_SECONDS}
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.engine = create_async_engine(
-            parsed, connect_args=connect_args, pool_pre_ping=not self.is_sqlite
-        )
+        options: dict[str, Any] = {}
+        if not self.is_sqlite:
+            # Whatever the server's default: who waited for a row's lock must see its newest form.
+            options = {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+        self.engine = create_async_engine(parsed, connect_args=connect_args, **options)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
