@@ -75,8 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     file = context.settings.effective_admin_token_file
     if await ensure_admin_token(context.database, file, context.clock()):
         _log.info("admin token written", file=str(file))
-    driver = Driver(context)
-    running = asyncio.create_task(driver.run(), name="driver")
+    running = asyncio.create_task(Driver(context).run(), name="driver")
     try:
         yield
     finally:

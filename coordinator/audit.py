@@ -1,4 +1,4 @@
-"""Who did what, when, from where, and how it ended: one event for every change and every refusal.
+"""Who did what, when, from where, and how it ended: changes, refusals, and who looked at what.
 
 An event is written before its answer is sent. Should the database not take it, it is in the log.
 """
@@ -18,6 +18,7 @@ from shared.schema import AuditEvent
 
 MAX_LISTED = 1000
 _REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE = 1.0, 100.0
+_SAME_READS_PER_SECOND = 1 / 3600
 
 _log = structlog.get_logger()
 
@@ -39,7 +40,14 @@ class AuditLog:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._refusals = RateLimiter(_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE)
+        self._reads = RateLimiter(_SAME_READS_PER_SECOND, 1.0)
         self._left_out = 0
+
+    async def write_read(self, event: Event) -> None:
+        """Writes that somebody looked at something, once an hour for the same actor and subject."""
+        key = f"{event.actor}\n{event.action}\n{event.subject}"
+        if self._reads.spend(key, self._context.clock().timestamp()) == 0:
+            await self.write(event, is_refusal=False, durable=False)
 
     async def write(self, event: Event, *, is_refusal: bool, durable: bool) -> None:
         """Writes one event, unless it is a refusal too many; those are counted in the next.

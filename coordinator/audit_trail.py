@@ -1,4 +1,4 @@
-"""Hands every request that changes something, or is refused, to the audit log."""
+"""Hands requests to the audit log: changes, refusals, and reads that show what is not one's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _HEARTBEAT = "/heartbeat"
 
 
 class AuditTrail:
-    """ASGI middleware, outermost of those that answer. Reads that succeed leave no event."""
+    """ASGI middleware, outermost of those that answer.
+
+    Of the reads that succeed, those of administrators and readers leave an event, and every
+    download of weights; a client's polls and its look at its own federation do not.
+    """
 
     def __init__(self, app: ASGIApp, audit: AuditLog) -> None:
         self._app = app
@@ -46,17 +50,22 @@ class AuditTrail:
     async def _note(self, scope: Scope, state: dict[str, Any], status: int) -> None:
         is_refusal = status in (401, 403, 429) or (status >= 400 and scope["method"] not in _READS)
         is_change = scope["method"] not in _READS and not scope["path"].endswith(_HEARTBEAT)
-        if not (is_refusal or is_change):
+        actor = state.get("actor", "anonymous")
+        is_own_business = actor.startswith("client ") and "/weights/" not in scope["path"]
+        if not (is_refusal or is_change) and (status >= 400 or is_own_business):
             return
         secret = _bearer(scope)
         route = getattr(scope.get("route"), "path", "")
         event = Event(
-            actor=redact(state.get("actor", "anonymous"), secret),
+            actor=redact(actor, secret),
             action=redact(f"{scope['method']} {route}", secret),
             subject=redact(state.get("subject") or _subject(scope), secret),
             address=redact((scope.get("client") or ("unknown",))[0]),
             outcome=f"{status} {state.get('problem', '')}".strip(),
         )
+        if not (is_refusal or is_change):
+            await self._audit.write_read(event)
+            return
         # A recorded update is durable in its own table.
         durable = is_change and not is_refusal and scope["method"] != "PUT"
         await self._audit.write(event, is_refusal=is_refusal, durable=durable)

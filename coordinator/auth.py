@@ -86,7 +86,9 @@ async def identify(context: Context, authorization: str | None) -> Principal:
         raise Unauthenticated("the token is revoked")
     if owner.token.first_used_at is None:
         async with context.database.writing() as session:
-            await store.begin_to_use(session, owner.token, now)
+            is_valid = await store.begin_to_use(session, owner.client.id, owner.token, now)
+        if not is_valid:
+            raise Unauthenticated("the token is not valid")
     return ClientPrincipal(owner.client, owner.federation)
 
 

@@ -12,15 +12,19 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 
+import structlog
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.database import Database
+from coordinator.errors import BodyLost
 from coordinator.tables import BlobChunkRow, BlobRow
 from shared.arrays import digest_bytes
 
 CHUNK_BYTES = 1 << 20
+
+_log = structlog.get_logger()
 
 
 class DamagedBlobError(Exception):
@@ -49,7 +53,11 @@ class BlobWriter:
         return f"sha256:{self._hash.hexdigest()}"
 
     async def append(self, piece: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes; writes every chunk that more bytes follow."""
+        """Takes the next bytes; writes every chunk that more bytes follow.
+
+        Raises:
+            BodyLost: what was written before has been swept away.
+        """
         await asyncio.to_thread(self._hash.update, piece)
         self._buffer += piece
         self.size_bytes += len(piece)
@@ -57,25 +65,34 @@ class BlobWriter:
             chunk = bytes(self._buffer[:CHUNK_BYTES])
             del self._buffer[:CHUNK_BYTES]
             # Worthless until the blob is sealed, which is durable and keeps what came before.
-            async with self._database.writing(durable=False) as session:
-                if self._blob_id is None:
-                    self._blob_id = await self._insert_blob(session)
-                await self._insert_chunk(session, self._blob_id, self._num_chunks, chunk)
+            try:
+                async with self._database.writing(durable=False) as session:
+                    if self._blob_id is None:
+                        self._blob_id = await self._insert_blob(session)
+                    await self._insert_chunk(session, self._blob_id, self._num_chunks, chunk)
+            except IntegrityError as error:
+                raise _lost() from error
             self._num_chunks += 1
 
     async def seal(self, session: AsyncSession) -> int:
         """Completes the blob and gives it its digest; it stays if ``session`` commits.
 
         Returns its key.
+
+        Raises:
+            BodyLost: what was written before has been swept away.
         """
         blob_id = await self._insert_blob(session) if self._blob_id is None else self._blob_id
+        sealed = await session.scalar(
+            update(BlobRow)
+            .where(BlobRow.id == blob_id, BlobRow.digest.is_(None))
+            .values(digest=self.digest, size_bytes=self.size_bytes)
+            .returning(BlobRow.id)
+        )
+        if sealed is None:
+            raise _lost()
         if self._buffer:
             await self._insert_chunk(session, blob_id, self._num_chunks, bytes(self._buffer))
-        await session.execute(
-            update(BlobRow)
-            .where(BlobRow.id == blob_id)
-            .values(digest=self.digest, size_bytes=self.size_bytes)
-        )
         return blob_id
 
     async def _insert_blob(self, session: AsyncSession) -> int:
@@ -107,14 +124,33 @@ class BlobWriter:
         return writer
 
     async def discard(self) -> None:
-        """Removes what was written; if the database does not take that now, the sweep will."""
+        """Removes what was written, unless it was sealed; what cannot be removed is swept later.
+
+        Whoever is interrupted while the sealing transaction commits does not know how it ends.
+        """
         if self._blob_id is None:
             return
         try:
             async with self._database.writing(durable=False) as session:
-                await delete_blobs(session, [self._blob_id])
-        except SQLAlchemyError:
+                await delete_if_unsealed(session, [self._blob_id])
+        except SQLAlchemyError as error:
             self._database.undiscarded_blobs.add(self._blob_id)
+            _log.warning("unfinished blob not removed", why=type(error).__name__)
+
+
+def _lost() -> BodyLost:
+    return BodyLost("what was written of the bytes was removed meanwhile; send them again")
+
+
+async def delete_if_unsealed(session: AsyncSession, blob_ids: Iterable[int]) -> None:
+    """Deletes those of the blobs that are not complete, and leaves the others."""
+    unsealed = await session.scalars(
+        select(BlobRow.id)
+        .where(BlobRow.id.in_(blob_ids), BlobRow.digest.is_(None))
+        .order_by(BlobRow.id)
+        .with_for_update()
+    )
+    await delete_blobs(session, unsealed.all())
 
 
 async def size_bytes(session: AsyncSession, blob_id: int) -> int:
@@ -194,20 +230,32 @@ async def read_whole(database: Database, blob_id: int) -> bytearray:
     return content
 
 
-async def delete_blobs(session: AsyncSession, blob_ids: list[int]) -> None:
-    """Removes blobs that nothing refers to any more."""
+async def lock(session: AsyncSession, blob_ids: Sequence[int]) -> Sequence[int]:
+    """Those of the blobs that are still there and that no other transaction is removing."""
+    query = select(BlobRow.id).where(BlobRow.id.in_(blob_ids)).order_by(BlobRow.id)
+    return (await session.scalars(query.with_for_update(skip_locked=True))).all()
+
+
+async def delete_blobs(session: AsyncSession, blob_ids: Sequence[int]) -> None:
+    """Removes blobs that nothing refers to any more, and that the caller has locked."""
     await session.execute(delete(BlobChunkRow).where(BlobChunkRow.blob_id.in_(blob_ids)))
     await session.execute(delete(BlobRow).where(BlobRow.id.in_(blob_ids)))
 
 
 async def delete_unsealed(session: AsyncSession, created_before: datetime) -> int:
-    """Removes what crashes and broken uploads left behind; returns how many blobs."""
+    """Removes what crashes and broken uploads left behind; returns how many blobs.
+
+    A blob that is being written or sealed just now is locked, and stays.
+    """
     leftover = (
         await session.scalars(
-            select(BlobRow.id).where(BlobRow.digest.is_(None), BlobRow.created_at < created_before)
+            select(BlobRow.id)
+            .where(BlobRow.digest.is_(None), BlobRow.created_at < created_before)
+            .order_by(BlobRow.id)
+            .with_for_update(skip_locked=True)
         )
     ).all()
-    await delete_blobs(session, list(leftover))
+    await delete_blobs(session, leftover)
     return len(leftover)
 
 

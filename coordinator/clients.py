@@ -37,6 +37,7 @@ async def invite(context: Context, federation_name: str, name: str) -> Invitatio
                 state=federation.state,
             )
         client = await store.find_or_add(session, federation, name, now)
+        client = await store.lock(session, client.id)
         await store.set_state(session, client.id, ClientState.INVITED, client.enrolled_at)
         await store.replace_tokens(
             session,
@@ -68,6 +69,7 @@ async def enrol(context: Context, enrolment_token: str) -> EnrolmentReply:
             raise Unauthenticated("the enrolment token is unknown or has been used")
         if owner.token.expires_at is not None and owner.token.expires_at <= now:
             raise Unauthenticated("the enrolment token has expired")
+        await store.lock(session, owner.client.id)
         if not await store.use_up_token(session, owner.token.id):
             raise Unauthenticated("the enrolment token is unknown or has been used")
         session.add(
@@ -93,6 +95,7 @@ async def rotate(context: Context, principal: ClientPrincipal) -> EnrolmentReply
     """
     credential = new_token(TokenKind.CLIENT)
     async with context.database.writing() as session:
+        await store.lock(session, principal.client.id)
         await store.add_unused_credential(
             session,
             TokenRow(
@@ -130,6 +133,7 @@ async def revoke(context: Context, federation_name: str, name: str) -> None:
     async with context.database.writing() as session:
         federation = await federation_store.find_by_name(session, federation_name)
         client = await store.find(session, federation, name)
+        client = await store.lock(session, client.id)
         await store.set_state(session, client.id, ClientState.REVOKED, client.enrolled_at)
         await store.delete_tokens(session, client.id)
     _log.info("client revoked", federation=federation_name, client=name)

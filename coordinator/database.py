@@ -48,12 +48,17 @@ class Database:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         driver = "sqlite+aiosqlite" if self.is_sqlite else "postgresql+psycopg"
+        options: dict[str, Any] = {}
+        if not self.is_sqlite:
+            # Whatever the server's default: who waited for a row's lock must see its newest form.
+            options = {"isolation_level": "READ COMMITTED"}
         self.engine = create_async_engine(
             parsed.set(drivername=driver),
             connect_args=connect_arguments(parsed, self._limits),
             pool_size=self._limits.connections,
             max_overflow=0,
             pool_timeout=self._limits.pool_seconds,
+            **options,
         )
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", self._configure_sqlite)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coordinator import blobs, cohort
 from coordinator.aggregator import AggregatedRound, aggregate
 from coordinator.context import Context
+from coordinator.errors import BodyLost
 from coordinator.new_weights import NewWeights
 from coordinator.outages import Outage, outage_of
 from coordinator.retention import Retention
@@ -37,6 +38,7 @@ from coordinator.rounds import (
     judge,
     next_step,
 )
+from coordinator.settings import MAX_UPLOAD_SECONDS
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
@@ -44,7 +46,8 @@ from coordinator.tables import FederationRow, RoundRow, WeightsRow
 from shared.schema import FederationState, RoundPhase, TaskKind
 from shared.specification import RoundPolicy
 
-_UNSEALED_KEPT = timedelta(hours=1)
+_UNSEALED_KEPT = 2 * timedelta(seconds=MAX_UPLOAD_SECONDS)
+_LEFTOVERS_EVERY = timedelta(hours=1)
 
 _log = structlog.get_logger()
 
@@ -56,11 +59,12 @@ class Driver:
         self._context = context
         self._last_activity: dict[int, tuple[str, int | None]] = {}
         self._retention = Retention(context)
+        self._leftovers_due_at = context.clock()
 
     async def run(self) -> None:
         """Advances whenever something happened, and steps every tick, until cancelled."""
         loop = asyncio.get_running_loop()
-        next_tick = next_cleaning = loop.time()
+        next_tick = loop.time()
         while True:
             self._context.driver_wake.clear()
             try:
@@ -69,9 +73,6 @@ class Driver:
                 else:
                     next_tick = loop.time() + self._context.settings.tick_seconds
                     await self.step()
-                if loop.time() >= next_cleaning:
-                    await self.sweep_leftovers()
-                    next_cleaning = loop.time() + _UNSEALED_KEPT.total_seconds()
             except Exception as error:
                 if outage_of(error) is None:  # the database has its own log of outages
                     _log.exception("a step of the driver failed")
@@ -128,22 +129,28 @@ class Driver:
         """Deletes updates whose round is closed, and what is not kept of older versions."""
         if undiscarded := list(self._context.database.undiscarded_blobs):
             async with self._context.database.writing(durable=False) as session:
-                await blobs.delete_blobs(session, undiscarded)
+                await blobs.delete_if_unsealed(session, undiscarded)
             self._context.database.undiscarded_blobs.difference_update(undiscarded)
         async with self._context.database.reading() as session:
-            spent = list(await store.spent_blobs(session))
-            residuals = list(await federation_store.spent_residuals(session))
+            spent = await store.spent_blobs(session)
+            residuals = await federation_store.spent_residuals(session)
         if spent or residuals:
             async with self._context.database.writing() as session:
-                await store.forget_blobs(session, spent)
-                await federation_store.forget_residuals(session, residuals)
-                await blobs.delete_blobs(session, spent + residuals)
+                locked = await blobs.lock(session, [*spent, *residuals])
+                await store.forget_blobs(session, locked)
+                await federation_store.forget_residuals(session, locked)
+                await blobs.delete_blobs(session, locked)
         await self._retention.apply()
+        await self._sweep_leftovers()
 
-    async def sweep_leftovers(self) -> None:
-        """Deletes unsealed blobs that are too old to be an upload in progress."""
+    async def _sweep_leftovers(self) -> None:
+        """Deletes unsealed blobs that are too old to be an upload in progress, of any replica."""
+        now = self._context.clock()
+        if now < self._leftovers_due_at:
+            return
+        self._leftovers_due_at = now + _LEFTOVERS_EVERY
         async with self._context.database.writing() as session:
-            removed = await blobs.delete_unsealed(session, self._context.clock() - _UNSEALED_KEPT)
+            removed = await blobs.delete_unsealed(session, now - _UNSEALED_KEPT)
         if removed:
             _log.info("unfinished blobs removed", count=removed)
 
@@ -253,6 +260,7 @@ class Driver:
     ) -> None:
         """Fails an open round unless an update that came meanwhile changed its fate."""
         async with self._context.database.writing() as session:
+            await federation_store.lock(session, federation.id)
             if not await store.lock_open(session, round_.id):
                 return
             facts = await store.facts(session, round_)
@@ -265,6 +273,7 @@ class Driver:
     ) -> bool:
         """Fails a round that this coordinator aggregates, if it still does."""
         async with self._context.database.writing() as session:
+            await federation_store.lock(session, federation.id)
             await self._fail_round(session, federation, round_, reason, store.leased_under(token))
         return True
 
@@ -276,6 +285,7 @@ class Driver:
         reason: str,
         *conditions: Any,
     ) -> None:
+        """Within a transaction that has locked the federation."""
         failed = await store.move(
             session,
             round_.id,
@@ -302,8 +312,11 @@ class Driver:
             result = await aggregate(
                 self._context, federation, round_, lambda: self._extend(round_, token)
             )
+            committed = await self._commit(federation, round_, token, result)
         except AggregationLeaseLost:
-            log.warning("aggregation dropped: another coordinator took the round over")
+            committed = False
+        except BodyLost:
+            log.warning("aggregation dropped, again when its lease is over: its result was swept")
             return True
         except AggregationFailed as error:
             return await self._fail_own_round(federation, round_, token, str(error))
@@ -314,7 +327,7 @@ class Driver:
             log.exception("aggregation failed")
             reason = f"the aggregation failed: {type(error).__name__}: {error}"
             return await self._fail_own_round(federation, round_, token, reason)
-        if not await self._commit(federation, round_, token, result):
+        if not committed:
             log.warning("aggregation dropped: another coordinator took the round over")
             return True
         self._context.metrics.rounds_closed.labels(phase="committed").inc()
@@ -345,27 +358,48 @@ class Driver:
     async def _commit(
         self, federation: FederationRow, round_: RoundRow, token: str, result: AggregatedRound
     ) -> bool:
-        """Writes the new version, closes the round and opens the next, all or nothing."""
+        """Writes the new version, closes the round and opens the next, all or nothing.
+
+        False if the round is not ours any more. What was not committed is discarded.
+        """
+        committed = False
+        try:
+            async with self._context.database.writing() as session:
+                committed = await self._write_commit(session, federation, round_, token, result)
+        except BaseException:
+            committed = False
+            raise
+        finally:
+            if not committed and result.new is not None:
+                for blob in result.new.blobs:
+                    await asyncio.shield(blob.discard())
+        return committed
+
+    async def _write_commit(
+        self,
+        session: AsyncSession,
+        federation: FederationRow,
+        round_: RoundRow,
+        token: str,
+        result: AggregatedRound,
+    ) -> bool:
         now = self._context.clock()
         new_version = None if result.new is None else round_.base_version + 1
-        async with self._context.database.writing() as session:
-            committed = await store.move(
-                session,
-                round_.id,
-                ROUND_TRANSITIONS[RoundEvent.COMMIT],
-                store.leased_under(token),
-                closed_at=now,
-                new_version=new_version,
-                lease_token=None,
-                lease_expires_at=None,
-            )
-            if committed:
-                if result.new is not None and new_version is not None:
-                    await _publish(session, federation.id, new_version, result.new, now)
-                await self._take_next_step(session, federation.id)
-        if not committed and result.new is not None:
-            for blob in result.new.blobs:
-                await blob.discard()
+        await federation_store.lock(session, federation.id)
+        committed = await store.move(
+            session,
+            round_.id,
+            ROUND_TRANSITIONS[RoundEvent.COMMIT],
+            store.leased_under(token),
+            closed_at=now,
+            new_version=new_version,
+            lease_token=None,
+            lease_expires_at=None,
+        )
+        if committed:
+            if result.new is not None and new_version is not None:
+                await _publish(session, federation.id, new_version, result.new, now)
+            await self._take_next_step(session, federation.id)
         return committed
 
 

@@ -14,6 +14,7 @@ CoordinatorError
 ├── VersionRemoved           the weights were published, and are no longer kept
 ├── BodyTooLarge
 ├── BodyTooSlow              nothing of the body came for too long
+├── BodyLost                 what was stored of the body is gone; the same request is right again
 ├── UnsupportedMediaType
 ├── RangeNotSatisfiable
 └── MalformedUpdate          the bytes do not fit the federation
@@ -83,6 +84,10 @@ class BodyTooLarge(CoordinatorError):
 
 class BodyTooSlow(CoordinatorError):
     """Nothing of the body came for too long."""
+
+
+class BodyLost(CoordinatorError):
+    """What was stored of the body was removed before it was complete."""
 
 
 class UnsupportedMediaType(CoordinatorError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime
 
 import structlog
@@ -24,7 +25,7 @@ from shared.schema import (
     FederationSummary,
     FederationView,
 )
-from shared.specification import FederationSpecification
+from shared.specification import FederationSpecification, document_digest
 
 _log = structlog.get_logger()
 
@@ -37,14 +38,15 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
     """
     weights = await asyncio.to_thread(specification.parameters.initial_values)
     digest = await asyncio.to_thread(digest_arrays, weights)
+    document = specification.document
     now = context.clock()
     writer = await BlobWriter.write(context.database, now, codec.encode_pieces(weights))
     try:
         async with context.database.writing() as session:
             federation = FederationRow(
                 name=specification.name,
-                specification=specification.model_dump_json(),
-                specification_digest=specification.digest,
+                specification=json.dumps(document),
+                specification_digest=document_digest(document),
                 state=FederationState.DRAFT,
                 weights_version=0,
                 failed_rounds=0,
@@ -77,7 +79,7 @@ async def show(context: Context, name: str) -> FederationView:
         summary = await _summarise(context, session, federation)
     return FederationView(
         **summary.model_dump(),
-        specification=context.specification(federation),
+        specification=json.loads(federation.specification),
         specification_digest=federation.specification_digest,
     )
 

@@ -33,6 +33,7 @@ _TYPES: Mapping[type[errors.CoordinatorError], ProblemType] = {
     errors.VersionRemoved: ProblemType.VERSION_REMOVED,
     errors.BodyTooLarge: ProblemType.BODY_TOO_LARGE,
     errors.BodyTooSlow: ProblemType.TOO_SLOW,
+    errors.BodyLost: ProblemType.UNAVAILABLE,
     errors.UnsupportedMediaType: ProblemType.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable: ProblemType.RANGE_NOT_SATISFIABLE,
     errors.MalformedUpdate: ProblemType.MALFORMED_UPDATE,

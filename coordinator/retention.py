@@ -28,8 +28,11 @@ class Retention:
                 continue
             for stored in await self._surplus(federation_id, newest):
                 async with self._context.database.writing(durable=False) as session:
+                    locked = await blobs.lock(session, [stored.blob_id])
+                    if not locked:
+                        continue  # another replica removes it
                     await store.forget(session, stored.blob_id)
-                    await blobs.delete_blobs(session, [stored.blob_id])
+                    await blobs.delete_blobs(session, locked)
                 _log.info(
                     "version no longer kept",
                     federation=federation_id,

@@ -12,6 +12,10 @@ from sqlalchemy.exc import ArgumentError
 
 from coordinator.database import DatabaseLimits
 
+MAX_UPLOAD_SECONDS = 12 * 3600.0
+"""No coordinator takes longer over an update. What is twice as old is no upload any more, whichever
+replica began it and whatever its settings were, and is swept."""
+
 _DATABASES = ("sqlite", "postgresql")
 
 
@@ -68,6 +72,8 @@ class CoordinatorSettings(BaseSettings):
     """No update may be larger, whatever a federation's tensors are."""
     upload_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
     """An update of which nothing has come for so long is given up."""
+    upload_seconds: float = Field(default=6 * 3600.0, gt=0.0, le=MAX_UPLOAD_SECONDS)
+    """An update that has not come in full after so long is given up."""
     tick_seconds: float = Field(default=1.0, gt=0.0, le=3600.0)
     """How often deadlines, leases and the work of other replicas are looked at."""
     aggregation_lease_seconds: float = Field(default=60.0, gt=0.0, le=86400.0)

@@ -85,7 +85,9 @@ class FederationRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     specification: Mapped[str] = mapped_column(Text)
+    """The JSON as it was when the federation was created, whatever later versions add."""
     specification_digest: Mapped[str]
+    """Of that JSON; workers bind private state to it."""
     state: Mapped[str]
     reason: Mapped[str | None] = mapped_column(Text)
     weights_version: Mapped[int]

@@ -23,6 +23,7 @@ from coordinator.errors import (
     UpdateConflict,
 )
 from coordinator.intake import Expectation, Intake, check_size
+from coordinator.settings import CoordinatorSettings
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
 from coordinator.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
@@ -91,7 +92,7 @@ async def _receive(
     expectation = _expectation(context, principal, target)
     if incoming.content_length is not None:
         check_size(incoming.content_length, expectation.max_bytes)
-    body = _in_time(incoming.body, context.settings.upload_stall_seconds)
+    body = _in_time(incoming.body, context.settings)
     if recorded is not None:
         digest = await _hash(body, expectation.max_bytes)
         return _repeat(principal, target.round_, recorded, digest), False
@@ -246,14 +247,24 @@ async def _hash(body: AsyncIterator[bytes], limit: int) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
-async def _in_time(body: AsyncIterator[bytes], stall_seconds: float) -> AsyncIterator[bytes]:
-    """The body's pieces; raises BodyTooSlow when none comes for ``stall_seconds``."""
+async def _in_time(
+    body: AsyncIterator[bytes], settings: CoordinatorSettings
+) -> AsyncIterator[bytes]:
+    """The body's pieces; raises BodyTooSlow when none comes for long, or all take too long."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + settings.upload_seconds
     while True:
+        remaining = give_up_at - loop.time()
         try:
-            async with asyncio.timeout(stall_seconds):
+            async with asyncio.timeout(min(settings.upload_stall_seconds, remaining)):
                 piece = await anext(body, None)
         except TimeoutError:
-            raise BodyTooSlow(f"nothing of the body came for {stall_seconds:g} s") from None
+            remaining = give_up_at - loop.time()
+            if remaining > 0:
+                stalled = f"nothing of the body came for {settings.upload_stall_seconds:g} s"
+                raise BodyTooSlow(stalled) from None
+        if remaining <= 0:
+            raise BodyTooSlow(f"the body did not come within {settings.upload_seconds:g} s")
         if piece is None:
             return
         yield piece

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.specification import CLIENT_NAME, EncodingName, FederationSpecification
+from shared.specification import (
+    CLIENT_NAME,
+    EncodingName,
+    FederationSpecification,
+    document_digest,
+)
 
 PROTOCOL_VERSION: Literal[1] = 1
 MAX_METRICS = 64
@@ -107,10 +113,25 @@ class FederationSummary(_Reply):
 
 
 class FederationView(FederationSummary):
-    """A federation with its specification."""
+    """A federation with its specification, as it was recorded when it was created."""
 
-    specification: FederationSpecification
+    specification: dict[str, Any] = Field(
+        description="as it was posted, with the defaults of then; see POST /v1/federations"
+    )
     specification_digest: str
+
+    def checked_specification(self) -> FederationSpecification:
+        """The specification, read by this version's rules.
+
+        Raises:
+            ValueError: the document has another digest, or says what this version does not know.
+        """
+        digest = document_digest(self.specification)
+        if digest != self.specification_digest:
+            raise ValueError(
+                f"the specification has digest {digest}, not {self.specification_digest}"
+            )
+        return FederationSpecification.model_validate_json(json.dumps(self.specification))
 
 
 class ClientInvitation(_Model):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -180,7 +180,15 @@ class FederationSpecification(_Model):
         return self
 
     @property
-    def digest(self) -> str:
-        """``sha256:<hex>`` of the canonical JSON; binds private state to its federation."""
-        document = self.model_dump(mode="json")
-        return digest_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON, defaults too: what is recorded when the federation is created."""
+        return self.model_dump(mode="json")
+
+
+def document_digest(document: Mapping[str, Any]) -> str:
+    """``sha256:<hex>`` of a specification's canonical JSON; binds private state to its federation.
+
+    Of the document as it was recorded, never of what a model makes of it: a later version reads an
+    earlier one's document with defaults that this had not.
+    """
+    return digest_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())

@@ -153,6 +153,33 @@ def personalize(
 
 
 @worker.command()
+def rotate(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Replace the credential of each hosted client by a new one; the old ones end.
+
+    Stop the worker first. A command that was interrupted can be repeated: each client keeps a
+    credential that is valid.
+
+    Example: hyperfl worker rotate --config worker.toml
+    """
+    with _one_line_errors():
+        from worker.rotation import rotate_credentials  # noqa: PLC0415 - torch
+        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
+
+        settings = WorkerSettings()
+        _configure_logging("warning")
+        loaded = load_config(_config_file(config, settings.worker_config), settings)
+        names = asyncio.run(rotate_credentials(loaded, settings))
+    if as_json:
+        typer.echo(json.dumps({"rotated": names}))
+        return
+    for name in names:
+        typer.echo(f"{name}: new credential saved, the old one has ended")
+
+
+@worker.command()
 def export(
     client: Annotated[str, typer.Option(help="The hosted client's name.")],
     output: Annotated[Path, typer.Option(help="Write to this file.")],

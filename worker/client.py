@@ -104,6 +104,11 @@ class CoordinatorClient:
         )
         return _read(EnrolmentReply, response)
 
+    async def rotate(self, federation: str, client: str) -> EnrolmentReply:
+        """A new credential; the one that this asks with ends when the new one is first used."""
+        response = await self._send("POST", f"/v1/federations/{federation}/clients/{client}/rotate")
+        return _read(EnrolmentReply, response)
+
     async def fetch_federation(self, federation: str) -> FederationView:
         """The federation with its specification."""
         response = await self._send("GET", f"/v1/federations/{federation}")

@@ -125,6 +125,7 @@ def load_client(
     config: ClientConfig,
     connection: CoordinatorClient,
     specification: FederationSpecification,
+    specification_digest: str,
     method: Method,
     datasets: DatasetCache,
 ) -> HostedClient:
@@ -139,11 +140,11 @@ def load_client(
     state = private_state.load(
         config.state_dir,
         federation=specification.name,
-        specification_digest=specification.digest,
+        specification_digest=specification_digest,
         client=config.name,
     )
     if state is None:
-        state = _new_state(config, specification, method)
+        state = _new_state(config, specification.name, specification_digest, method)
         private_state.save(config.state_dir, state)
     client = HostedClient(config, connection, data, state)
     try:
@@ -154,12 +155,12 @@ def load_client(
 
 
 def _new_state(
-    config: ClientConfig, specification: FederationSpecification, method: Method
+    config: ClientConfig, federation: str, specification_digest: str, method: Method
 ) -> PrivateState:
     seed = secrets.randbits(63) if config.seed is None else config.seed
     state = PrivateState(
-        federation=specification.name,
-        specification_digest=specification.digest,
+        federation=federation,
+        specification_digest=specification_digest,
         client=config.name,
         seed=seed,
         tensors={},

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 import torch
+from pydantic import ValidationError
 
 from shared.schema import FederationView, Task
 from shared.specification import FederationSpecification, ParameterSpecification
@@ -87,7 +88,7 @@ async def open_site(
                 members.append((client, http))
         if not members:
             raise ConfigError(_NOBODY_TAKEN)
-        specification = federation.specification
+        specification = _read_specification(federation)
         method = build_method(
             specification.training,
             _device(settings),
@@ -97,7 +98,10 @@ async def open_site(
         _check_specification(specification.parameters, method)
         datasets = DatasetCache(pixel_statistics(specification.training.model))
         clients = [
-            load_client(client, http, specification, method, datasets) for client, http in members
+            load_client(
+                client, http, specification, federation.specification_digest, method, datasets
+            )
+            for client, http in members
         ]
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
@@ -117,6 +121,20 @@ async def _fetch_federation(
             raise
         _log.error("client shut out", client=client.name, detail=refusal.problem.detail)
         return None
+
+
+def _read_specification(federation: FederationView) -> FederationSpecification:
+    try:
+        return federation.checked_specification()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"this version does not understand the specification of federation "
+            f"{federation.name}: {where}: {first['msg']}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"federation {federation.name}: {error}") from error
 
 
 def _device(settings: WorkerSettings) -> torch.device:

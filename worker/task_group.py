@@ -36,6 +36,9 @@ _NOT_WANTED = (
     ProblemType.UPDATE_CONFLICT,
     ProblemType.FEDERATION_FINISHED,
 )
+_NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
+"""What the same update would be answered again."""
+
 
 _log = structlog.get_logger()
 
@@ -219,9 +222,14 @@ class TaskGroup:
             if refusal.is_a(*SHUT_OUT):
                 client.shut_out(refusal.problem.detail)
                 return
-            if not refusal.is_a(*_NOT_WANTED):
+            if refusal.is_a(*_NOT_ACCEPTED):
+                # Training again would give the same, so this client sits the round out.
+                client.failed_in_round = task.round_number
+                log.error("update refused, round left out", detail=refusal.problem.detail)
+            elif refusal.is_a(*_NOT_WANTED):
+                log.warning("update not wanted", detail=refusal.problem.detail)
+            else:
                 raise
-            log.warning("update not wanted", detail=refusal.problem.detail)
             await asyncio.to_thread(client.discard_pending)
         else:
             log.info("update sent", size_bytes=receipt.size_bytes)

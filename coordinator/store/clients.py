@@ -60,8 +60,28 @@ async def use_up_token(session: AsyncSession, token_id: int) -> bool:
     return await session.scalar(query) is not None
 
 
-async def begin_to_use(session: AsyncSession, token: TokenRow, now: datetime) -> None:
-    """Notes the first use of a client's credential, which ends those issued before it."""
+async def lock(session: AsyncSession, client_id: int) -> ClientRow:
+    """The client as it is now; nobody changes it or its tokens until this transaction ends."""
+    row = await session.scalars(
+        select(ClientRow)
+        .where(ClientRow.id == client_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return row.one()
+
+
+async def begin_to_use(
+    session: AsyncSession, client_id: int, token: TokenRow, now: datetime
+) -> bool:
+    """Notes the first use of a client's credential, which ends those issued before it.
+
+    False if the credential was replaced meanwhile: then it ends nothing.
+    """
+    await lock(session, client_id)
+    query = select(TokenRow.id).where(TokenRow.id == token.id)
+    if await session.scalar(query) is None:
+        return False
     await session.execute(
         update(TokenRow)
         .where(TokenRow.id == token.id, TokenRow.first_used_at.is_(None))
@@ -69,11 +89,12 @@ async def begin_to_use(session: AsyncSession, token: TokenRow, now: datetime) ->
     )
     await session.execute(
         delete(TokenRow).where(
-            TokenRow.client_id == token.client_id,
+            TokenRow.client_id == client_id,
             TokenRow.kind == TokenKind.CLIENT,
             TokenRow.id < token.id,
         )
     )
+    return True
 
 
 async def add_unused_credential(session: AsyncSession, token: TokenRow) -> None:

@@ -61,6 +61,15 @@ async def move(
     return moved is not None
 
 
+async def lock(session: AsyncSession, federation_id: int) -> None:
+    """Keeps everyone else from changing the federation until this transaction ends."""
+    await session.execute(
+        select(FederationRow.id)
+        .where(FederationRow.id == federation_id)
+        .with_for_update(key_share=True)
+    )
+
+
 async def lock_running(session: AsyncSession, federation_id: int) -> bool:
     """Whether the federation runs, and goes on running until this transaction ends."""
     running = await session.scalar(

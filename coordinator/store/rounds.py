@@ -279,12 +279,19 @@ async def extend_lease(
 async def expire_leases(session: AsyncSession, now: datetime) -> Sequence[tuple[int, int]]:
     """Marks leases that ran out; returns (assignment, attempt) of each."""
     transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.EXPIRE]
-    rows = await session.execute(
-        update(AssignmentRow)
+    # Those that another transaction holds are renewed, delivered or marked there.
+    due = await session.scalars(
+        select(AssignmentRow.id)
         .where(
             AssignmentRow.state.in_(transition.sources),
             AssignmentRow.lease_expires_at <= now,
         )
+        .order_by(AssignmentRow.id)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    rows = await session.execute(
+        update(AssignmentRow)
+        .where(AssignmentRow.id.in_(due.all()))
         .values(state=transition.target)
         .returning(AssignmentRow.id, AssignmentRow.attempt)
     )

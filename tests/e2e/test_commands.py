@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from coordinator.cli import ENTRY_POINT_GROUP
-from tests.support.processes import ServingCoordinator, hyperfl
+from tests.support.processes import Finished, ServingCoordinator, hyperfl
 from tests.support.specifications import tiny_specification
 
 pytestmark = pytest.mark.e2e
@@ -97,6 +97,67 @@ def test_watching_a_federation_that_did_not_finish_fails(coordinator: ServingCoo
     assert watched.exit_code == 1
     last = json.loads(watched.output.splitlines()[-1])["federation"]
     assert last["reason"] == "paused by an administrator"
+
+
+def test_tokens_of_people_come_and_go(coordinator: ServingCoordinator) -> None:
+    _create(coordinator, "looked-at")
+    create = ("token", "create", "dashboard", "--scope", "read-only", "--valid-days", "1")
+    created = coordinator.admin(*create, "--json").json
+    assert (created["name"], created["scope"]) == ("dashboard", "read-only")
+    assert created["expires_at"] is not None
+    file = coordinator.folder / "reader-token"
+    file.write_text(created["token"])
+
+    def as_reader(*arguments: object) -> Finished:
+        return hyperfl(
+            *arguments,
+            folder=coordinator.folder,
+            HYPERFL_COORDINATOR_URL=coordinator.url,
+            HYPERFL_ADMIN_TOKEN_FILE=str(file),
+        )
+
+    assert as_reader("federation", "show", "looked-at", "--json").json["state"] == "draft"
+    refused = as_reader("federation", "start", "looked-at")
+    assert refused.exit_code == 1
+    assert _says_one_line(refused.errors, "this token is for reading only")
+    listed = coordinator.admin("token", "list", "--json").json
+    assert [one["name"] for one in listed if not one["name"].startswith("file-")] == ["dashboard"]
+    assert all("token" not in one for one in listed)
+    assert "dashboard" in coordinator.admin("token", "list").output
+    taken = coordinator.admin(*create)
+    assert taken.exit_code == 1
+    assert _says_one_line(taken.errors, "dashboard")
+    assert coordinator.admin("token", "revoke", "dashboard").exit_code == 0
+    ended = as_reader("federation", "show", "looked-at")
+    assert _says_one_line(ended.errors, "the token is not valid")
+    assert coordinator.admin("token", "revoke", "dashboard").exit_code == 1
+
+
+def test_the_audit_says_who_did_what_and_who_looked(coordinator: ServingCoordinator) -> None:
+    before = coordinator.admin("audit", "list", "--limit", "1000", "--json").json
+    after = max((event["id"] for event in before), default=0)
+    _create(coordinator, "watched")
+    for _ in range(3):
+        coordinator.admin("federation", "show", "watched")
+    assert coordinator.admin("federation", "pause", "watched").exit_code == 1
+    listed = ("audit", "list", "--after", str(after))
+    about = [
+        (event["actor"].split("-")[0], event["action"], event["outcome"])
+        for event in coordinator.admin(*listed, "--json").json
+        if "watched" in event["subject"]
+    ]
+    assert about == [
+        ("admin file", "POST /v1/federations", "201"),
+        ("admin file", "GET /v1/federations/{federation_name}", "200"),
+        (
+            "admin file",
+            "PATCH /v1/federations/{federation_name}",
+            "409 illegal-transition",
+        ),
+    ]
+    assert "illegal-transition" in coordinator.admin(*listed).output
+    first = coordinator.admin(*listed, "--limit", "1", "--json").json
+    assert [event["id"] for event in first] == [after + 1]
 
 
 def test_the_admin_token_is_its_owners_alone_and_never_logged(

@@ -29,11 +29,19 @@ async def coordinator(database_url: str, tmp_path: Path) -> AsyncIterator[Runnin
         yield running
 
 
+LOOK = "GET /v1/audit"
+
+
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
 async def events(coordinator: RunningCoordinator, after: int = 0) -> list[dict[str, Any]]:
+    """All that was written, but that somebody looks at it."""
+    return [one for one in await all_events(coordinator, after) if one["action"] != LOOK]
+
+
+async def all_events(coordinator: RunningCoordinator, after: int = 0) -> list[dict[str, Any]]:
     answer = await coordinator.http.get(
         "/v1/audit", params={"after": after, "limit": 1000}, headers=coordinator.admin
     )
@@ -262,8 +270,47 @@ async def test_refused_strangers_cannot_fill_the_disk_with_events(
     assert len(await events(coordinator)) == 100
     coordinator.clock.advance(10)
     await coordinator.http.get("/v1/federations")
-    last = (await events(coordinator))[-1]
-    assert (last["id"], last["left_out"]) == (101, 200)
+    written = await all_events(coordinator)
+    assert [(one["action"], one["left_out"]) for one in written[100:]] == [
+        (LOOK, 200),
+        ("GET /v1/federations", 0),
+    ]
+
+
+async def test_looks_leave_an_event_each_hour_and_downloads_too(
+    coordinator: RunningCoordinator,
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    reader = await create_token(coordinator)
+    client = coordinator.credentials["a"]
+    paths = {path: f"/v1/federations/tiny{path}" for path in ("", "/rounds", "/weights/0")}
+
+    async def look_around() -> list[tuple[str, str]]:
+        before = (await all_events(coordinator))[-1]["id"]
+        for _ in range(3):
+            for headers in (coordinator.admin, reader, client):
+                for path in paths.values():
+                    await coordinator.http.get(path, headers=headers)
+            await coordinator.poll("tiny", "a")
+        seen = await events(coordinator, after=before)
+        return [
+            (one["actor"].partition(" ")[0], one["action"].removeprefix("GET /v1/federations/"))
+            for one in seen
+            if one["outcome"] == "200"
+        ]
+
+    by_admin = ["{federation_name}", "{federation_name}/rounds", "{federation_name}/weights"]
+    first = await look_around()
+    assert len(first) == len(set(first))
+    assert {(who, what.partition("/{version}")[0]) for who, what in first} == {
+        *(("admin", what) for what in by_admin),
+        *(("read-only", what) for what in by_admin[:2]),
+        ("client", by_admin[2]),
+    }
+    coordinator.clock.advance(3599)
+    assert await look_around() == []
+    coordinator.clock.advance(1)
+    assert sorted(await look_around()) == sorted(first)
 
 
 @pytest.mark.parametrize(

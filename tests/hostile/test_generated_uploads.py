@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from psutil import Process
 
 from shared.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator
@@ -20,6 +21,12 @@ from tests.support.updates import random_deltas, update_bytes
 pytestmark = pytest.mark.integration
 
 MOST_MEMORY_BYTES = 64 << 20
+_NUM_TRACED = 300
+"""The last ones, every allocation of which is looked at; that takes three times as long."""
+
+_BETWEEN_UPLOADS_SECONDS = 0.02
+"""On the coordinator's clock: fewer a second than its request limits take."""
+
 Task = dict[str, Any]
 
 
@@ -86,18 +93,26 @@ async def test_generated_uploads_are_refused_and_leave_neither_bytes_nor_memory(
     other = update_bytes(specification, await coordinator.task("tiny", "b"))
     generator = np.random.default_rng(2022)
     before = await stored_bytes(coordinator)
-    gc.collect()
-    tracemalloc.start()
+    resident_bytes: list[int] = []
     try:
         for number in range(count):
+            if number in (_NUM_TRACED // 2, count - _NUM_TRACED):
+                gc.collect()
+                resident_bytes.append(Process().memory_info().rss)
+            if number == count - _NUM_TRACED:
+                tracemalloc.start()
             replayed = number % 13 == 0
             body = other if replayed else bad_upload(generator, specification, task)
+            coordinator.clock.advance(_BETWEEN_UPLOADS_SECONDS)
             response = await coordinator.put(task, body)
             assert 400 <= response.status_code < 500, (number, response.text)
+            assert response.status_code != 429, "every one of them has to be looked at"
             assert response.headers["Content-Type"] == "application/problem+json"
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    warm, last = resident_bytes
+    assert last - warm < MOST_MEMORY_BYTES
     assert peak_bytes < MOST_MEMORY_BYTES
     assert await stored_bytes(coordinator) == before
     assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 0

@@ -406,18 +406,20 @@ async def test_updates_of_failed_rounds_and_spent_residuals_are_deleted(
 
 
 @pytest.mark.usefixtures("small_chunks")
-async def test_leftovers_of_broken_uploads_are_swept_when_they_are_an_hour_old(
+async def test_leftovers_of_broken_uploads_are_swept_when_they_are_a_day_old(
     coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
     database = coordinator.context.database
     await BlobWriter.write(database, coordinator.clock(), [bytes(300)])
     [old] = await unsealed_blobs(coordinator)
-    coordinator.clock.advance(50 * 60)
+    coordinator.clock.advance(23 * 3600)
     await BlobWriter.write(database, coordinator.clock(), [bytes(300)])
     [young] = set(await unsealed_blobs(coordinator)) - {old}
-    coordinator.clock.advance(11 * 60)
-    await coordinator.driver.sweep_leftovers()
+    await coordinator.driver.step()
+    assert sorted(await unsealed_blobs(coordinator)) == [old, young]
+    coordinator.clock.advance(3601)
+    await coordinator.driver.step()
     assert await unsealed_blobs(coordinator) == [young]
     assert [piece async for piece in blobs.read(database, old)] == []
     weights = await coordinator.http.get(

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from typer.testing import CliRunner
 
+import migrations
 from coordinator.commands.coordinator import coordinator
 from coordinator.migrate import NewerSchemaError, migrate
 from coordinator.tables import Base
@@ -185,11 +191,76 @@ def test_a_refused_migration_holds_no_connection(postgres_url: str) -> None:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         with pytest.raises(NewerSchemaError) as refused:
             migrate(database_url)
+        others = text(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        give_up_at = time.monotonic() + 60
         with connect(database_url) as connection:
-            others = connection.scalar(
-                text(
-                    "SELECT count(*) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            while connection.scalar(others):  # the server notices a little later who has gone
+                assert time.monotonic() < give_up_at, refused
+                time.sleep(0.05)
+
+
+def describe(connection: Connection) -> dict[str, Any]:
+    """Everything of the schema that a migration could forget to bring back."""
+    found = inspect(connection)
+    catalogue = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
+        "postgresql": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname",
+    }
+    tables = {
+        table: [
+            sorted((one["name"], str(one["type"]), one["nullable"]) for one in columns),
+            *(
+                sorted(json.dumps(one, sort_keys=True, default=str) for one in described)
+                for described in (
+                    found.get_indexes(table),
+                    found.get_unique_constraints(table),
+                    found.get_foreign_keys(table),
                 )
-            )
-        assert others == 0, refused
+            ),
+        ]
+        for table in found.get_table_names()
+        for columns in [found.get_columns(table)]
+    }
+    triggers = connection.scalars(text(catalogue[connection.dialect.name])).all()
+    return {"tables": tables, "triggers": triggers}
+
+
+def go_to(database_url: str, step: Callable[[Config, str], None], revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with connect(database_url) as connection:
+        config.attributes["connection"] = connection
+        step(config, revision)
+
+
+def test_every_migration_can_be_taken_back_and_applied_again(database_url: str) -> None:
+    """From the newest to nothing, each step taken back twice, with rows that have to survive."""
+    _, newest = migrate(database_url)
+    kept = text("SELECT data FROM blob_chunks WHERE blob_id = 7")
+    with connect(database_url) as connection:
+        schema = describe(connection)
+        connection.execute(
+            text("INSERT INTO blobs (id, size_bytes, created_at) VALUES (7, 5, CURRENT_TIMESTAMP)")
+        )
+        insert = text("INSERT INTO blob_chunks (blob_id, position, data) VALUES (7, 0, :data)")
+        connection.execute(insert, {"data": b"bytes"})
+    while (at := revisions(database_url)) != ["0001"]:
+        go_to(database_url, command.downgrade, "-1")
+        assert revisions(database_url) != at
+        go_to(database_url, command.upgrade, "+1")
+        assert revisions(database_url) == at
+        go_to(database_url, command.downgrade, "-1")
+        with connect(database_url) as connection:
+            assert connection.scalar(kept) == b"bytes"
+    assert migrate(database_url) == ("0001", newest)
+    with connect(database_url) as connection:
+        assert describe(connection) == schema
+        assert connection.scalar(kept) == b"bytes"
+    go_to(database_url, command.downgrade, "base")
+    assert table_names(database_url) == {"alembic_version"}
+    assert migrate(database_url) == (None, newest)
+    with connect(database_url) as connection:
+        assert describe(connection) == schema

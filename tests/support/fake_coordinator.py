@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import numpy as np
@@ -23,7 +24,7 @@ from shared.schema import (
     Task,
     TaskKind,
 )
-from shared.specification import FederationSpecification
+from shared.specification import FederationSpecification, document_digest
 from worker.client import Connection
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,6 +67,7 @@ class FakeCoordinator:
         revoked: clients whose credential is taken no more.
         requests: everything that was asked, in order, with its body read.
         receive: called with each request before it is answered.
+        document: the specification as it is sent, with its digest.
     """
 
     specification: FederationSpecification
@@ -75,9 +77,12 @@ class FakeCoordinator:
     revoked: set[str] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
     receive: Callable[[Request], None] = lambda _: None
+    document: dict[str, Any] = field(default_factory=dict)
+    specification_digest: str = ""
     _scripts: dict[tuple[str, str], list[Answer]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
+        self.record(self.specification.document)
         self.versions = {0: self.specification.parameters.initial_values()} | self.versions
 
     @property
@@ -228,6 +233,11 @@ class FakeCoordinator:
             return problem(ProblemType.RANGE_NOT_SATISFIABLE)
         return httpx.Response(206, content=whole[int(start.group(1)) :])
 
+    def record(self, document: dict[str, Any]) -> None:
+        """Sends this specification from now on."""
+        self.document = document
+        self.specification_digest = document_digest(document)
+
     def _view(self) -> FederationView:
         newest = max(self.versions)
         return FederationView(
@@ -245,6 +255,6 @@ class FakeCoordinator:
             created_at=NOW,
             started_at=NOW,
             finished_at=None,
-            specification=self.specification,
-            specification_digest=self.specification.digest,
+            specification=self.document,
+            specification_digest=self.specification_digest,
         )

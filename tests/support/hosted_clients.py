@@ -62,7 +62,7 @@ def first_state(coordinator: FakeCoordinator, name: str) -> PrivateState:
     """What a client has before its first round."""
     return PrivateState(
         federation=coordinator.specification.name,
-        specification_digest=coordinator.specification.digest,
+        specification_digest=coordinator.specification_digest,
         client=name,
         seed=1,
         tensors={
@@ -77,7 +77,7 @@ def saved_state(coordinator: FakeCoordinator, folder: Path, name: str) -> Privat
     return private_state.load(
         folder / name,
         federation=coordinator.specification.name,
-        specification_digest=coordinator.specification.digest,
+        specification_digest=coordinator.specification_digest,
         client=name,
     )
 

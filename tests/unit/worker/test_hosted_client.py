@@ -58,6 +58,7 @@ def load(
         config,
         CoordinatorClient(coordinator.connection, "credential-of-alice"),
         coordinator.specification,
+        coordinator.specification_digest,
         method or StubMethod(coordinator.specification.parameters),
         cast(DatasetCache, RandomDatasets()),
     )
@@ -172,6 +173,7 @@ async def test_the_data_has_the_models_shape(
         config,
         CoordinatorClient(coordinator.connection, None),
         coordinator.specification,
+        coordinator.specification_digest,
         StubMethod(coordinator.specification.parameters),
         cast(DatasetCache, datasets),
     )

@@ -16,7 +16,7 @@ import pytest
 from shared.initialisation import TensorSpecification
 from shared.problems import ProblemType
 from shared.schema import TaskKind
-from shared.specification import ParameterSpecification
+from shared.specification import ParameterSpecification, document_digest
 from tests.support.fake_coordinator import FakeCoordinator, Request, problem, unavailable
 from tests.support.hosted_clients import RandomDatasets, saved_state, worker_config
 from tests.support.specifications import tiny_specification
@@ -450,10 +450,65 @@ async def test_a_federation_that_shares_something_else_is_refused(
     given = worker.coordinator.specification
     tensors = change(given.parameters.tensors)
     parameters = ParameterSpecification(seed=given.parameters.seed, tensors=tensors)
-    worker.coordinator.specification = given.model_copy(update={"parameters": parameters})
+    worker.coordinator.record(given.model_copy(update={"parameters": parameters}).document)
     with pytest.raises(ConfigError, match=message):
         await worker.run("alice")
     assert not (worker.folder / "alice" / FILE_NAME).exists()
+
+
+async def test_a_specification_of_an_earlier_version_keeps_its_digest(worker: Worker) -> None:
+    older = tiny_specification().document
+    del older["round_policy"]["on_excess"]
+    older["encoding"] = "dense"
+    worker.coordinator.record(older)
+    assert worker.coordinator.specification_digest != document_digest(tiny_specification().document)
+    worker.coordinator.add_task("alice", 1)
+    for _ in range(2):  # the second start finds its private state
+        await worker.run("alice")
+    assert worker.on_disk("alice").specification_digest == worker.coordinator.specification_digest
+    assert len(worker.coordinator.updates()) == 1
+
+
+async def test_a_specification_with_another_digest_is_refused(worker: Worker) -> None:
+    worker.coordinator.document["round_policy"]["max_update_norm"] = 5.0
+    with pytest.raises(ConfigError, match="federation tiny: the specification has digest sha256:"):
+        await worker.run("alice")
+    assert not (worker.folder / "alice" / FILE_NAME).exists()
+
+
+async def test_a_specification_of_a_later_version_is_refused_by_name(worker: Worker) -> None:
+    later = tiny_specification().document
+    later["round_policy"]["secure"] = True
+    worker.coordinator.record(later)
+    with pytest.raises(ConfigError, match=r"not understand .* tiny: round_policy\.secure: Extra"):
+        await worker.run("alice")
+    assert not (worker.folder / "alice" / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize("kind", [ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE])
+async def test_a_client_whose_update_is_refused_sits_the_round_out(
+    worker: Worker, kind: ProblemType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.add_task("alice", 2)
+    worker.coordinator.add_task("bob", 1)
+    refused = problem(kind, "the update's norm is 7, over max_update_norm 5")
+    worker.coordinator.answer("PUT", "/rounds/1/updates/alice", refused)
+
+    def close_round_at_fifth_poll(request: Request) -> None:
+        if request.url.path.endswith("/task") and worker.polls("alice") == 5:
+            worker.coordinator.tasks["alice"] = worker.coordinator.tasks["alice"][-1:]
+
+    worker.coordinator.receive = close_round_at_fifth_poll
+    await worker.run("alice", "bob")
+    assert sorted(worker.method.trained) == [("alice", 1), ("alice", 2), ("bob", 1)]
+    sent = [
+        request.url.path.partition("/rounds/")[2] for request in worker.coordinator.asked("PUT")
+    ]
+    assert sorted(sent) == ["1/updates/alice", "1/updates/bob", "2/updates/alice"]
+    assert worker.on_disk("alice").pending is None
+    said = capsys.readouterr()
+    assert "over max_update_norm 5" in said.out + said.err
 
 
 async def test_an_unknown_device_is_refused(worker: Worker) -> None:

@@ -220,7 +220,7 @@ async def test_a_lost_lease_keeps_the_update(bench: Bench) -> None:
 
 
 async def test_a_refusal_that_is_a_fault_is_raised_and_the_update_kept(bench: Bench) -> None:
-    fault = problem(ProblemType.MALFORMED_UPDATE, "not this one")
+    fault = problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, "not this one")
     bench.coordinator.answer("PUT", "/alice", fault)
     with pytest.raises(Refused, match="not this one"):
         await bench.group().work([bench.held("alice")])

@@ -1,0 +1,187 @@
+"""Uploads and aggregations whose written bytes are swept away, or that end in mid-commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+
+from coordinator import blobs, driver
+from coordinator.store import rounds
+from coordinator.tables import BlobRow
+from shared.codec import MEDIA_TYPE
+from tests.support.coordinator import RunningCoordinator
+from tests.support.specifications import tiny_specification
+from tests.support.updates import update_bytes
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("small_chunks")]
+
+_PIECE_BYTES = 200
+Task = dict[str, Any]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every blob has several chunks, so that some are written before it is sealed."""
+    monkeypatch.setattr("coordinator.blobs.CHUNK_BYTES", _PIECE_BYTES)
+    monkeypatch.setattr("coordinator.updates.CHUNK_BYTES", _PIECE_BYTES)
+
+
+async def sweep_everything(coordinator: RunningCoordinator) -> int:
+    """As a replica would to which a day has passed."""
+    database, later = coordinator.context.database, coordinator.clock() + timedelta(days=1)
+    async with database.writing() as session:
+        return await blobs.delete_unsealed(session, later)
+
+
+async def count_unsealed(coordinator: RunningCoordinator) -> int:
+    async with coordinator.context.database.reading() as session:
+        return len(
+            (await session.scalars(select(BlobRow.id).where(BlobRow.digest.is_(None)))).all()
+        )
+
+
+async def commit_round(coordinator: RunningCoordinator) -> list[str]:
+    await coordinator.driver.step()
+    return [round_["phase"] for round_ in await coordinator.show("tiny/rounds")]
+
+
+@pytest.mark.parametrize("left_over", [1, 2 * _PIECE_BYTES], ids=["at the seal", "before"])
+async def test_an_update_whose_bytes_are_swept_meanwhile_is_asked_for_again(
+    coordinator: RunningCoordinator, left_over: int
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    body = update_bytes(tiny_specification(), task)
+    swept: list[int] = []
+
+    async def in_pieces() -> AsyncIterator[bytes]:
+        yield body[:-left_over]
+        swept.append(await sweep_everything(coordinator))
+        for start in range(len(body) - left_over, len(body), _PIECE_BYTES):
+            yield body[start : start + _PIECE_BYTES]
+
+    path = f"/v1/federations/tiny/rounds/{task['round_number']}/updates/a"
+    headers = coordinator.credentials["a"] | {"Content-Type": MEDIA_TYPE}
+    refused = await coordinator.http.put(
+        path, params={"attempt": task["attempt"]}, content=in_pieces(), headers=headers
+    )
+    assert swept == [1]
+    assert refused.status_code == 503, refused.text
+    assert int(refused.headers["Retry-After"]) > 0
+    assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 0
+    assert (await coordinator.put(task, body)).status_code == 201
+    assert await commit_round(coordinator) == ["committed", "open"]
+    assert await count_unsealed(coordinator) == 0
+
+
+async def test_a_result_that_is_swept_meanwhile_is_computed_again(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    await coordinator.put(task, update_bytes(tiny_specification(), task))
+    publish = driver._publish
+
+    async def swept_before(session: Any, *arguments: Any) -> None:
+        later = coordinator.clock() + timedelta(days=1)
+        assert await blobs.delete_unsealed(session, later) == 1
+        await publish(session, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "_publish", swept_before)
+        assert await commit_round(coordinator) == ["aggregating"]
+    coordinator.clock.advance(coordinator.context.settings.aggregation_lease_seconds)
+    assert await commit_round(coordinator) == ["committed", "open"]
+    assert await count_unsealed(coordinator) == 0
+
+
+def interrupt_at_commit(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> Callable[[asyncio.Task[Any]], None]:
+    """Makes the transaction in which ``module.name`` is called end with its task cancelled.
+
+    The commit itself goes on, as it does when a request is cancelled because its client hangs up.
+    """
+    interrupted: list[asyncio.Task[Any]] = []
+    original: Callable[..., Awaitable[Any]] = getattr(module, name)
+    reached = [False]
+
+    async def noting(*arguments: Any) -> Any:
+        reached[0] = True
+        return await original(*arguments)
+
+    def on_commit(_connection: object) -> None:
+        if reached[0]:
+            reached[0] = False
+            interrupted[0].cancel()
+
+    monkeypatch.setattr(module, name, noting)
+    event.listen(coordinator.context.database.engine.sync_engine, "commit", on_commit)
+    return interrupted.append
+
+
+async def test_an_update_whose_client_hangs_up_in_mid_commit_keeps_its_bytes(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    body = update_bytes(tiny_specification(), task)
+    interrupt = interrupt_at_commit(coordinator, monkeypatch, rounds, "has_outstanding")
+    sending = asyncio.create_task(coordinator.put(task, body))
+    interrupt(sending)
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 1
+    assert (await coordinator.put(task, body)).status_code == 200
+    assert await commit_round(coordinator) == ["committed", "open"]
+
+
+async def test_a_coordinator_that_stops_in_mid_commit_keeps_the_new_version(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    await coordinator.put(task, update_bytes(tiny_specification(), task))
+    interrupt = interrupt_at_commit(coordinator, monkeypatch, driver, "_publish")
+    stepping = asyncio.create_task(coordinator.driver.step())
+    interrupt(stepping)
+    with pytest.raises(asyncio.CancelledError):
+        await stepping
+    assert await commit_round(coordinator) == ["committed", "open"]
+    weights = await coordinator.http.get(
+        "/v1/federations/tiny/weights/1", headers=coordinator.admin
+    )
+    assert weights.status_code == 200
+    assert len(weights.content) > _PIECE_BYTES
+
+
+async def test_an_update_that_comes_too_slowly_as_a_whole_is_given_up(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    body = update_bytes(tiny_specification(), task)
+    loop = asyncio.get_running_loop()
+    passed = [0.0]
+    real_time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real_time() + passed[0])
+
+    async def in_pieces() -> AsyncIterator[bytes]:
+        yield body[:300]
+        passed[0] += coordinator.context.settings.upload_seconds
+        yield body[300:]
+
+    path = f"/v1/federations/tiny/rounds/{task['round_number']}/updates/a"
+    headers = coordinator.credentials["a"] | {"Content-Type": MEDIA_TYPE}
+    given_up = await coordinator.http.put(
+        path, params={"attempt": task["attempt"]}, content=in_pieces(), headers=headers
+    )
+    assert given_up.status_code == 408, given_up.text
+    assert given_up.json()["detail"] == "the body did not come within 21600 s"
+    assert await count_unsealed(coordinator) == 0
+    assert (await coordinator.put(task, body)).status_code == 201

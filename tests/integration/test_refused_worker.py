@@ -1,0 +1,92 @@
+"""A worker one of whose clients changes more than the federation's policy takes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.support.coordinator import RunningCoordinator
+from tests.support.hosted_clients import RandomDatasets, client_config
+from tests.support.specifications import tiny_specification
+from tests.support.stub_method import StubMethod
+from worker import loop
+from worker.methods.base import Participant
+from worker.settings import WorkerConfig, WorkerSettings
+
+pytestmark = pytest.mark.integration
+
+_TIMEOUT_SECONDS = 120
+
+
+async def worker_config(coordinator: RunningCoordinator, folder: Path, *names: str) -> WorkerConfig:
+    clients = []
+    for name in names:
+        invited = await coordinator.http.post(
+            "/v1/federations/tiny/clients", json={"name": name}, headers=coordinator.admin
+        )
+        token = invited.json()["enrolment_token"]
+        clients.append(client_config(folder, name, enrolment_token=token))
+    return WorkerConfig(
+        coordinator_url="http://coordinator", federation="tiny", clients=tuple(clients)
+    )
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    while not await condition():  # noqa: ASYNC110 - the database rings no bell here
+        await asyncio.sleep(0.01)
+
+
+async def test_a_refused_client_neither_ends_its_worker_nor_holds_up_the_rounds(
+    coordinator: RunningCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specification = tiny_specification(max_update_norm=10.0, on_excess="reject")
+    await coordinator.create(specification)
+    config = await worker_config(coordinator, tmp_path, "modest", "wild")
+    method = StubMethod(specification.parameters)
+
+    def change(participant: Participant) -> None:
+        size = 1e6 if participant.name == "wild" else 0.1
+        for tensor in specification.parameters.tensors:
+            method.extra_deltas[tensor.name] = np.full(tensor.shape, size, np.float32)
+
+    method.before_step = change
+    monkeypatch.setattr(loop, "build_method", lambda *_, **__: method)
+    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
+    monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.01)
+    settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
+    transport = httpx.ASGITransport(coordinator.app)
+    working = asyncio.create_task(loop.run(config, settings, threading.Event(), transport))
+    refused = coordinator.context.metrics.updates_refused
+
+    async def both_are_enrolled() -> bool:
+        return (await coordinator.show("tiny"))["clients_enrolled"] == 2
+
+    async def both_are_answered(number: int) -> bool:
+        round_ = await coordinator.show(f"tiny/rounds/{number}")
+        return round_["updates_received"] == 1 and refused._value.get() == number
+
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
+        await until(both_are_enrolled)
+        assert (await coordinator.act("tiny", "start")).status_code == 200
+        for number in (1, 2):
+            await coordinator.driver.step()
+            await until(partial(both_are_answered, number))
+            await coordinator.driver.step()
+            assert (await coordinator.show(f"tiny/rounds/{number}"))["phase"] == "open"
+            coordinator.clock.advance(specification.round_policy.deadline_seconds + 1)
+            await coordinator.driver.step()
+        await working
+    assert (await coordinator.show("tiny"))["state"] == "finished"
+    rounds = await coordinator.show("tiny/rounds")
+    assert [(one["phase"], one["updates_received"]) for one in rounds] == [("committed", 1)] * 2
+    assert refused._value.get() == 2, "each refused update was sent once"
+    assert sorted(method.trained) == [
+        (name, number) for name in ("modest", "wild") for number in (1, 2)
+    ]
