@@ -18,7 +18,7 @@ from worker.demo.processes import run_in_background
 pytestmark = pytest.mark.e2e
 
 _DIGITS = 'dataset = "digits"\npartition = "iid"\nnum_clients = 2\nclient_index = {index}'
-_TIMEOUT_SECONDS = 90.0
+_TIMEOUT_SECONDS = 600.0
 
 
 @pytest.fixture

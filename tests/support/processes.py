@@ -14,7 +14,7 @@ from typing import Any
 from worker.demo.processes import BackgroundProcess, run_in_background
 
 PROJECT = Path(__file__).parents[2]
-_TIMEOUT_SECONDS = 120
+_TIMEOUT_SECONDS = 600
 
 
 @dataclass(frozen=True)

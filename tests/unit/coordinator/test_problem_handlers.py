@@ -37,6 +37,7 @@ STATUSES = {
     "VersionRemoved": ("version-removed", 410),
     "BodyTooLarge": ("body-too-large", 413),
     "BodyTooSlow": ("too-slow", 408),
+    "BodyLost": ("unavailable", 503),
     "UnsupportedMediaType": ("unsupported-media-type", 415),
     "RangeNotSatisfiable": ("range-not-satisfiable", 416),
     "MalformedUpdate": ("malformed-update", 422),
