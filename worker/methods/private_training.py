@@ -14,9 +14,9 @@ from worker.methods.model_method import CannotTrain, ModelMethod
 from worker.methods.model_sgd import Descent, settings_of
 from worker.methods.privacy_accountant import noise_multiplier
 from worker.methods.private_gradients import (
+    ClippedGradients,
     add_noise,
     check_examples_are_separate,
-    clipped_gradient_sum,
 )
 from worker.methods.random_streams import client_generator
 from worker.models.registry import build_feature_extractor
@@ -92,6 +92,7 @@ class PrivateSteps:
             sample_rate=self._sample_rate,
             num_steps=num_planned,
         )
+        self._clipped = ClippedGradients(client.loss, parameters, plan.clip_norm)
         self._descent = Descent(parameters, settings_of(plan))
         # By steps taken: they are saved before anything is sent, so no noise is ever used twice.
         self._noise = client_generator(client.seed, "privacy", self._num_before)
@@ -110,13 +111,12 @@ class PrivateSteps:
 
     def take(self, batch: Batch | None) -> None:
         """One private step: all that the shared tensors learn of ``batch``."""
-        clip_norm = self._plan.clip_norm
         if batch is None:
             sums = {name: torch.zeros_like(one) for name, one in self._parameters.items()}
         else:
             with self._client.training_mode():
-                sums = clipped_gradient_sum(self._client.loss, self._parameters, batch, clip_norm)
-        noisy = add_noise(sums, self._sigma * clip_norm, self._noise)
+                sums = self._clipped.sum(batch)
+        noisy = add_noise(sums, self._sigma * self._plan.clip_norm, self._noise)
         self._descent.step({name: one / self._batch_size for name, one in noisy.items()})
 
     def remembered(self) -> PrivateTensors:

@@ -7,7 +7,7 @@ import torch
 from opacus.accountants import RDPAccountant
 
 from worker.methods.privacy_accountant import noise_multiplier
-from worker.methods.private_gradients import add_noise, clipped_gradient_sum
+from worker.methods.private_gradients import ClippedGradients, add_noise
 
 
 def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
@@ -19,7 +19,7 @@ def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
         images, _ = batch
         return (images @ torch.cat([tensors["a"], tensors["b"]])).sum()
 
-    sums = clipped_gradient_sum(loss, parameters, (examples, torch.zeros(3)), clip_norm=1.0)
+    sums = ClippedGradients(loss, parameters, 1.0).sum((examples, torch.zeros(3)))
     torch.testing.assert_close(sums, {"a": torch.tensor([0.9]), "b": torch.tensor([1.2])})
 
 
