@@ -125,12 +125,16 @@ class ModelClient:
         }
         return self._extractor.call(extractor | self._buffers, images)
 
-    def loss(self, parameters: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy of a batch with these ``parameters`` in place of the present ones."""
+    def logits(self, parameters: Mapping[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """(B, classes) with these ``parameters`` in place of the present ones."""
         present = self.parameters | dict(parameters)
         head = Head({name: present[name] for name in (HEAD_WEIGHT, HEAD_BIAS)})
+        return head.logits(self.features(present, images))
+
+    def loss(self, parameters: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        """Mean cross-entropy of a batch with these ``parameters`` in place of the present ones."""
         images, labels = batch
-        return cross_entropy(head.logits(self.features(present, images)), labels)
+        return cross_entropy(self.logits(parameters, images), labels)
 
     def evaluate(self) -> tuple[float, float]:
         """Accuracy (0 to 1) and mean loss on the test split."""

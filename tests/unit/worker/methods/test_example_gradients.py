@@ -6,6 +6,7 @@ The reference differentiates by every parameter, one example at a time. All of i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -161,6 +162,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     ),
     "no bias": (lambda: convolution(kernel_size=3, bias=False), {"0", "3"}),
     "same": (lambda: convolution(kernel_size=3, padding="same"), {"3"}),
+    "valid": (lambda: convolution(kernel_size=3, padding="valid"), {"0", "3"}),
     "circular": (
         lambda: convolution(kernel_size=3, padding=1, padding_mode="circular"),
         {"0", "3"},
@@ -192,13 +194,22 @@ class Task:
             torch.randint(NUM_CLASSES, (batch,)),
         )
 
-    def loss(self, tensors, batch):
-        return cross_entropy(functional_call(self.module, dict(tensors), (batch[0],)), batch[1])
+        self.function = self.logits
+
+    def logits(self, tensors, images):
+        return functional_call(self.module, dict(tensors), (images,))
+
+    def loss(self, tensors, image, label):
+        return cross_entropy(self.function(tensors, image[None]), label[None])
+
+    def sum(self, clipped: ClippedGradients) -> dict[str, torch.Tensor]:
+        run = clipped.run(self.batch[0])
+        return run.clipped_sum(cross_entropy(run.outputs, self.batch[1], reduction="none"))
 
     def expected(self, clip_norm: float) -> dict[str, torch.Tensor]:
         sums = {name: torch.zeros_like(one) for name, one in self.parameters.items()}
         for image, label in zip(*self.batch, strict=True):
-            found = grad(self.loss)(self.parameters, (image[None], label[None]))
+            found = grad(self.loss)(self.parameters, image, label)
             norm = torch.cat([one.flatten() for one in found.values()]).norm()
             for name, one in found.items():
                 sums[name] += one * min(1.0, clip_norm / float(norm))
@@ -206,7 +217,7 @@ class Task:
 
     def norms(self) -> torch.Tensor:
         found = [
-            grad(self.loss)(self.parameters, (image[None], label[None]))
+            grad(self.loss)(self.parameters, image, label)
             for image, label in zip(*self.batch, strict=True)
         ]
         return torch.stack([torch.cat([g.flatten() for g in one.values()]).norm() for one in found])
@@ -238,7 +249,7 @@ def test_the_sum_is_that_of_each_examples_own_clipped_gradient(
     torch.manual_seed(3)
     task = Task(build())
     clip_norm = float(task.norms().median())
-    found = ClippedGradients(task.loss, task.parameters, clip_norm).sum(task.batch)
+    found = task.sum(ClippedGradients(task.function, task.parameters, clip_norm))
     assert_equal(found, task.expected(clip_norm))
     assert {one.rpartition(".")[0] or one for one in by_layers} == layers
 
@@ -249,7 +260,7 @@ def test_no_gradient_of_the_papers_networks_is_formed_by_differentiation(
 ) -> None:
     torch.manual_seed(4)
     task = Task(nn.Sequential(build(), nn.Linear(128, NUM_CLASSES)), shape, batch=3)
-    found = ClippedGradients(task.loss, task.parameters, 0.5).sum(task.batch)
+    found = task.sum(ClippedGradients(task.function, task.parameters, 0.5))
     assert_equal(found, task.expected(0.5))
     assert sorted(by_layers) == sorted(task.parameters)
 
@@ -257,62 +268,60 @@ def test_no_gradient_of_the_papers_networks_is_formed_by_differentiation(
 def test_a_few_examples_at_a_time_give_the_same(monkeypatch) -> None:
     task = Task(convolution(kernel_size=3))
     monkeypatch.setattr("worker.methods.example_gradients._PATCH_ELEMENTS", 3 * 4 * 9 * 5 * 4)
-    found = ClippedGradients(task.loss, task.parameters, 0.1).sum(task.batch)
+    found = task.sum(ClippedGradients(task.function, task.parameters, 0.1))
     assert_equal(found, task.expected(0.1))
 
 
 def test_what_the_tensors_hold_may_change_between_batches() -> None:
     task = Task(convolution(kernel_size=3))
-    clipped = ClippedGradients(task.loss, task.parameters, 0.1)
-    clipped.sum(task.batch)
+    clipped = ClippedGradients(task.function, task.parameters, 0.1)
+    task.sum(clipped)
     for one in task.parameters.values():
         one.mul_(2)
     task.batch = task.batch[0][:4] + 1, task.batch[1][:4]
-    assert_equal(clipped.sum(task.batch), task.expected(0.1))
+    assert_equal(task.sum(clipped), task.expected(0.1))
 
 
 @pytest.mark.parametrize("change", ["none", "other shape", "another use", "hidden use", "twice"])
 def test_a_model_that_changes_its_ways_is_differentiated(change: str) -> None:
     task = Task(nn.Sequential(nn.Linear(6, 6), nn.Flatten(), nn.Linear(168, NUM_CLASSES)))
-    plain, after = task.loss, False
+    after = False
 
-    def loss(tensors, batch):
-        weight, (images, labels) = tensors["0.weight"], batch
+    def function(tensors, images):
+        weight = tensors["0.weight"]
         if after and change == "none":
-            return (weight**2).sum() * images.mean()
+            return (weight**2).sum() * images.flatten(1)[:, :NUM_CLASSES]
         if after and change == "other shape":
-            hidden = linear(images[:1, :, :3], weight).sum()
-            return hidden * cross_entropy(linear(batch[0].flatten(1), tensors["2.weight"]), labels)
+            hidden = linear(images[:, :, :3], weight).sum()
+            return hidden * linear(images.flatten(1), tensors["2.weight"])
         if after and change == "another use":
             images = images @ weight
         if after and change == "hidden use":
             images = _Product.apply(images, weight)
         if after and change == "twice":
             images = linear(images, weight)
-        return plain(tensors, (images, labels))
+        return task.logits(tensors, images)
 
-    task.loss = loss
-    clipped = ClippedGradients(loss, task.parameters, 0.1)
-    clipped.sum(task.batch)
+    task.function = function
+    clipped = ClippedGradients(function, task.parameters, 0.1)
+    task.sum(clipped)
     after = True
-    assert_equal(clipped.sum(task.batch), task.expected(0.1))
+    assert_equal(task.sum(clipped), task.expected(0.1))
 
 
 @pytest.mark.parametrize("by_a_view", [False, True])
 def test_a_layers_input_counts_as_it_was_when_the_layer_saw_it(by_a_view: bool) -> None:
     task = Task(nn.Sequential(nn.Linear(6, 6), nn.Flatten(), nn.Linear(168, NUM_CLASSES)))
 
-    def loss(tensors, batch, overwrite: bool):
-        maps = 2 * batch[0]
+    def function(tensors, images, overwrite: bool):
+        maps = 2 * images
         given = maps[:, 1:] if by_a_view else maps
         added = linear(given, tensors["0.weight"], tensors["0.bias"]).sum()
         maps = maps.add_(added) if overwrite else maps + added
-        return cross_entropy(linear(maps.flatten(1), tensors["2.weight"]), batch[1])
+        return linear(maps.flatten(1), tensors["2.weight"])
 
-    task.loss = lambda tensors, batch: loss(tensors, batch, overwrite=False)
-    found = ClippedGradients(
-        lambda tensors, batch: loss(tensors, batch, overwrite=True), task.parameters, 0.1
-    ).sum(task.batch)
+    task.function = partial(function, overwrite=False)
+    found = task.sum(ClippedGradients(partial(function, overwrite=True), task.parameters, 0.1))
     assert_equal(found, task.expected(0.1))
 
 
@@ -329,5 +338,5 @@ def test_dropout_is_each_examples_own() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LayerCall, "gradients", noted)
-        ClippedGradients(task.loss, task.parameters, 0.1).sum(task.batch)
+        task.sum(ClippedGradients(task.function, task.parameters, 0.1))
     assert len({tuple(one.flatten().tolist()) for one in seen[0]}) == 7

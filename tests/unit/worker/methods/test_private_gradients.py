@@ -15,11 +15,11 @@ def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
     # The gradient of an example is the example itself: norms 5, 0.5 and 0.
     examples = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
 
-    def loss(tensors, batch):
-        images, _ = batch
-        return (images @ torch.cat([tensors["a"], tensors["b"]])).sum()
+    def function(tensors, images):
+        return images @ torch.cat([tensors["a"], tensors["b"]])
 
-    sums = ClippedGradients(loss, parameters, 1.0).sum((examples, torch.zeros(3)))
+    run = ClippedGradients(function, parameters, 1.0).run(examples)
+    sums = run.clipped_sum(run.outputs)
     torch.testing.assert_close(sums, {"a": torch.tensor([0.9]), "b": torch.tensor([1.2])})
 
 
