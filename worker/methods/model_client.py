@@ -29,6 +29,7 @@ class ModelClient:
             width), ``head.bias`` (classes,). A method trains them in place.
         private: the participant's private tensors.
         seed: the participant's private seed.
+        round_number: the round's.
         metrics: what was measured so far, sent with the update.
     """
 
@@ -52,6 +53,7 @@ class ModelClient:
             stop_if_asked: called before every batch.
         """
         self.name, self.seed, self.private = participant.name, participant.seed, participant.private
+        self.round_number = round_number
         self.num_examples = len(participant.data.train)
         self.parameters = {
             name: tensor.to(device, copy=True) for name, tensor in parameters.items()

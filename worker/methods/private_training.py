@@ -98,8 +98,10 @@ class PrivateSteps:
         function = client.logits if self._trains_head else client.features
         self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
         self._descent = Descent(parameters, settings_of(plan))
-        # By steps taken: they are saved before anything is sent, so no noise is ever used twice.
-        self._noise = client_generator(client.seed, "privacy", self._num_before)
+        # By steps taken, which are saved before anything is sent, and by round, so that a private
+        # state that was put back to an earlier day does not repeat the noise of a sent update.
+        purpose = f"privacy after {self._num_before} steps"
+        self._noise = client_generator(client.seed, purpose, client.round_number)
         client.metrics |= {
             "epsilon": plan.epsilon,
             "delta": plan.delta,
