@@ -90,7 +90,8 @@ class PrivateModelPlan(ModelPlan):
     clip_norm: float = Field(default=0.04, gt=0.0, allow_inf_nan=False)
     """Largest norm of one example's gradient."""
     rounds: int = Field(ge=1, le=1_000_000)
-    """Rounds that the budget is spread over: those of the federation's round policy."""
+    """Rounds that the budget is spread over: those of the federation's round policy, and a few more
+    where clients are to go on after rounds that failed, whose steps are spent."""
 
 
 class PPSGDPlan(PrivateModelPlan):

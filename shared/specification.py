@@ -153,10 +153,10 @@ class FederationSpecification(_Model):
     @model_validator(mode="after")
     def _check_planned_rounds(self) -> Self:
         planned = self.training.planned_rounds
-        if planned is not None and planned != self.round_policy.rounds:
+        if planned is not None and planned < self.round_policy.rounds:
             raise ValueError(
                 f"training.hyperparameters.rounds is {planned}, "
-                f"but round_policy.rounds is {self.round_policy.rounds}"
+                f"fewer than round_policy.rounds {self.round_policy.rounds}"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""A local round under differential privacy against FedAvg's."""
+"""Local rounds under differential privacy against FedAvg's."""
 
 from __future__ import annotations
 
@@ -42,15 +42,18 @@ class _Client:
         return time.perf_counter() - started
 
 
-def test_private_round(report: Report) -> None:
-    fedavg, private = _Client("fedavg"), _Client("dp-fedavg", rounds=200)
-    private.round()
-    seconds = medians(5, fedavg=fedavg.round, private=private.round)
+def test_private_rounds(report: Report) -> None:
+    fedavg = _Client("fedavg")
+    private = {name: _Client(name, rounds=200) for name in ("dp-fedavg", "centaur", "ppsgd")}
+    clients = {"fedavg": fedavg} | private
+    for client in clients.values():
+        client.round()
+    seconds = medians(9, **{name: client.round for name, client in clients.items()})
     report(
         "round, differential privacy",
-        [
-            Measurement("fedavg", 1000 * seconds["fedavg"], "ms"),
-            Measurement("dp-fedavg", 1000 * seconds["private"], "ms"),
-            Measurement("dp-fedavg / fedavg", seconds["private"] / seconds["fedavg"], "times", 2.0),
+        [Measurement(name, 1000 * seconds[name], "ms") for name in clients]
+        + [
+            Measurement(f"{name} / fedavg", seconds[name] / seconds["fedavg"], "times", 2.0)
+            for name in private
         ],
     )

@@ -70,7 +70,7 @@ def train_privately(
     """The rounds of dp-fedavg, centaur and ppsgd, told apart by their plans."""
     order = client_generator(participant.seed, "batches", round_number)
     steps_before = int(participant.private["privacy.steps"])
-    noise = client_generator(participant.seed, "privacy", steps_before)
+    noise = client_generator(participant.seed, f"privacy after {steps_before} steps", round_number)
     shares_head = not isinstance(plan, PPSGDPlan)
     trained = list((model if shares_head else model.extractor).parameters())
     optimizer = _sgd(trained, plan.learning_rate, plan)

@@ -29,6 +29,7 @@ class ModelClient:
             width), ``head.bias`` (classes,). A method trains them in place.
         private: the participant's private tensors.
         seed: the participant's private seed.
+        round_number: the round's.
         metrics: what was measured so far, sent with the update.
     """
 
@@ -52,6 +53,7 @@ class ModelClient:
             stop_if_asked: called before every batch.
         """
         self.name, self.seed, self.private = participant.name, participant.seed, participant.private
+        self.round_number = round_number
         self.num_examples = len(participant.data.train)
         self.parameters = {
             name: tensor.to(device, copy=True) for name, tensor in parameters.items()
@@ -125,12 +127,16 @@ class ModelClient:
         }
         return self._extractor.call(extractor | self._buffers, images)
 
-    def loss(self, parameters: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy of a batch with these ``parameters`` in place of the present ones."""
+    def logits(self, parameters: Mapping[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """(B, classes) with these ``parameters`` in place of the present ones."""
         present = self.parameters | dict(parameters)
         head = Head({name: present[name] for name in (HEAD_WEIGHT, HEAD_BIAS)})
+        return head.logits(self.features(present, images))
+
+    def loss(self, parameters: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        """Mean cross-entropy of a batch with these ``parameters`` in place of the present ones."""
         images, labels = batch
-        return cross_entropy(head.logits(self.features(present, images)), labels)
+        return cross_entropy(self.logits(parameters, images), labels)
 
     def evaluate(self) -> tuple[float, float]:
         """Accuracy (0 to 1) and mean loss on the test split."""

@@ -6,9 +6,11 @@ Each batch takes a plain step of the head, then a private step of the extractor.
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from shared.plans import PPSGDPlan, TrainingPlan
 from worker.methods.base import PrivateTensors
+from worker.methods.head import Head
 from worker.methods.model_client import HEAD_BIAS, HEAD_WEIGHT, ModelClient
 from worker.methods.model_sgd import Descent, gradients_of
 from worker.methods.private_training import PrivateModelMethod, PrivateSteps
@@ -33,11 +35,12 @@ class PPSGD(PrivateModelMethod):
         descent = Descent(
             head, SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
         )
+
+        def train_head(features: torch.Tensor, labels: torch.Tensor) -> None:
+            leaves = {name: one.detach().requires_grad_() for name, one in head.items()}
+            loss = cross_entropy(Head(leaves).logits(features), labels)
+            descent.step(gradients_of(loss, leaves))
+
         for batch in steps.batches():
-            if batch is not None:
-                leaves = {name: one.detach().requires_grad_() for name, one in head.items()}
-                with client.training_mode():
-                    loss = client.loss(leaves, batch)
-                descent.step(gradients_of(loss, leaves))
-            steps.take(batch)
+            steps.take(batch, train_head)
         return steps.remembered()

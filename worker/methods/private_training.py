@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from shared.plans import PrivateModelPlan, TrainingPlan
 from worker.methods.base import PrivateTensors
 from worker.methods.head import Batch
-from worker.methods.model_client import ModelClient
+from worker.methods.model_client import HEAD_WEIGHT, ModelClient
 from worker.methods.model_method import CannotTrain, ModelMethod
 from worker.methods.model_sgd import Descent, settings_of
 from worker.methods.privacy_accountant import noise_multiplier
 from worker.methods.private_gradients import (
+    ClippedGradients,
     add_noise,
     check_examples_are_separate,
-    clipped_gradient_sum,
 )
 from worker.methods.random_streams import client_generator
 from worker.models.registry import build_feature_extractor
 
+HeadStep = Callable[[torch.Tensor, torch.Tensor], None]
 STEPS, NUM_EXAMPLES = "privacy.steps", "privacy.num_examples"
 
 
@@ -92,9 +94,14 @@ class PrivateSteps:
             sample_rate=self._sample_rate,
             num_steps=num_planned,
         )
+        self._trains_head = HEAD_WEIGHT in parameters
+        function = client.logits if self._trains_head else client.features
+        self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
         self._descent = Descent(parameters, settings_of(plan))
-        # By steps taken: they are saved before anything is sent, so no noise is ever used twice.
-        self._noise = client_generator(client.seed, "privacy", self._num_before)
+        # By steps taken, which are saved before anything is sent, and by round, so that a private
+        # state that was put back to an earlier day does not repeat the noise of a sent update.
+        purpose = f"privacy after {self._num_before} steps"
+        self._noise = client_generator(client.seed, purpose, client.round_number)
         client.metrics |= {
             "epsilon": plan.epsilon,
             "delta": plan.delta,
@@ -108,15 +115,25 @@ class PrivateSteps:
         for _ in range(self._num_in_round):
             yield self._client.sampled_batch(self._sample_rate)
 
-    def take(self, batch: Batch | None) -> None:
-        """One private step: all that the shared tensors learn of ``batch``."""
-        clip_norm = self._plan.clip_norm
+    def take(self, batch: Batch | None, train_head: HeadStep | None = None) -> None:
+        """One private step: all that the shared tensors learn of ``batch``.
+
+        Args:
+            batch: as :meth:`batches` gives it.
+            train_head: where the head is private, trains it in place on the batch's features and
+                labels, before the step.
+        """
         if batch is None:
             sums = {name: torch.zeros_like(one) for name, one in self._parameters.items()}
         else:
+            images, labels = batch
             with self._client.training_mode():
-                sums = clipped_gradient_sum(self._client.loss, self._parameters, batch, clip_norm)
-        noisy = add_noise(sums, self._sigma * clip_norm, self._noise)
+                run = self._clipped.run(images)
+            if train_head is not None:
+                train_head(run.outputs.detach(), labels)
+            logits = run.outputs if self._trains_head else self._client.head.logits(run.outputs)
+            sums = run.clipped_sum(cross_entropy(logits, labels, reduction="none"))
+        noisy = add_noise(sums, self._sigma * self._plan.clip_norm, self._noise)
         self._descent.step({name: one / self._batch_size for name, one in noisy.items()})
 
     def remembered(self) -> PrivateTensors:

@@ -231,8 +231,10 @@ def test_a_method_with_a_privacy_budget_plans_for_the_policys_rounds() -> None:
     }
     found = specification(**arguments, hyperparameters={})
     assert found.training.hyperparameters["rounds"] == found.round_policy.rounds == 5
-    with pytest.raises(ValidationError, match=r"rounds is 4, but round_policy\.rounds is 5"):
+    with pytest.raises(ValidationError, match=r"rounds is 4, fewer than round_policy\.rounds 5"):
         specification(**arguments, hyperparameters={"rounds": 4})
+    spare = specification(**arguments, hyperparameters={"rounds": 7})
+    assert (spare.training.hyperparameters["rounds"], spare.round_policy.rounds) == (7, 5)
 
 
 def specify_command(*options: str) -> Any:

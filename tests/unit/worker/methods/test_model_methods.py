@@ -227,6 +227,19 @@ def test_noise_is_never_drawn_twice_even_if_a_round_is() -> None:
         assert not np.allclose(delta, later.deltas[name])
 
 
+def test_a_private_state_put_back_to_an_earlier_day_does_not_repeat_the_noise() -> None:
+    # No example passes the clip, so that an update is noise alone.
+    method = build_method(plan_for("dp-fedavg", clip_norm=1e-30, weight_decay=0.0), CPU)
+    weights = method.parameters(seed=3).initial_values()
+    weights = {name: np.zeros_like(array) for name, array in weights.items()}
+    participant = make_participant(method)
+    (sent,) = method.train([participant], weights, 1, never)
+    (later,) = method.train([participant], weights, 2, never)
+    one, two = (np.concatenate([d.ravel() for d in r.deltas.values()]) for r in (sent, later))
+    assert np.any(one)
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.4
+
+
 @pytest.mark.parametrize("name", PRIVATE_METHODS)
 def test_batch_normalisation_is_refused_where_examples_must_be_told_apart(name: str) -> None:
     with pytest.raises(ModelError, match=r"normalisation \(BatchNorm2d\) mixes the examples"):

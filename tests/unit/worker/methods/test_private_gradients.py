@@ -7,7 +7,7 @@ import torch
 from opacus.accountants import RDPAccountant
 
 from worker.methods.privacy_accountant import noise_multiplier
-from worker.methods.private_gradients import add_noise, clipped_gradient_sum
+from worker.methods.private_gradients import ClippedGradients, add_noise
 
 
 def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
@@ -15,11 +15,11 @@ def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
     # The gradient of an example is the example itself: norms 5, 0.5 and 0.
     examples = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
 
-    def loss(tensors, batch):
-        images, _ = batch
-        return (images @ torch.cat([tensors["a"], tensors["b"]])).sum()
+    def function(tensors, images):
+        return images @ torch.cat([tensors["a"], tensors["b"]])
 
-    sums = clipped_gradient_sum(loss, parameters, (examples, torch.zeros(3)), clip_norm=1.0)
+    run = ClippedGradients(function, parameters, 1.0).run(examples)
+    sums = run.clipped_sum(run.outputs)
     torch.testing.assert_close(sums, {"a": torch.tensor([0.9]), "b": torch.tensor([1.2])})
 
 
