@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from shared.plans import PrivateModelPlan, TrainingPlan
-from worker.methods.base import PrivateTensors
+from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
 from worker.methods.head import Batch
 from worker.methods.model_client import ModelClient
 from worker.methods.model_method import CannotTrain, ModelMethod
@@ -43,13 +43,15 @@ class PrivateModelMethod(ModelMethod):
     head is trained on the same examples without noise.
     """
 
-    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
+    def __init__(
+        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
+    ) -> None:
         """Check that examples can be told apart.
 
         Raises:
             ModelError: the plan's feature extractor cannot be used.
         """
-        super().__init__(plan, device)
+        super().__init__(plan, device, resources)
         check_examples_are_separate(build_feature_extractor(plan.model, plan.image_shape).module)
 
     def initial_extra(self) -> PrivateTensors:
