@@ -198,7 +198,10 @@ def check_plans(runs: list[Run]) -> None:
             if run.method in PLANS:
                 plan = PLANS[run.method]
                 # What specifying the run's federation fills in.
-                filled = {"rounds": run.rounds, "backbone_digest": f"sha256:{0:064}"}
+                filled: dict[str, HyperparameterValue] = {
+                    "rounds": run.rounds,
+                    "backbone_digest": f"sha256:{0:064}",
+                }
                 chosen |= {key: filled[key] for key in filled.keys() & plan.model_fields.keys()}
                 plan.model_validate(chosen | run.settings)
         except ValidationError as error:
