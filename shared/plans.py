@@ -43,7 +43,20 @@ class HyperFLPlan(BaseModel):
     """Largest norm of the hypernetwork's gradient, and separately of the embedding's."""
 
 
-class HyperFLLPMPlan(HyperFLPlan):
+class BackbonePlan(BaseModel):
+    """Which weights the frozen backbone has: part of every plan that trains on one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone_weights: Literal["hub", "random", "file"] = "hub"
+    """Where a site finds them: timm's or torchvision's download, a fixed seed, a file of its own.
+
+    A site may use a file in every case; the digest decides."""
+    backbone_digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    """Of all the backbone's tensors, as ``hyperfl worker specify`` writes it."""
+
+
+class HyperFLLPMPlan(HyperFLPlan, BackbonePlan):
     """Hyperparameters of HyperFL-LPM: HyperFL's, and which weights the frozen backbone has.
 
     Batch size, learning rate and weight decay default to the paper's for a vision transformer.
@@ -52,12 +65,6 @@ class HyperFLLPMPlan(HyperFLPlan):
     learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
     batch_size: int = Field(default=16, ge=1, le=100_000)
     weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)
-    backbone_weights: Literal["hub", "random", "file"] = "hub"
-    """Where a site finds them: timm's or torchvision's download, a fixed seed, a file of its own.
-
-    A site may use a file in every case; the digest decides."""
-    backbone_digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    """Of all the backbone's tensors, as ``hyperfl worker specify`` writes it."""
 
 
 class ResNetHyperFLLPMPlan(HyperFLLPMPlan):
@@ -76,6 +83,22 @@ class ModelPlan(BaseModel):
     batch_size: int = Field(default=50, ge=1, le=100_000)
     momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)
+
+
+class BackboneModelPlan(ModelPlan, BackbonePlan):
+    """Hyperparameters of SGD on a frozen backbone's adapters and head, or its head alone.
+
+    Batch size and learning rate are HyperFL-LPM's.
+    """
+
+    learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
+    batch_size: int = Field(default=16, ge=1, le=100_000)
+
+
+class ResNetBackboneModelPlan(BackboneModelPlan):
+    """With HyperFL-LPM's learning rate for a ResNet."""
+
+    learning_rate: float = Field(default=0.01, gt=0.0, le=100.0)
 
 
 class PrivateModelPlan(ModelPlan):
@@ -114,13 +137,27 @@ PLANS: dict[str, type[BaseModel]] = {
     "dp-fedavg": PrivateModelPlan,
     "centaur": CentaurPlan,
     "ppsgd": PPSGDPlan,
+    "fedavg-adapter": BackboneModelPlan,
+    "local-adapter": BackboneModelPlan,
+    "fedavg-fixed": BackboneModelPlan,
+    "local-fixed": BackboneModelPlan,
+}
+_RESNET_PLANS: dict[type[BaseModel], type[BaseModel]] = {
+    HyperFLLPMPlan: ResNetHyperFLLPMPlan,
+    BackboneModelPlan: ResNetBackboneModelPlan,
 }
 
 
+def takes_backbone(method: str) -> bool:
+    """Whether a known method trains on a frozen backbone, whose weights its plan pins."""
+    return issubclass(PLANS.get(method, BaseModel), BackbonePlan)
+
+
 def _plan_for(method: str, model: str) -> type[BaseModel] | None:
-    if method == "hyperfl-lpm" and model.startswith("resnet"):
-        return ResNetHyperFLLPMPlan
-    return PLANS.get(method)
+    plan = PLANS.get(method)
+    if plan is not None and model.startswith("resnet"):
+        return _RESNET_PLANS.get(plan, plan)
+    return plan
 
 
 PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {

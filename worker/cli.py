@@ -233,8 +233,8 @@ def specify(
     model: Annotated[
         str,
         typer.Option(
-            help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, "
-            "vit:TIMM_NAME, resnet18, resnet34 or resnet50."
+            help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, *-adapter "
+            "and *-fixed: vit:TIMM_NAME, resnet18, resnet34 or resnet50."
         ),
     ] = "cnn-mnist",
     method: Annotated[str, typer.Option(help="What is shared and how it is trained.")] = "hyperfl",
@@ -267,7 +267,7 @@ def specify(
     max_examples_weight: MaxExamplesWeightOption = None,
     encoding: Annotated[str, typer.Option(help="factored or dense.")] = "factored",
     backbone_weights: Annotated[
-        str | None, typer.Option(help="Of hyperfl-lpm's backbone: hub (default), random or FILE.")
+        str | None, typer.Option(help="Of a frozen backbone: hub (default), random or FILE.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
 ) -> None:

@@ -31,7 +31,7 @@ from worker.client import (
 from worker.data.loading import DatasetCache
 from worker.hosted_client import HostedClient, load_client, obtain_credential
 from worker.methods import build_method
-from worker.methods.base import Method, TrainingInterrupted
+from worker.methods.base import Method, SiteResources, TrainingInterrupted
 from worker.models.registry import pixel_statistics
 from worker.patience import Patience
 from worker.settings import ClientConfig, ConfigError, WorkerConfig, WorkerSettings
@@ -92,8 +92,11 @@ async def open_site(
         method = build_method(
             specification.training,
             _device(settings),
-            settings.max_factor_bytes,
-            backbone_weights_file=config.backbone_weights_file,
+            SiteResources(
+                max_factor_bytes=settings.max_factor_bytes,
+                max_feature_cache_bytes=settings.max_feature_cache_bytes,
+                backbone_weights_file=config.backbone_weights_file,
+            ),
         )
         _check_specification(specification.parameters, method)
         datasets = DatasetCache(pixel_statistics(specification.training.model))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from shared.aggregation_plan import AggregationPlan
-from shared.plans import PLANS, TrainingPlan, find_preset
+from shared.plans import PLANS, TrainingPlan, find_preset, takes_backbone
 from shared.specification import (
     EncodingPlan,
     FederationSpecification,
@@ -17,11 +17,10 @@ from shared.specification import (
 )
 from worker.data.loading import natural_image_shape, natural_num_classes
 from worker.methods import build_method
+from worker.methods.base import SiteResources
 from worker.models.backbone_weights import BackboneSource, pin_backbone
 from worker.models.registry import default_image_shape
 from worker.settings import ConfigError
-
-_LPM = "hyperfl-lpm"
 
 
 def build_specification(
@@ -40,13 +39,13 @@ def build_specification(
 ) -> FederationSpecification:
     """The specification whose tensors are those that the method shares for this model.
 
-    ``backbone_weights`` is ``hub``, ``random`` or the path of a file, for hyperfl-lpm alone.
+    ``backbone_weights`` is ``hub``, ``random`` or the path of a file; for methods on a backbone.
 
     Raises:
         pydantic.ValidationError, ModelError: a part of it cannot be.
     """
     file = None
-    if method == _LPM:
+    if takes_backbone(method):
         source, file = _parse_backbone_weights(backbone_weights or "hub")
         digest = pin_backbone(model, image_shape, source, file)
         hyperparameters = hyperparameters | {
@@ -54,7 +53,8 @@ def build_specification(
             "backbone_digest": digest,
         }
     elif backbone_weights is not None:
-        raise ConfigError(f"backbone weights are for the method {_LPM}, not for {method}")
+        fitting = ", ".join(known for known in PLANS if takes_backbone(known))
+        raise ConfigError(f"backbone weights are for the methods {fitting}, not for {method}")
     training = TrainingPlan(
         method=method,
         model=model,
@@ -62,7 +62,7 @@ def build_specification(
         num_classes=num_classes,
         hyperparameters=_with_rounds(method, hyperparameters, round_policy),
     )
-    built = build_method(training, torch.device("cpu"), backbone_weights_file=file)
+    built = build_method(training, torch.device("cpu"), SiteResources(backbone_weights_file=file))
     parameters: ParameterSpecification = built.parameters(seed)
     return FederationSpecification(
         name=name,

@@ -14,8 +14,8 @@ from shared.plans import HyperFLPlan, TrainingPlan
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.measurements import Measurement, medians
 from tests.support.plain_hyperfl import PlainHypernetwork, train_plain_hypernetwork
+from tests.support.random_clients import random_examples_of
 from worker.data.client_data import ClientData, Examples
-from worker.data.images import LabelledImages
 from worker.hypernetwork import ParameterLayout
 from worker.methods.base import Participant
 from worker.methods.extraction import FunctionalExtractor
@@ -33,18 +33,7 @@ _SHAPE = (1, 28, 28)
 
 
 def random_examples(seed: int, count: int) -> Examples:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (count, *_SHAPE), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(_NUM_CLASSES, (count,), generator=generator)
-    names = tuple(str(label) for label in range(_NUM_CLASSES))
-    return Examples(
-        LabelledImages(images, labels, names),
-        torch.arange(count),
-        mean=(0.5,),
-        std=(0.5,),
-        image_shape=_SHAPE,
-        augment=False,
-    )
+    return random_examples_of(seed, count, _SHAPE, _NUM_CLASSES)
 
 
 class _Federation:

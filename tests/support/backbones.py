@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.plans import TrainingPlan
 from worker.data.images import ImageShape
-from worker.models.backbone_weights import load_adapted_backbone, pin_backbone
+from worker.models.backbone_weights import load_frozen_backbone, pin_backbone
 from worker.models.registry import FeatureExtractor
 
 IMAGE_SHAPE: ImageShape = (3, 32, 32)
@@ -14,14 +14,17 @@ VIT = "vit:test_vit"
 RESNET = "resnet18"
 
 
-def random_backbone(model: str, image_shape: ImageShape = IMAGE_SHAPE) -> FeatureExtractor:
-    """The adapted backbone with random weights."""
-    return load_adapted_backbone(
+def random_backbone(
+    model: str, image_shape: ImageShape = IMAGE_SHAPE, *, with_adapters: bool = True
+) -> FeatureExtractor:
+    """The frozen backbone with random weights."""
+    return load_frozen_backbone(
         model,
         image_shape,
         source="random",
         expected_digest=pin_backbone(model, image_shape, "random", None),
         file=None,
+        with_adapters=with_adapters,
     )
 
 

@@ -15,23 +15,47 @@ IMAGE_SHAPE = (1, 4, 4)
 
 
 def random_client_data(
-    seed: int, num_train: int, num_test: int = 7, image_shape: ImageShape = IMAGE_SHAPE
+    seed: int,
+    num_train: int,
+    num_test: int = 7,
+    image_shape: ImageShape = IMAGE_SHAPE,
+    *,
+    augment: bool = False,
 ) -> ClientData:
+    """``augment`` is for the training split."""
     generator = torch.Generator().manual_seed(seed)
+    return ClientData(
+        _examples(generator, num_train, image_shape, NUM_CLASSES, augment=augment),
+        _examples(generator, num_test, image_shape, NUM_CLASSES, augment=False),
+        NUM_CLASSES,
+    )
 
-    def examples(count: int) -> Examples:
-        images = torch.randint(256, (count, *image_shape), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(NUM_CLASSES, (count,), generator=generator)
-        return Examples(
-            LabelledImages(images, labels, ("a", "b", "c")),
-            torch.arange(count),
-            mean=(0.5,) * image_shape[0],
-            std=(0.5,) * image_shape[0],
-            image_shape=image_shape,
-            augment=False,
-        )
 
-    return ClientData(examples(num_train), examples(num_test), NUM_CLASSES)
+def random_examples_of(
+    seed: int, count: int, image_shape: ImageShape, num_classes: int
+) -> Examples:
+    generator = torch.Generator().manual_seed(seed)
+    return _examples(generator, count, image_shape, num_classes, augment=False)
+
+
+def _examples(
+    generator: torch.Generator,
+    count: int,
+    image_shape: ImageShape,
+    num_classes: int,
+    *,
+    augment: bool,
+) -> Examples:
+    images = torch.randint(256, (count, *image_shape), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(num_classes, (count,), generator=generator)
+    return Examples(
+        LabelledImages(images, labels, tuple(str(label) for label in range(num_classes))),
+        torch.arange(count),
+        mean=(0.5,) * image_shape[0],
+        std=(0.5,) * image_shape[0],
+        image_shape=image_shape,
+        augment=augment,
+    )
 
 
 def tiny_plan(model: str = "tiny", **hyperparameters: Any) -> TrainingPlan:

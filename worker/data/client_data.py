@@ -63,6 +63,11 @@ class Examples:
         return (self._mean.expand(channels).clone(), self._std.expand(channels).clone())
 
     @property
+    def is_augmented(self) -> bool:
+        """Whether a batch that is given a generator is cropped and flipped at random."""
+        return self._augment
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """One name per label."""
         return self._data.class_names

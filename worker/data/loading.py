@@ -126,7 +126,7 @@ class DatasetCache:
                 f"{source.data_dir or source.dataset}: expected {num_classes} classes, "
                 f"found {found_classes}"
             )
-        dataset = self._dataset(source.dataset, source.data_dir, image_shape)
+        dataset = self.dataset(source.dataset, source.data_dir, image_shape)
         mean, std = self._pixel_statistics or (dataset.mean, dataset.std)
         train, test = split_for_client(source, dataset)
         augment = source.augment
@@ -153,7 +153,12 @@ class DatasetCache:
             num_classes=num_classes,
         )
 
-    def _dataset(self, name: str, data_dir: Path | None, image_shape: ImageShape) -> Dataset:
+    def dataset(self, name: str, data_dir: Path | None, image_shape: ImageShape) -> Dataset:
+        """A whole data set, no larger than ``image_shape``.
+
+        Raises:
+            DataError: the data is missing or damaged.
+        """
         key = (name, data_dir.resolve() if data_dir else None, image_shape)
         with self._lock:
             if key not in self._datasets:

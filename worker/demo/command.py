@@ -48,8 +48,8 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, "
-            "vit:TIMM_NAME, resnet18, resnet34 or resnet50."
+            help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, *-adapter "
+            "and *-fixed: vit:TIMM_NAME, resnet18, resnet34 or resnet50."
         ),
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="Clients, all hosted by one worker.")] = 4,
@@ -82,7 +82,7 @@ def run(
         str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
     ] = None,
     backbone_weights: Annotated[
-        str | None, typer.Option(help="Of hyperfl-lpm's backbone: hub (default), random or FILE.")
+        str | None, typer.Option(help="Of a frozen backbone: hub (default), random or FILE.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")

@@ -1,4 +1,4 @@
-"""``hyperfl experiment``: run, report."""
+"""``hyperfl experiment``: run, report, pretrain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from worker.experiment.grid import ExperimentError, Run, check_plans, load_experiment
+from worker.data.errors import DataError
+from worker.experiment.grid import (
+    ExperimentError,
+    Run,
+    check_backbone_files,
+    check_plans,
+    load_experiment,
+)
 from worker.experiment.plots import draw_plots
 from worker.experiment.report import load_figures, summarise, write_markdown
 from worker.experiment.results import read_results
@@ -54,6 +61,7 @@ def run(
     with _one_line_errors():
         runs = load_experiment(file).runs()
         check_plans(runs)
+        check_backbone_files(runs, file.parent)
         folders = find_data_dirs(runs, data_dir)
         results = output or file.with_name("RESULTS.jsonl")
         console = Console(stderr=True, soft_wrap=True)
@@ -77,7 +85,10 @@ def run(
                     progress.console.print(f"{of.describe()}: {state}", markup=False)
 
             failed = run_missing(
-                runs, results, lambda of: run_demo(of, folders[of.dataset]), on_progress
+                runs,
+                results,
+                lambda of: run_demo(of, folders[of.dataset], file.parent),
+                on_progress,
             )
     if as_json:
         typer.echo(json.dumps({"results": str(results), "runs": len(runs)} | states))
@@ -121,6 +132,67 @@ def report(
         typer.echo(json.dumps({"cells": rows, "plots": [str(plot) for plot in drawn]}))
     else:
         typer.echo(text)
+
+
+@experiment.command()
+def pretrain(
+    model: Annotated[str, typer.Option(help="vit:TIMM_NAME, resnet18, resnet34 or resnet50.")],
+    output: Annotated[Path, typer.Option(help="Write to this .safetensors file.")],
+    dataset: Annotated[
+        str, typer.Option(help="fashion-mnist, emnist, cifar10, cinic10 or digits.")
+    ] = "fashion-mnist",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the data set; digits needs none.")
+    ] = None,
+    image_shape: Annotated[str, typer.Option(help="CxHxW that the backbone takes.")] = "3x32x32",
+    clients: Annotated[
+        int, typer.Option(min=1, help="The images of so many clients are left out.")
+    ] = 20,
+    partition: Annotated[
+        str, typer.Option(help="Of the clients: paper, dirichlet, iid.")
+    ] = "paper",
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    learning_rate: Annotated[float, typer.Option(help="The highest, of AdamW.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the partition and of everything that is drawn.")
+    ] = 2022,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a backbone on training images that no client holds, for --backbone-weights FILE.
+
+    Test images are never read. A twentieth of the images is kept apart to measure accuracy.
+
+    Example: hyperfl experiment pretrain --model resnet18 --data-dir DIR --output FILE.safetensors
+    """
+    with _one_line_errors():
+        from worker.experiment import pretraining  # noqa: PLC0415 - torch
+        from worker.models.errors import ModelError  # noqa: PLC0415
+        from worker.settings import ConfigError  # noqa: PLC0415
+        from worker.specify import choose_image_shape  # noqa: PLC0415
+
+        def on_epoch(epoch: int, loss: float, accuracy: float) -> None:
+            line = f"epoch {epoch}/{epochs}: training loss {loss:.4f}, accuracy {accuracy:.2%}"
+            typer.echo(line, err=as_json)
+
+        try:
+            result = pretraining.pretrain(
+                model,
+                choose_image_shape(image_shape, model, dataset),
+                pretraining.source_of(dataset, data_dir, partition, clients, seed),
+                pretraining.Recipe(epochs, learning_rate, batch_size, seed),
+                output,
+                on_epoch,
+            )
+        except (ModelError, ConfigError, DataError) as error:
+            raise ExperimentError(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        typer.echo(
+            f"{output}: {model}, trained on {result['images']} images that none of {clients} "
+            f"clients hold, accuracy {result['accuracy']:.2%}, {result['digest']}"
+        )
 
 
 @contextmanager

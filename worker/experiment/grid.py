@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.plans import PLANS, HyperparameterValue, find_preset
+from shared.plans import PLANS, HyperparameterValue, find_preset, takes_backbone
 from worker.data.source import DatasetName
 
 
@@ -38,6 +38,7 @@ class Run(_Model):
     partition: str = "paper"
     encoding: str = "factored"
     preset: str | None = None
+    backbone_weights: str | None = None
     settings: dict[str, HyperparameterValue] = Field(default_factory=dict)
 
     @property
@@ -50,8 +51,14 @@ class Run(_Model):
         """The same for runs that differ in their seed alone."""
         return json.dumps(self.model_dump(mode="json", exclude={"seed"}), sort_keys=True)
 
-    def arguments(self, data_dir: Path | None) -> list[str]:
-        """The arguments of ``hyperfl`` that make this run."""
+    def backbone_file(self, folder: Path) -> Path | None:
+        """The file of the backbone's weights, if they come from one; ``folder`` is the grid's."""
+        if self.backbone_weights in (None, "hub", "random"):
+            return None
+        return folder / str(self.backbone_weights)
+
+    def arguments(self, data_dir: Path | None, folder: Path) -> list[str]:
+        """The arguments of ``hyperfl`` that make this run; ``folder`` is the grid's."""
         options: dict[str, object | None] = {
             "dataset": self.dataset,
             "model": self.model,
@@ -64,6 +71,7 @@ class Run(_Model):
             "encoding": self.encoding,
             "cohort-size": self.cohort_size,
             "preset": self.preset,
+            "backbone-weights": self.backbone_file(folder) or self.backbone_weights,
             "data-dir": data_dir,
         }
         arguments = ["demo", "--json"]
@@ -101,6 +109,8 @@ class Grid(_Model):
     partition: Literal["paper", "dirichlet", "iid"] = "paper"
     encoding: Literal["factored", "dense"] = "factored"
     preset: str | None = None
+    backbone_weights: str | None = None
+    """``hub``, ``random``, or a file relative to the experiment's; for methods on a backbone."""
 
     def runs(self) -> Iterator[Run]:
         """All of them; seeds vary slowest, so that a part of the grid is a whole comparison."""
@@ -124,6 +134,7 @@ class Grid(_Model):
                 partition=self.partition,
                 encoding=self.encoding,
                 preset=self.preset,
+                backbone_weights=self.backbone_weights,
                 settings=settings,
             )
 
@@ -182,9 +193,26 @@ def check_plans(runs: list[Run]) -> None:
             )
         try:
             chosen = {} if run.preset is None else find_preset(run.method, run.preset)
+            if run.backbone_weights is not None and not takes_backbone(run.method):
+                raise ValueError("backbone_weights are for methods on a backbone")
             if run.method in PLANS:
-                PLANS[run.method].model_validate(chosen | run.settings)
+                plan = PLANS[run.method]
+                # What specifying the run's federation fills in.
+                filled: dict[str, HyperparameterValue] = {
+                    "rounds": run.rounds,
+                    "backbone_digest": f"sha256:{0:064}",
+                }
+                chosen |= {key: filled[key] for key in filled.keys() & plan.model_fields.keys()}
+                plan.model_validate(chosen | run.settings)
         except ValidationError as error:
             raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
         except ValueError as error:
             raise ExperimentError(f"{run.describe()}: {error}") from error
+
+
+def check_backbone_files(runs: list[Run], folder: Path) -> None:
+    """Raises ExperimentError at the first file of a backbone's weights that is not there."""
+    for run in runs:
+        file = run.backbone_file(folder)
+        if file is not None and not file.is_file():
+            raise ExperimentError(f"{file} is missing; `hyperfl experiment pretrain` makes one")

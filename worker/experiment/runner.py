@@ -77,13 +77,13 @@ def find_data_dirs(runs: Iterable[Run], root: Path | None) -> dict[str, Path | N
     return folders
 
 
-def run_demo(run: Run, data_dir: Path | None) -> dict[str, Any]:
-    """The result of a run, made by processes of its own.
+def run_demo(run: Run, data_dir: Path | None, folder: Path) -> dict[str, Any]:
+    """The result of a run, made by processes of its own; ``folder`` is that of the grid's file.
 
     Raises:
         RunFailedError: the demo failed.
     """
-    command = [sys.executable, "-m", "coordinator", *run.arguments(data_dir)]
+    command = [sys.executable, "-m", "coordinator", *run.arguments(data_dir, folder)]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:

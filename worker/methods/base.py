@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -46,6 +47,26 @@ class TrainingDivergedError(TrainingFailedError):
     def __init__(self, participants: Sequence[str]) -> None:
         super().__init__(dict.fromkeys(participants, DIVERGED))
         self.participants = tuple(participants)
+
+
+@dataclass(frozen=True)
+class SiteResources:
+    """What a method may use of the machine that it runs on.
+
+    Attributes:
+        max_factor_bytes: memory for the factors of clients in lock step. A group that needs more is
+            trained in parts, cut in the group's order; a part is at least one client.
+        max_feature_cache_bytes: memory on the training device for what a frozen backbone makes of
+            the clients' images. What does not fit is computed again for every batch.
+        backbone_weights_file: this site's copy of a pretrained backbone's weights.
+    """
+
+    max_factor_bytes: int = 1 << 30
+    max_feature_cache_bytes: int = 1 << 30
+    backbone_weights_file: Path | None = None
+
+
+DEFAULT_RESOURCES = SiteResources()
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from shared.plans import CentaurPlan, TrainingPlan
-from worker.methods.base import PrivateTensors
+from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
 from worker.methods.head import Batch, train_head
 from worker.methods.model_client import ModelClient
 from worker.methods.private_training import PrivateModelMethod, PrivateSteps
@@ -21,8 +21,10 @@ class Centaur(PrivateModelMethod):
     shares_extractor = True
     shares_head = False
 
-    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
-        super().__init__(plan, device)
+    def __init__(
+        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
+    ) -> None:
+        super().__init__(plan, device, resources)
         self._plan = CentaurPlan.model_validate(plan.hyperparameters)
 
     def train_client(self, client: ModelClient) -> PrivateTensors:

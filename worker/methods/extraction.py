@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
+from worker.data.client_data import Examples
 from worker.hypernetwork import ParameterLayout
+from worker.methods.inputs import FeatureCache, Inputs
+from worker.models.frozen import FrozenBackbone
 from worker.models.registry import FeatureExtractor
 
 _EVALUATION_BATCH_SIZE = 256
@@ -20,9 +23,10 @@ _EVALUATION_BATCH_ELEMENTS = 1 << 23
 
 
 class FunctionalExtractor:
-    """Features of images, by a module whose trainable parameters come flat, as θ (P,).
+    """Features, by a module whose trainable parameters come flat, as θ (P,), or by name.
 
-    Frozen parameters, and buffers that training mode leaves alone, are the module's own.
+    Frozen parameters, and buffers that training mode leaves alone, are the module's own. A module
+    with a frozen beginning is given what that makes of the images; :meth:`inputs` has both kinds.
 
     Attributes:
         evaluation_batch_size: how many images to evaluate at once.
@@ -35,6 +39,7 @@ class FunctionalExtractor:
         device: torch.device,
         *,
         mixed_precision: bool = False,
+        max_cache_bytes: int = 0,
     ) -> None:
         """Copy the template's module to the device.
 
@@ -44,11 +49,16 @@ class FunctionalExtractor:
             device: to compute on.
             mixed_precision: compute features in bfloat16 where torch's autocast does; parameters
                 and their gradients stay as they are.
+            max_cache_bytes: memory for the outputs of a frozen beginning.
 
         Raises:
             ValueError: the layout's names and shapes are not the trainable parameters'.
         """
-        self._module = copy.deepcopy(template.module).to(device)
+        self._module = copy.deepcopy(template.module).to(device).eval()
+        self._divided: FrozenBackbone | None = None
+        if isinstance(self._module, FrozenBackbone) and self._module.split is not None:
+            self._divided = self._module
+        self._cache = FeatureCache(max_cache_bytes)
         expected = {
             name: tuple(parameter.shape)
             for name, parameter in self._module.named_parameters()
@@ -69,34 +79,60 @@ class FunctionalExtractor:
             1, min(_EVALUATION_BATCH_SIZE, _EVALUATION_BATCH_ELEMENTS // image_elements)
         )
 
-    def copy_with(self, theta: torch.Tensor, buffers: dict[str, torch.Tensor]) -> nn.Module:
-        """The module by itself on the CPU in evaluation mode, with θ (P,) and all its buffers."""
+    def inputs(self, examples: Examples, stop_if_asked: Callable[[], None]) -> Inputs:
+        """One split of a client in batches that :meth:`features` and :meth:`call` take."""
+        begin = None if self._divided is None else self.begin
+        return Inputs(
+            examples,
+            self._device,
+            begin,
+            self._cache,
+            self.evaluation_batch_size,
+            stop_if_asked,
+        )
+
+    def begin(self, images: torch.Tensor) -> torch.Tensor:
+        """What :meth:`features` and :meth:`call` take (B, ...) for images (B, C, H, W)."""
+        if self._divided is None:
+            return images
+        with self._autocast():
+            return self._divided.begin(images.to(next(self._divided.parameters()).dtype))
+
+    def copy_with(
+        self, parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]
+    ) -> nn.Module:
+        """The module by itself, from images to features, on the CPU in evaluation mode.
+
+        Args:
+            parameters: all trainable parameters by name.
+            buffers: the client's own by name (:func:`own_buffers`).
+        """
         module = copy.deepcopy(self._module).cpu()
         with torch.no_grad():
-            for name, value in self._layout.split(theta).items():
+            for name, value in parameters.items():
                 module.get_parameter(name).copy_(value)
             for name, value in buffers.items():
                 module.get_buffer(name).copy_(value)
         return module.eval().requires_grad_(False)
 
     def features(
-        self, theta: torch.Tensor, buffers: dict[str, torch.Tensor], images: torch.Tensor
+        self, theta: torch.Tensor, buffers: dict[str, torch.Tensor], inputs: torch.Tensor
     ) -> torch.Tensor:
         """Features (B, width) in evaluation mode.
 
         Args:
             theta: (P,) on the device.
             buffers: the client's own by name (:func:`own_buffers`), on the device.
-            images: (B, C, H, W) on the device.
+            inputs: (B, ...) on the device, from :meth:`inputs`.
         """
-        self._module.eval()
-        return self._call(theta, buffers, images)
+        self.evaluation_mode()
+        return self.call(self._layout.split(theta) | buffers, inputs, theta.dtype)
 
     def training_features(
         self,
         theta: torch.Tensor,
         buffers: dict[str, torch.Tensor],
-        images: torch.Tensor,
+        inputs: torch.Tensor,
         noise: torch.Generator,
     ) -> torch.Tensor:
         """Features (B, width) in training mode; ``buffers`` are updated in place.
@@ -104,15 +140,16 @@ class FunctionalExtractor:
         Args:
             theta: (P,) on the device.
             buffers: the client's own by name (:func:`own_buffers`), on the device.
-            images: (B, C, H, W) on the device.
+            inputs: (B, ...) on the device, from :meth:`inputs`.
             noise: seeds the global stream for this call, from which dropout draws.
         """
         with self.training_mode(noise):
-            return self._call(theta, buffers, images)
+            return self.call(self._layout.split(theta) | buffers, inputs, theta.dtype)
 
     def evaluation_mode(self) -> None:
         """Evaluation mode, for calls of :meth:`call`."""
-        self._module.eval()
+        if self._module.training:
+            self._module.eval()
 
     @contextmanager
     def training_mode(self, noise: torch.Generator) -> Iterator[None]:
@@ -121,22 +158,39 @@ class FunctionalExtractor:
         Args:
             noise: seeds the global stream, from which dropout draws.
         """
-        self._module.train()
+        if not self._module.training:
+            self._module.train()
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=noise)))
             yield
 
-    def call(self, parameters: Mapping[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-        """Features (B, width) in the present mode; every parameter and buffer is given by name."""
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed_precision):
-            features: torch.Tensor = functional_call(self._module, dict(parameters), (images,))
-        return features.to(images.dtype)
-
-    def _call(
-        self, theta: torch.Tensor, buffers: dict[str, torch.Tensor], images: torch.Tensor
+    def call(
+        self, parameters: Mapping[str, torch.Tensor], inputs: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
-        return self.call(self._layout.split(theta) | buffers, images.to(theta.dtype))
+        """Features (B, width) in the present mode; every parameter and buffer is given by name.
+
+        Args:
+            parameters: and buffers by name, on the device.
+            inputs: (B, ...) on the device, from :meth:`inputs`.
+            dtype: of the parameters, which the features get.
+        """
+        options = {}
+        if self._divided is None:
+            inputs = inputs.to(dtype)
+        else:
+            # What a frozen beginning gives keeps its precision, as it would in one piece.
+            options = {"is_begun": True}
+        with self._autocast():
+            features: torch.Tensor = functional_call(
+                self._module, dict(parameters), (inputs,), options
+            )
+        return features.to(dtype)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self._device.type, dtype=torch.bfloat16, enabled=self._mixed_precision
+        )
 
 
 def own_buffers(module: nn.Module) -> dict[str, torch.Tensor]:

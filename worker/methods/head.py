@@ -46,14 +46,18 @@ def head_shapes(
     return shapes
 
 
+def initial_bound(shapes: Mapping[str, tuple[int, ...]], name: str) -> float:
+    """Half the range that a head's tensor starts in, as linear layers do by default: 1/√inputs."""
+    return 1 / math.sqrt(shapes[f"{name.rpartition('.')[0]}.weight"][1])
+
+
 def initial_head(
     shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """float32 tensors on the CPU, drawn as linear layers are by default: U(±1/√inputs)."""
     tensors = {}
     for name, shape in shapes.items():
-        inputs = shapes[f"{name.rpartition('.')[0]}.weight"][1]
-        bound = 1 / math.sqrt(inputs)
+        bound = initial_bound(shapes, name)
         tensors[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
     return tensors
 

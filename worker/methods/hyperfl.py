@@ -7,7 +7,6 @@ pass over the shared weights serves them all (``worker.methods.factored_sgd``).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -30,11 +29,11 @@ from worker.hypernetwork import (
     hypernetwork_parameters,
 )
 from worker.methods.base import (
+    DEFAULT_RESOURCES,
     Participant,
     PersonalModel,
     PrivateTensors,
-    TrainingDivergedError,
-    TrainingInterrupted,
+    SiteResources,
     TrainingResult,
 )
 from worker.methods.extraction import FunctionalExtractor, own_buffers
@@ -42,20 +41,20 @@ from worker.methods.factored_sgd import rows_needed
 from worker.methods.head import head_module, head_shapes, initial_head
 from worker.methods.hyperfl_client import HyperFLClient
 from worker.methods.hyperfl_personalization import fit_private_part
+from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
 from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
 from worker.methods.random_streams import client_generator
 from worker.methods.sgd import SGDSettings
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
-MAX_FACTOR_BYTES = 1 << 30
 COLLAPSED_SHARE = 0.05
 """Share of its expected first value under which ‖f‖² leaves θ without the embedding's part."""
 
 _logger = structlog.get_logger()
 
 
-class HyperFL:
+class HyperFL(LocalRounds[HypernetworkWeights]):
     """The method, for one training plan. See :class:`worker.methods.base.Method`.
 
     Private tensors: ``embedding`` (e,), the head's (:func:`worker.methods.head.head_shapes`), and
@@ -66,8 +65,8 @@ class HyperFL:
         self,
         plan: TrainingPlan,
         device: torch.device,
+        resources: SiteResources = DEFAULT_RESOURCES,
         *,
-        max_factor_bytes: int = MAX_FACTOR_BYTES,
         settings: HyperFLPlan | None = None,
         extractor: FeatureExtractor | None = None,
         mixed_precision: bool = False,
@@ -77,8 +76,7 @@ class HyperFL:
         Args:
             plan: of the federation.
             device: to train on.
-            max_factor_bytes: memory for the factors of clients in lock step. A group that needs
-                more is trained in parts, cut in the group's order; a part is at least one client.
+            resources: of the machine.
             settings: instead of the plan's hyperparameters as HyperFL reads them.
             extractor: instead of the plan's model by name.
             mixed_precision: see :class:`FunctionalExtractor`.
@@ -87,13 +85,17 @@ class HyperFL:
             ModelError: the plan's feature extractor cannot be used.
         """
         self._plan = settings or HyperFLPlan.model_validate(plan.hyperparameters)
-        self._num_classes = plan.num_classes
+        super().__init__(plan.num_classes)
         self._device = device
-        self._max_factor_bytes = max_factor_bytes
+        self._max_factor_bytes = resources.max_factor_bytes
         extractor = extractor or build_feature_extractor(plan.model, plan.image_shape)
         self._layout = ParameterLayout(generated_tensors(extractor.module))
         self._extractor = FunctionalExtractor(
-            extractor, self._layout, device, mixed_precision=mixed_precision
+            extractor,
+            self._layout,
+            device,
+            mixed_precision=mixed_precision,
+            max_cache_bytes=resources.max_feature_cache_bytes,
         )
         self._initial_buffers = {
             f"buffers.{name}": buffer for name, buffer in own_buffers(extractor.module).items()
@@ -135,42 +137,16 @@ class HyperFL:
         """Raises ValueError unless names and shapes are those listed at the class."""
         check_shapes(private, self._private_shapes)
 
-    def train(
-        self,
-        group: Sequence[Participant],
-        weights: NamedArrays,
-        round_number: int,
-        should_stop: Callable[[], bool],
-    ) -> Iterator[TrainingResult]:
-        """One local round of every client in ``group``; see :class:`worker.methods.base.Method`.
+    def read(self, weights: NamedArrays) -> HypernetworkWeights:
+        """φ on the device; see :class:`LocalRounds`."""
+        return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)
 
-        Metrics: ``accuracy_before``, ``accuracy_after``, ``loss_before``, ``loss_after`` and
-        ``num_test_examples`` of the test split, ``train_loss`` over the last epoch,
-        ``feature_norm_squared`` ‖f‖² at the end, and ``seconds_training``, where what clients do
-        together counts in equal shares.
-        """
-        shared = self._shared(weights)
-        for participant in group:
-            self._check(participant)
-
-        def stop_if_asked() -> None:
-            if should_stop():
-                raise TrainingInterrupted
-
-        return self._train(group, shared, round_number, stop_if_asked)
-
-    def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
-        """See :class:`worker.methods.base.Method`."""
-        self._check(participant)
-        shared = self._shared(weights)
-        client = self._client(participant, round_number=0)
-        theta = shared.generate(client.embedding, self._plan.feature_scale)
-        accuracy, loss = client.evaluate(theta)
-        return {
-            "accuracy": accuracy,
-            "loss": loss,
-            "num_test_examples": float(len(participant.data.test)),
-        }
+    def evaluate_client(
+        self, participant: Participant, shared: HypernetworkWeights
+    ) -> tuple[float, float]:
+        """See :class:`LocalRounds`."""
+        client = self._client(participant, 0, lambda: None)
+        return client.evaluate(shared.generate(client.embedding, self._plan.feature_scale))
 
     def personalize(
         self,
@@ -180,66 +156,55 @@ class HyperFL:
         should_stop: Callable[[], bool],
     ) -> PrivateTensors:
         """Embedding, head and buffers; see :class:`worker.methods.base.Personalizes`."""
-        self._check(participant)
+        self.check(participant)
         plan = self._plan.model_copy(update={"epochs": epochs, "head_epochs": 1})
-
-        def stop_if_asked() -> None:
-            if should_stop():
-                raise TrainingInterrupted
 
         return fit_private_part(
             # Rounds count from 1, so that no round draws what this draws.
-            HyperFLClient(participant, 0, self._extractor, plan, self._device),
-            self._shared(weights),
+            HyperFLClient(
+                participant, 0, self._extractor, plan, self._device, raising_stop(should_stop)
+            ),
+            self.read(weights),
             epochs=epochs,
             feature_scale=plan.feature_scale,
             settings=self._descent,
             clip_norm=plan.clip_norm,
-            stop_if_asked=stop_if_asked,
         )
 
     def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
         """See :class:`worker.methods.base.BuildsPersonalModel`."""
-        self._check(participant)
+        self.check(participant)
         private = participant.private
-        theta = self._shared(weights).generate(
+        theta = self.read(weights).generate(
             private["embedding"].to(self._device), self._plan.feature_scale
         )
         head = head_module({name: private[name] for name in self._head_shapes})
         buffers = {name.removeprefix("buffers."): private[name] for name in self._initial_buffers}
-        return PersonalModel(self._extractor.copy_with(theta.cpu(), buffers), head)
+        generated = self._layout.split(theta.cpu())
+        return PersonalModel(self._extractor.copy_with(generated, buffers), head)
 
-    def _shared(self, weights: NamedArrays) -> HypernetworkWeights:
-        return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)
+    def _client(
+        self, participant: Participant, round_number: int, stop_if_asked: Callable[[], None]
+    ) -> HyperFLClient:
+        return HyperFLClient(
+            participant, round_number, self._extractor, self._plan, self._device, stop_if_asked
+        )
 
-    def _check(self, participant: Participant) -> None:
-        try:
-            self.check_private(participant.private)
-            for split in (participant.data.train, participant.data.test):
-                if not len(split):
-                    raise ValueError("a split without examples")
-                if (largest := int(split.labels.max())) >= self._num_classes:
-                    raise ValueError(f"label {largest}, but only {self._num_classes} classes")
-        except ValueError as error:
-            raise ValueError(f"client {participant.name}: {error}") from error
-
-    def _client(self, participant: Participant, round_number: int) -> HyperFLClient:
-        return HyperFLClient(participant, round_number, self._extractor, self._plan, self._device)
-
-    def _train(
+    def train_group(
         self,
         group: Sequence[Participant],
-        weights: HypernetworkWeights,
+        shared: HypernetworkWeights,
         round_number: int,
         stop_if_asked: Callable[[], None],
-    ) -> Iterator[TrainingResult]:
-        diverged: list[str] = []
-        clients = [self._client(participant, round_number) for participant in group]
-        for part in self._parts(clients, weights.output_weight):
-            for result in self._train_part(part, weights, stop_if_asked):
-                if not all(map(math.isfinite, result.metrics.values())):
-                    diverged.append(result.participant)
-                    continue
+    ) -> Iterator[TrainingResult | NothingToSend]:
+        """Clients in lock step; see :class:`LocalRounds`.
+
+        Metrics beside the common ones: ``train_loss`` over the last epoch and
+        ``feature_norm_squared``, ‖f‖² at the end.
+        """
+        clients = [self._client(participant, round_number, stop_if_asked) for participant in group]
+        for part in self._parts(clients, shared.output_weight):
+            for result in self._train_part(part, shared):
                 if result.metrics["feature_norm_squared"] < self._collapsed_norm_squared:
                     _logger.warning(
                         "trunk has collapsed: the embedding has no effect",
@@ -248,14 +213,11 @@ class HyperFL:
                         feature_norm_squared=result.metrics["feature_norm_squared"],
                     )
                 yield result
-        if diverged:
-            raise TrainingDivergedError(diverged)
 
     def _train_part(
         self,
         clients: list[HyperFLClient],
         weights: HypernetworkWeights,
-        stop_if_asked: Callable[[], None],
     ) -> Iterator[TrainingResult]:
         # Longest first, so that those still training are always the first ones.
         clients = sorted(clients, key=lambda client: -client.num_steps)
@@ -268,10 +230,9 @@ class HyperFL:
             clip_norm=self._plan.clip_norm,
         )
         for client, theta in zip(clients, hypernetworks.generate(len(clients)), strict=True):
-            stop_if_asked()
             accuracy, loss = client.evaluate(theta)
             client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
-            client.train_head(theta, stop_if_asked)
+            client.train_head(theta)
         step, count = 0, len(clients)
         while count:
             started = time.perf_counter()
@@ -280,7 +241,6 @@ class HyperFL:
             # One client after the other: on a CPU its cores are busy with one. On a GPU with idle
             # cores this is where torch.func.vmap over clients would join.
             for client, theta, gradient in zip(clients[:count], thetas, gradients, strict=True):
-                stop_if_asked()
                 gradient.copy_(client.gradient(theta))
             hypernetworks.step(count)
             step += 1

@@ -6,47 +6,36 @@ Training is HyperFL's own.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from shared.plans import HyperFLLPMPlan, TrainingPlan
-from worker.methods.hyperfl import MAX_FACTOR_BYTES, HyperFL
-from worker.models.backbone_weights import load_adapted_backbone
+from worker.methods.backbone_method import build_backbone
+from worker.methods.base import DEFAULT_RESOURCES, SiteResources
+from worker.methods.hyperfl import HyperFL
 
 
-def build_hyperfl_lpm(
-    plan: TrainingPlan,
-    device: torch.device,
-    *,
-    max_factor_bytes: int = MAX_FACTOR_BYTES,
-    backbone_weights_file: Path | None = None,
-) -> HyperFL:
-    """The method, for one training plan, on ``device``; in bfloat16 where that is CUDA.
+class HyperFLLPM(HyperFL):
+    """Shares the hypernetwork of the adapters; in bfloat16 on CUDA.
 
-    Args:
-        plan: of the federation; its model names the backbone, its settings pin the weights.
-        device: to train on.
-        max_factor_bytes: see :class:`HyperFL`.
-        backbone_weights_file: this site's copy of the backbone's weights.
-
-    Raises:
-        ModelError: the backbone cannot be used, or its weights are not the federation's.
-        pydantic.ValidationError: the plan's hyperparameters are not this method's.
+    Private are embedding and head as HyperFL's, a ResNet's hidden layer being part of the head,
+    and the adapters' batch statistics.
     """
-    settings = HyperFLLPMPlan.model_validate(plan.hyperparameters)
-    extractor = load_adapted_backbone(
-        plan.model,
-        plan.image_shape,
-        source=settings.backbone_weights,
-        expected_digest=settings.backbone_digest,
-        file=backbone_weights_file,
-    )
-    return HyperFL(
-        plan,
-        device,
-        max_factor_bytes=max_factor_bytes,
-        settings=settings,
-        extractor=extractor,
-        mixed_precision=device.type == "cuda",
-    )
+
+    def __init__(
+        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
+    ) -> None:
+        """Load the backbone, and check it.
+
+        Raises:
+            ModelError: it cannot be used, or its weights are not the federation's.
+            pydantic.ValidationError: the plan's hyperparameters are not this method's.
+        """
+        settings = HyperFLLPMPlan.model_validate(plan.hyperparameters)
+        super().__init__(
+            plan,
+            device,
+            resources,
+            settings=settings,
+            extractor=build_backbone(plan, settings, resources, with_adapters=True),
+            mixed_precision=device.type == "cuda",
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from worker.hypernetwork import HypernetworkWeights
@@ -23,7 +21,6 @@ def fit_private_part(
     feature_scale: float,
     settings: SGDSettings,
     clip_norm: float,
-    stop_if_asked: Callable[[], None],
 ) -> PrivateTensors:
     """The private tensors after ``epochs`` of: a head step, then SGD on the embedding alone.
 
@@ -36,7 +33,6 @@ def fit_private_part(
         feature_scale: factor on the hidden features.
         settings: of the descent on v.
         clip_norm: largest norm of ∂L/∂v.
-        stop_if_asked: called between two steps.
 
     Raises:
         TrainingDivergedError: a private tensor became NaN or infinite.
@@ -44,9 +40,8 @@ def fit_private_part(
     embedding = client.embedding.clone()
     velocity = torch.zeros_like(embedding)
     for _ in range(epochs):
-        client.train_head(weights.generate(embedding, feature_scale), stop_if_asked)
+        client.train_head(weights.generate(embedding, feature_scale))
         for _ in range(client.num_steps // epochs):
-            stop_if_asked()
             gradient = _embedding_gradient(client, weights, embedding, feature_scale)
             norm = torch.linalg.vector_norm(gradient)
             gradient *= (clip_norm / (norm + _CLIP_EPSILON)).clamp(max=1.0)

@@ -8,9 +8,8 @@ clients with their own do better on unlike data (Li et al., "FedBN", ICLR 2021).
 
 from __future__ import annotations
 
-import math
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -22,37 +21,35 @@ from shared.plans import TrainingPlan
 from shared.specification import ParameterSpecification
 from worker.hypernetwork import GeneratedTensor, ParameterLayout, check_shapes
 from worker.methods.base import (
-    DIVERGED,
+    DEFAULT_RESOURCES,
     Participant,
+    PersonalModel,
     PrivateTensors,
-    TrainingDivergedError,
-    TrainingFailedError,
-    TrainingInterrupted,
+    SiteResources,
     TrainingResult,
 )
-from worker.methods.extraction import FunctionalExtractor
-from worker.methods.model_client import (
-    BUFFER_PREFIX,
-    EXTRACTOR_PREFIX,
-    HEAD_BIAS,
-    HEAD_WEIGHT,
-    ModelClient,
-)
+from worker.methods.extraction import FunctionalExtractor, own_buffers
+from worker.methods.head import head_module, head_shapes, initial_bound
+from worker.methods.local_client import BUFFER_PREFIX, HEAD_PREFIX
+from worker.methods.local_rounds import LocalRounds, NothingToSend
+from worker.methods.model_client import EXTRACTOR_PREFIX, ModelClient
 from worker.methods.random_streams import client_generator
 from worker.models.initial_ranges import generated_tensors
-from worker.models.registry import build_feature_extractor
+from worker.models.registry import FeatureExtractor, build_feature_extractor
+
+Tensors = dict[str, torch.Tensor]
 
 
 class CannotTrain(Exception):
     """A client may not train in this round; the message says why."""
 
 
-class ModelMethod(ABC):
+class ModelMethod(LocalRounds[Tensors]):
     """Base of the methods; see :class:`worker.methods.base.Method`.
 
-    Tensors: ``extractor.<name>`` for each trainable parameter of the extractor, ``head.weight``
-    (classes, width), ``head.bias`` (classes,), each shared or private, and the private
-    ``buffers.<name>``.
+    Tensors: ``extractor.<name>`` for each trainable parameter of the extractor, the head's
+    (:func:`worker.methods.head.head_shapes`), each shared or private, and the private
+    ``buffers.<name>`` for each buffer that training changes.
 
     Attributes:
         shares_extractor: whether the extractor is shared.
@@ -62,20 +59,31 @@ class ModelMethod(ABC):
     shares_extractor: ClassVar[bool]
     shares_head: ClassVar[bool]
 
-    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
+    def __init__(
+        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
+    ) -> None:
         """Build the feature extractor and check it.
 
         Raises:
             ModelError: the plan's feature extractor cannot be used.
         """
-        self._num_classes, self._device = plan.num_classes, device
-        extractor = build_feature_extractor(plan.model, plan.image_shape)
+        super().__init__(plan.num_classes)
+        self._device = device
+        extractor = self.build_extractor(plan, resources)
         generated = generated_tensors(extractor.module)
-        self._extractor = FunctionalExtractor(extractor, ParameterLayout(generated), device)
-        bound = 1 / math.sqrt(extractor.feature_width)
+        self._extractor = FunctionalExtractor(
+            extractor,
+            ParameterLayout(generated),
+            device,
+            mixed_precision=self.mixed_precision(device),
+            max_cache_bytes=resources.max_feature_cache_bytes,
+        )
+        shapes = head_shapes(
+            plan.num_classes, extractor.feature_width, extractor.private_hidden_width
+        )
         head = [
-            GeneratedTensor(HEAD_WEIGHT, (plan.num_classes, extractor.feature_width), 0.0, bound),
-            GeneratedTensor(HEAD_BIAS, (plan.num_classes,), 0.0, bound),
+            GeneratedTensor(name, shape, 0.0, initial_bound(shapes, name))
+            for name, shape in shapes.items()
         ]
         body = [
             GeneratedTensor(EXTRACTOR_PREFIX + one.name, one.shape, one.centre, one.bound)
@@ -85,8 +93,7 @@ class ModelMethod(ABC):
         self._shared = [one for shared, tensors in parts if shared for one in tensors]
         self._own = [one for shared, tensors in parts if not shared for one in tensors]
         self._initial_buffers = {
-            BUFFER_PREFIX + name: buffer.clone()
-            for name, buffer in extractor.module.named_buffers()
+            BUFFER_PREFIX + name: buffer for name, buffer in own_buffers(extractor.module).items()
         }
 
     @abstractmethod
@@ -99,6 +106,16 @@ class ModelMethod(ABC):
         Raises:
             CannotTrain: the client may not; nothing of it is sent.
         """
+
+    def build_extractor(self, plan: TrainingPlan, resources: SiteResources) -> FeatureExtractor:
+        """The network. Raises ModelError if the plan's cannot be used."""
+        del resources
+        return build_feature_extractor(plan.model, plan.image_shape)
+
+    def mixed_precision(self, device: torch.device) -> bool:
+        """Whether features are computed in bfloat16 on ``device``."""
+        del device
+        return False
 
     def initial_extra(self) -> PrivateTensors:
         """Private tensors beside the model: what the method must remember about a client."""
@@ -137,61 +154,53 @@ class ModelMethod(ABC):
         kept = self._initial_buffers | self.initial_extra()
         check_shapes(private, expected | {name: tuple(kept[name].shape) for name in kept})
 
-    def train(
+    def read(self, weights: NamedArrays) -> Tensors:
+        """The shared tensors on the device; see :class:`LocalRounds`."""
+        # torch.tensor copies: weights decoded from a file are read-only.
+        tensors = {name: torch.tensor(array) for name, array in weights.items()}
+        check_shapes(tensors, {one.name: one.shape for one in self._shared})
+        return {one.name: tensors[one.name].to(self._device) for one in self._shared}
+
+    def train_group(
         self,
         group: Sequence[Participant],
-        weights: NamedArrays,
-        round_number: int,
-        should_stop: Callable[[], bool],
-    ) -> Iterator[TrainingResult]:
-        """One local round, one client after the other; see :class:`worker.methods.base.Method`.
-
-        Metrics of every method: ``accuracy_before``, ``accuracy_after``, ``loss_before``,
-        ``loss_after``, ``num_test_examples`` of the test split, and ``seconds_training``.
-        """
-        shared = self._read(weights)
-        for participant in group:
-            self._check(participant)
-
-        def stop_if_asked() -> None:
-            if should_stop():
-                raise TrainingInterrupted
-
-        return self._train(group, shared, round_number, stop_if_asked)
-
-    def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
-        """See :class:`worker.methods.base.Method`."""
-        self._check(participant)
-        client = self._client(participant, self._read(weights), 0, lambda: None)
-        accuracy, loss = client.evaluate()
-        return {"accuracy": accuracy, "loss": loss} | client.metrics
-
-    def _train(
-        self,
-        group: Sequence[Participant],
-        shared: dict[str, torch.Tensor],
+        shared: Tensors,
         round_number: int,
         stop_if_asked: Callable[[], None],
-    ) -> Iterator[TrainingResult]:
-        failed: dict[str, str] = {}
+    ) -> Iterator[TrainingResult | NothingToSend]:
+        """One client after the other; see :class:`LocalRounds`."""
         for participant in group:
             stop_if_asked()
             client = self._client(participant, shared, round_number, stop_if_asked)
             try:
-                result = self._train_one(client, shared)
+                yield self._train_one(client, shared)
             except CannotTrain as reason:
-                failed[participant.name] = str(reason)
-                continue
-            if not all(map(math.isfinite, result.metrics.values())):
-                failed[participant.name] = DIVERGED
-                continue
-            yield result
-        if failed:
-            if set(failed.values()) == {DIVERGED}:
-                raise TrainingDivergedError(list(failed))
-            raise TrainingFailedError(failed)
+                yield NothingToSend(participant.name, str(reason))
 
-    def _train_one(self, client: ModelClient, shared: dict[str, torch.Tensor]) -> TrainingResult:
+    def evaluate_client(self, participant: Participant, shared: Tensors) -> tuple[float, float]:
+        """See :class:`LocalRounds`."""
+        return self._client(participant, shared, 0, lambda: None).evaluate()
+
+    def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
+        """See :class:`worker.methods.base.BuildsPersonalModel`."""
+        self.check(participant)
+        tensors = {name: tensor.cpu() for name, tensor in self.read(weights).items()}
+        tensors |= {one.name: participant.private[one.name] for one in self._own}
+        extractor, head = (
+            {
+                name.removeprefix(EXTRACTOR_PREFIX): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+            for prefix in (EXTRACTOR_PREFIX, HEAD_PREFIX)
+        )
+        buffers = {
+            name.removeprefix(BUFFER_PREFIX): participant.private[name]
+            for name in self._initial_buffers
+        }
+        return PersonalModel(self._extractor.copy_with(extractor, buffers), head_module(head))
+
+    def _train_one(self, client: ModelClient, shared: Tensors) -> TrainingResult:
         accuracy, loss = client.evaluate()
         client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
         started = time.perf_counter()
@@ -214,7 +223,7 @@ class ModelMethod(ABC):
     def _client(
         self,
         participant: Participant,
-        shared: dict[str, torch.Tensor],
+        shared: Tensors,
         round_number: int,
         stop_if_asked: Callable[[], None],
     ) -> ModelClient:
@@ -222,20 +231,3 @@ class ModelMethod(ABC):
         return ModelClient(
             participant, shared | own, round_number, self._extractor, self._device, stop_if_asked
         )
-
-    def _read(self, weights: NamedArrays) -> dict[str, torch.Tensor]:
-        # torch.tensor copies: weights decoded from a file are read-only.
-        tensors = {name: torch.tensor(array) for name, array in weights.items()}
-        check_shapes(tensors, {one.name: one.shape for one in self._shared})
-        return {one.name: tensors[one.name].to(self._device) for one in self._shared}
-
-    def _check(self, participant: Participant) -> None:
-        try:
-            self.check_private(participant.private)
-            for split in (participant.data.train, participant.data.test):
-                if not len(split):
-                    raise ValueError("a split without examples")
-                if (largest := int(split.labels.max())) >= self._num_classes:
-                    raise ValueError(f"label {largest}, but only {self._num_classes} classes")
-        except ValueError as error:
-            raise ValueError(f"client {participant.name}: {error}") from error

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from shared.plans import PPSGDPlan, TrainingPlan
-from worker.methods.base import PrivateTensors
+from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
 from worker.methods.head import Head
-from worker.methods.model_client import HEAD_BIAS, HEAD_WEIGHT, ModelClient
+from worker.methods.model_client import ModelClient
 from worker.methods.model_sgd import Descent, gradients_of
 from worker.methods.private_training import PrivateModelMethod, PrivateSteps
 from worker.methods.sgd import SGDSettings
@@ -23,15 +23,17 @@ class PPSGD(PrivateModelMethod):
     shares_extractor = True
     shares_head = False
 
-    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
-        super().__init__(plan, device)
+    def __init__(
+        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
+    ) -> None:
+        super().__init__(plan, device, resources)
         self._plan = PPSGDPlan.model_validate(plan.hyperparameters)
 
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""
         plan = self._plan
         steps = PrivateSteps(client, client.extractor_parameters, plan)
-        head = {name: client.parameters[name] for name in (HEAD_WEIGHT, HEAD_BIAS)}
+        head = dict(client.head.tensors)
         descent = Descent(
             head, SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
         )

@@ -8,9 +8,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from shared.plans import PrivateModelPlan, TrainingPlan
-from worker.methods.base import PrivateTensors
+from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
 from worker.methods.head import Batch
-from worker.methods.model_client import HEAD_WEIGHT, ModelClient
+from worker.methods.local_client import HEAD_PREFIX
+from worker.methods.model_client import ModelClient
 from worker.methods.model_method import CannotTrain, ModelMethod
 from worker.methods.model_sgd import Descent, settings_of
 from worker.methods.privacy_accountant import noise_multiplier
@@ -45,13 +46,15 @@ class PrivateModelMethod(ModelMethod):
     head is trained on the same examples without noise.
     """
 
-    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
+    def __init__(
+        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
+    ) -> None:
         """Check that examples can be told apart.
 
         Raises:
             ModelError: the plan's feature extractor cannot be used.
         """
-        super().__init__(plan, device)
+        super().__init__(plan, device, resources)
         check_examples_are_separate(build_feature_extractor(plan.model, plan.image_shape).module)
 
     def initial_extra(self) -> PrivateTensors:
@@ -94,7 +97,7 @@ class PrivateSteps:
             sample_rate=self._sample_rate,
             num_steps=num_planned,
         )
-        self._trains_head = HEAD_WEIGHT in parameters
+        self._trains_head = any(name.startswith(HEAD_PREFIX) for name in parameters)
         function = client.logits if self._trains_head else client.features
         self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
         self._descent = Descent(parameters, settings_of(plan))

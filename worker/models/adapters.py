@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Self
 
 import torch
 from torch import nn
@@ -57,25 +56,3 @@ class _BatchNorm(nn.BatchNorm2d):
 def with_adapter(layer: nn.Module, adapter: nn.Module) -> nn.Module:
     """A module that applies ``layer``, then ``adapter``."""
     return nn.Sequential(OrderedDict(layer=layer, adapter=adapter))
-
-
-class AdaptedBackbone(nn.Module):
-    """A frozen network with adapters in it: in training mode, only the adapters are."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the adapters' mode; what is frozen stays in evaluation mode."""
-        super().train(False)
-        self.training = mode
-        for module in self.modules():
-            if isinstance(module, BottleneckAdapter | ConvolutionalAdapter):
-                module.train(mode)
-        return self
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (B, width) of images (B, 3, H, W)."""
-        features: torch.Tensor = self.network(images)
-        return features

@@ -18,9 +18,9 @@ from torch import nn
 
 from shared.arrays import digest_arrays
 from worker.data.images import ImageShape
-from worker.models.adapters import AdaptedBackbone
 from worker.models.backbones import Backbone, find_backbone
 from worker.models.errors import ModelError
+from worker.models.frozen import BeforeNothing, FrozenBackbone, Split
 from worker.models.registry import CONSTRUCTION_SEED, FeatureExtractor, check_features
 
 BackboneSource = Literal["hub", "random", "file"]
@@ -29,15 +29,16 @@ _SHOWN_DIFFERENCES = 3
 _log = structlog.get_logger()
 
 
-def load_adapted_backbone(
+def load_frozen_backbone(
     model: str,
     image_shape: ImageShape,
     *,
     source: BackboneSource,
     expected_digest: str,
     file: Path | None,
+    with_adapters: bool,
 ) -> FeatureExtractor:
-    """The backbone with the federation's weights, frozen, and new adapters in it.
+    """The backbone with the federation's weights, frozen.
 
     Args:
         model: ``vit:TIMM_NAME``, ``resnet18``, ``resnet34`` or ``resnet50``.
@@ -45,6 +46,7 @@ def load_adapted_backbone(
         source: where the plan takes the weights from.
         expected_digest: of the weights, see :func:`backbone_digest`.
         file: this site's copy, used instead of a download; needed when ``source`` is ``file``.
+        with_adapters: whether to put new adapters into it, which are trained.
 
     Raises:
         ModelError: the model cannot be used, or the weights are not the expected ones.
@@ -58,14 +60,26 @@ def load_adapted_backbone(
             f"but the federation's have {expected_digest}"
         )
     network.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(CONSTRUCTION_SEED)
-        feature_width = backbone.insert_adapters(network)
-    module = AdaptedBackbone(network)
+    split: Split | None = BeforeNothing()
+    feature_width = backbone.feature_width(network)
+    if with_adapters:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(CONSTRUCTION_SEED)
+            split = backbone.insert_adapters(network)
+    module = FrozenBackbone(network, split)
     check_features(model, module, feature_width, image_shape)
+    _check_split(model, module, image_shape)
     return FeatureExtractor(
         module, feature_width, image_shape, backbone.config.private_hidden_width
     )
+
+
+def _check_split(model: str, module: FrozenBackbone, image_shape: ImageShape) -> None:
+    """Raises ModelError unless the divided network computes what the whole one does."""
+    images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if not torch.allclose(module(images), module.network(images), rtol=1e-3, atol=1e-4):
+            raise ModelError(f"model {model!r} computes other features when it is divided")
 
 
 def pin_backbone(

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from worker.data.images import ImageShape
 from worker.models.adapters import BottleneckAdapter, ConvolutionalAdapter, with_adapter
 from worker.models.errors import ModelError
+from worker.models.frozen import Split
 
 _VIT_PREFIX = "vit:"
 _RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -52,8 +54,11 @@ class Backbone(Protocol):
     def build(self, image_shape: ImageShape, *, from_hub: bool) -> nn.Module:
         """The network from images to features, with random weights or those of its hub."""
 
-    def insert_adapters(self, network: nn.Module) -> int:
-        """Puts new adapters into ``network``; returns the width of its features."""
+    def feature_width(self, network: nn.Module) -> int:
+        """Length of one image's feature vector."""
+
+    def insert_adapters(self, network: nn.Module) -> Split | None:
+        """Puts new adapters into ``network``; returns where its frozen beginning ends, if known."""
 
 
 def is_backbone(model: str) -> bool:
@@ -71,9 +76,10 @@ def find_backbone(model: str) -> Backbone:
         return _VisionTransformer(model)
     if model in _RESNETS:
         return _ResNet(model)
+    close = difflib.get_close_matches(model, _RESNETS, n=3, cutoff=0.0)
     raise ModelError(
-        f"model {model!r} is no pretrained backbone: vit:NAME with a name from timm, or "
-        f"{', '.join(_RESNETS)}"
+        f"model {model!r} is no pretrained backbone: the closest are {', '.join(close)}; "
+        "vit:NAME takes any name from timm"
     )
 
 
@@ -99,7 +105,6 @@ class _VisionTransformer:
             raise ModelError(f"model {model!r}: {error}") from error
         if found is None:
             raise ModelError(f"model {model!r} has no configuration in timm")
-        channels, height, width = found.input_size
         heads = found.classifier or ()
         channels, height, width = found.input_size
         self.config = BackboneConfig(
@@ -121,7 +126,15 @@ class _VisionTransformer:
         )
         return network
 
-    def insert_adapters(self, network: nn.Module) -> int:
+    def feature_width(self, network: nn.Module) -> int:
+        width = network.num_features
+        if not isinstance(width, int):
+            raise ModelError(f"model {self._model!r} does not say the width of its features")
+        return width
+
+    def insert_adapters(self, network: nn.Module) -> Split | None:
+        from timm.models.vision_transformer import Block, VisionTransformer  # noqa: PLC0415
+
         blocks = getattr(network, "blocks", None)
         if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not all(
             isinstance(getattr(block, "mlp", None), nn.Module) for block in blocks
@@ -129,12 +142,12 @@ class _VisionTransformer:
             raise ModelError(
                 f"model {self._model!r} is no vision transformer of blocks with an MLP"
             )
-        width = network.num_features
-        if not isinstance(width, int):
-            raise ModelError(f"model {self._model!r} does not say the width of its features")
+        width = self.feature_width(network)
         for block in blocks:
             block.mlp = with_adapter(block.mlp, BottleneckAdapter(width))  # type: ignore[arg-type]
-        return width
+        # timm's other transformers compute in other orders; theirs is not written down here.
+        is_plain = type(network) is VisionTransformer and type(blocks[0]) is Block
+        return _InFirstBlock() if is_plain else None
 
 
 class _ResNet:
@@ -161,13 +174,51 @@ class _ResNet:
         network.fc = nn.Identity()
         return network
 
-    def insert_adapters(self, network: nn.Module) -> int:
-        planes = 0
+    def feature_width(self, network: nn.Module) -> int:
+        return _out_channels(network)
+
+    def insert_adapters(self, network: nn.Module) -> Split | None:
         for name in ("layer1", "layer2", "layer3", "layer4"):
             stage = network.get_submodule(name)
-            planes = _out_channels(stage)
-            setattr(network, name, with_adapter(stage, ConvolutionalAdapter(planes)))
-        return planes
+            adapter = ConvolutionalAdapter(_out_channels(stage))
+            setattr(network, name, with_adapter(stage, adapter))
+        return _AfterFirstStage()
+
+
+class _InFirstBlock:
+    """After the first block's frozen MLP: the residual and the MLP's output, (B, 2, tokens, d)."""
+
+    def begin(self, network: Any, images: torch.Tensor) -> torch.Tensor:
+        tokens = network.patch_drop(network._pos_embed(network.patch_embed(images)))
+        tokens = network.norm_pre(tokens)
+        block = network.blocks[0]
+        tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens))))
+        return torch.stack([tokens, block.mlp.layer(block.norm2(tokens))], dim=1)
+
+    def finish(self, network: Any, begun: torch.Tensor) -> torch.Tensor:
+        tokens, hidden = begun.unbind(dim=1)
+        block = network.blocks[0]
+        tokens = tokens + block.drop_path2(block.ls2(block.mlp.adapter(hidden)))
+        for later in network.blocks[1:]:
+            tokens = later(tokens)
+        features: torch.Tensor = network.forward_head(network.norm(tokens))
+        return features
+
+
+class _AfterFirstStage:
+    """After the first stage's frozen layers: maps (B, planes, H', W')."""
+
+    def begin(self, network: Any, images: torch.Tensor) -> torch.Tensor:
+        maps = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+        begun: torch.Tensor = network.layer1.layer(maps)
+        return begun
+
+    def finish(self, network: Any, begun: torch.Tensor) -> torch.Tensor:
+        maps = network.layer1.adapter(begun)
+        for stage in (network.layer2, network.layer3, network.layer4):
+            maps = stage(maps)
+        features: torch.Tensor = network.fc(network.avgpool(maps).flatten(1))
+        return features
 
 
 def _out_channels(stage: nn.Module) -> int:

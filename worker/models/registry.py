@@ -89,7 +89,10 @@ def build_feature_extractor(model: str, image_shape: ImageShape | None) -> Featu
             images, or its features are not (batch, feature width).
     """
     if is_backbone(model):
-        raise ModelError(f"model {model!r} is a frozen backbone: train it with hyperfl-lpm")
+        raise ModelError(
+            f"model {model!r} is a frozen backbone: train it with hyperfl-lpm or a method whose "
+            "name ends in -adapter or -fixed"
+        )
     shape = image_shape or default_image_shape(model)
     if shape is None:
         raise ModelError(f"model {model!r} needs an image shape: channels, height, width")

@@ -45,7 +45,7 @@ def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
 @pytest.fixture
 def method(coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> RememberingMethod:
     made = RememberingMethod(coordinator)
-    monkeypatch.setattr(loop, "build_method", lambda plan, device, max_factor_bytes, **_: made)
+    monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: made)
     return made
 
 

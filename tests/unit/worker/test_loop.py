@@ -50,9 +50,7 @@ class Worker:
         self.stop = threading.Event()
         self.settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
         self._monkeypatch = monkeypatch
-        monkeypatch.setattr(
-            loop, "build_method", lambda plan, device, max_factor_bytes, **_: self.method
-        )
+        monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: self.method)
         monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
         monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.0)
         self.wait_with(RecordedSleep())

@@ -60,7 +60,7 @@ def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
 @pytest.fixture
 def method(coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> PersonalizingMethod:
     made = PersonalizingMethod(coordinator.specification.parameters)
-    monkeypatch.setattr(loop, "build_method", lambda plan, device, max_factor_bytes, **_: made)
+    monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: made)
     return made
 
 
@@ -134,7 +134,7 @@ async def test_a_method_without_a_private_part_is_refused(
     coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stub = StubMethod(coordinator.specification.parameters)
-    monkeypatch.setattr(loop, "build_method", lambda plan, device, max_factor_bytes, **_: stub)
+    monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: stub)
     with pytest.raises(ConfigError, match="method hyperfl has no private part"):
         await personalize_clients(
             worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()

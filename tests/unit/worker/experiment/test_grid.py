@@ -13,6 +13,7 @@ from worker.experiment.grid import (
     ExperimentError,
     Grid,
     Run,
+    check_backbone_files,
     check_plans,
     load_experiment,
 )
@@ -108,7 +109,7 @@ def test_the_arguments_are_ones_the_demo_takes() -> None:
         settings={"epochs": 2, "flag": True, "name": "x"},
     )
     command = get_command(demo)
-    arguments = run.arguments(Path("/data/cifar10"))
+    arguments = run.arguments(Path("/data/cifar10"), Path("/grids"))
     assert arguments[0] == "demo"
     given = command.make_context("demo", arguments[1:]).params
     assert given["settings"] == ["epochs=2", "flag=true", "name=x"]
@@ -135,6 +136,7 @@ def test_the_key_does_not_depend_on_the_order_of_settings() -> None:
 def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
     experiment = load_experiment(file)
     runs = experiment.runs()
+    check_plans(runs)
     if experiment.paper is None:
         return
     figures = load_figures(file.with_name("paper.toml"), experiment.paper)
@@ -143,4 +145,36 @@ def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
 
 
 def test_there_are_ready_files() -> None:
-    assert {file.stem for file in READY} == {"quick", "table1", "table2", "table4"}
+    assert {file.stem for file in READY} == {"lpm", "quick", "table1", "table2", "table4"}
+
+
+LPM = GOOD.replace('"hyperfl"', '"fedavg-fixed"').replace(
+    "rounds = 3", 'rounds = 3\nmodels = ["resnet18"]\nbackbone_weights = "weights.safetensors"'
+)
+
+
+def test_a_backbones_file_lies_beside_the_grid_and_not_in_the_key(tmp_path: Path) -> None:
+    runs = load_experiment(write(tmp_path, LPM)).runs()
+    check_plans(runs)
+    with pytest.raises(ExperimentError, match=r"weights.safetensors is missing; .*pretrain"):
+        check_backbone_files(runs, tmp_path)
+    (tmp_path / "weights.safetensors").touch()
+    check_backbone_files(runs, tmp_path)
+    assert str(tmp_path) not in runs[0].key
+    arguments = runs[0].arguments(None, tmp_path)
+    place = arguments.index("--backbone-weights")
+    assert arguments[place + 1] == str(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("source", ["hub", "random"])
+def test_weights_that_are_no_file_are_handed_on(tmp_path: Path, source: str) -> None:
+    runs = load_experiment(write(tmp_path, LPM.replace("weights.safetensors", source))).runs()
+    check_backbone_files(runs, tmp_path)
+    arguments = runs[0].arguments(None, tmp_path)
+    assert arguments[arguments.index("--backbone-weights") + 1] == source
+
+
+def test_backbone_weights_without_a_backbone_are_refused(tmp_path: Path) -> None:
+    runs = load_experiment(write(tmp_path, LPM.replace("fedavg-fixed", "fedavg"))).runs()
+    with pytest.raises(ExperimentError, match="for methods on a backbone"):
+        check_plans(runs)

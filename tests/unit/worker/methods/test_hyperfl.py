@@ -17,6 +17,7 @@ from tests.support.plain_hyperfl import plain_round
 from tests.support.random_clients import random_client_data, tiny_plan
 from worker.methods.base import (
     Participant,
+    SiteResources,
     TrainingDivergedError,
     TrainingInterrupted,
     TrainingResult,
@@ -123,7 +124,7 @@ def test_a_client_learns_the_same_alone_in_a_group_and_in_a_divided_group() -> N
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, i, num_train=n) for i, n in enumerate([13, 3, 22, 8])]
     together = train_all(method, group, weights)
-    divided = train_all(HyperFL(plan, CPU, max_factor_bytes=1), group, weights)
+    divided = train_all(HyperFL(plan, CPU, SiteResources(max_factor_bytes=1)), group, weights)
     assert together.keys() == divided.keys() == {p.name for p in group}
     for participant in group:
         alone = train_all(method, [participant], weights)[participant.name]

@@ -16,7 +16,7 @@ from tests.support.plain_hyperfl import plain_round
 from tests.support.random_clients import random_client_data
 from worker.hypernetwork import GeneratedTensor, ParameterLayout
 from worker.methods import build_method
-from worker.methods.base import Participant
+from worker.methods.base import Participant, SiteResources
 from worker.methods.extraction import FunctionalExtractor
 from worker.methods.hyperfl import HyperFL
 from worker.models.errors import ModelError
@@ -83,7 +83,8 @@ def test_the_backbones_statistics_are_unchanged_by_training_mode() -> None:
     before = {name: buffer.clone() for name, buffer in inner.named_buffers()}
     theta = torch.cat([inner.get_parameter(t.name).detach().reshape(-1) for t in layout.tensors])
     private = {name: b.clone() for name, b in before.items() if ".adapter." in name}
-    functional.training_features(theta, private, torch.randn(6, *IMAGE_SHAPE), torch.Generator())
+    inputs = functional.begin(torch.randn(6, *IMAGE_SHAPE))
+    functional.training_features(theta, private, inputs, torch.Generator())
     for name, buffer in inner.named_buffers():
         torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, msg=name)
     assert all(not torch.equal(tensor, before[name]) for name, tensor in private.items())
@@ -138,7 +139,9 @@ def test_other_weights_than_the_plans_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"but the federation's have sha256:{'0' * 64}"):
         build_method(lpm_plan(VIT, digest=f"sha256:{'0' * 64}"), CPU)
     with pytest.raises(FileNotFoundError):
-        build_method(lpm_plan(VIT), CPU, backbone_weights_file=tmp_path / "missing.pt")
+        build_method(
+            lpm_plan(VIT), CPU, SiteResources(backbone_weights_file=tmp_path / "missing.pt")
+        )
 
 
 def test_mixed_precision_computes_in_bfloat16_and_gives_float32() -> None:
@@ -150,7 +153,7 @@ def test_mixed_precision_computes_in_bfloat16_and_gives_float32() -> None:
     theta = torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(1)) / 10
     theta.requires_grad_()
     images = torch.randn(2, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(2))
-    expected, found = (one.features(theta, {}, images) for one in (exact, mixed))
+    expected, found = (one.features(theta, {}, one.begin(images)) for one in (exact, mixed))
     assert found.dtype == torch.float32
     assert not torch.equal(found, expected)
     torch.testing.assert_close(found, expected, rtol=0.2, atol=0.2)

@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 
 from tests.support.backbones import IMAGE_SHAPE, RESNET, VIT
 from worker.models import backbone_weights
-from worker.models.backbone_weights import load_adapted_backbone, pin_backbone
+from worker.models.backbone_weights import BackboneSource, load_frozen_backbone, pin_backbone
 from worker.models.backbones import find_backbone
 from worker.models.errors import ModelError
+from worker.models.registry import FeatureExtractor
 
 Tensors = dict[str, torch.Tensor]
 
@@ -24,6 +25,19 @@ def published() -> Tensors:
     torch.manual_seed(7)
     network = find_backbone(VIT).build(IMAGE_SHAPE, from_hub=False)
     return dict(network.state_dict()) | {"head.weight": torch.ones(9, 64)}
+
+
+def load_from(
+    file: Path, digest: str, source: BackboneSource = "file", *, with_adapters: bool = True
+) -> FeatureExtractor:
+    return load_frozen_backbone(
+        VIT,
+        IMAGE_SHAPE,
+        source=source,
+        expected_digest=digest,
+        file=file,
+        with_adapters=with_adapters,
+    )
 
 
 def write(folder: Path, tensors: object, suffix: str) -> Path:
@@ -42,9 +56,7 @@ def test_a_file_is_used_and_its_classifier_is_not(
     file = write(tmp_path, published, suffix)
     digest = pin_backbone(VIT, IMAGE_SHAPE, "file", file)
     assert digest != pin_backbone(VIT, IMAGE_SHAPE, "random", None)
-    extractor = load_adapted_backbone(
-        VIT, IMAGE_SHAPE, source="file", expected_digest=digest, file=file
-    )
+    extractor = load_from(file, digest)
     parameters = dict(extractor.module.named_parameters())
     torch.testing.assert_close(
         parameters["network.patch_embed.proj.weight"].detach(),
@@ -65,7 +77,9 @@ def test_both_kinds_of_file_have_the_same_digest(tmp_path: Path, published: Tens
 def test_a_site_may_use_a_file_instead_of_the_hub(tmp_path: Path, published: Tensors) -> None:
     file = write(tmp_path, published, ".pt")
     digest = pin_backbone(VIT, IMAGE_SHAPE, "file", file)
-    load_adapted_backbone(VIT, IMAGE_SHAPE, source="hub", expected_digest=digest, file=file)
+    load_frozen_backbone(
+        VIT, IMAGE_SHAPE, source="hub", expected_digest=digest, file=file, with_adapters=True
+    )
 
 
 def test_other_weights_than_the_federations_are_refused(tmp_path: Path, published: Tensors) -> None:
@@ -76,7 +90,9 @@ def test_other_weights_than_the_federations_are_refused(tmp_path: Path, publishe
     with pytest.raises(
         ModelError, match=rf"weights\.pt have the digest .* federation's have {digest}"
     ):
-        load_adapted_backbone(VIT, IMAGE_SHAPE, source="file", expected_digest=digest, file=file)
+        load_frozen_backbone(
+            VIT, IMAGE_SHAPE, source="file", expected_digest=digest, file=file, with_adapters=True
+        )
 
 
 def test_a_buffer_is_part_of_the_digest(tmp_path: Path) -> None:
@@ -138,8 +154,13 @@ def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
 
 def test_a_site_without_the_federations_file_is_told_what_to_say() -> None:
     with pytest.raises(ModelError, match="say with backbone_weights_file where"):
-        load_adapted_backbone(
-            VIT, IMAGE_SHAPE, source="file", expected_digest="sha256:0", file=None
+        load_frozen_backbone(
+            VIT,
+            IMAGE_SHAPE,
+            source="file",
+            expected_digest="sha256:0",
+            file=None,
+            with_adapters=False,
         )
 
 

@@ -1,0 +1,72 @@
+"""What methods have in common that train a part of a frozen, pretrained backbone as it is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from shared.plans import BackboneModelPlan, BackbonePlan, TrainingPlan
+from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
+from worker.methods.model_client import ModelClient
+from worker.methods.model_method import ModelMethod
+from worker.methods.model_sgd import train_model
+from worker.models.backbone_weights import load_frozen_backbone
+from worker.models.registry import FeatureExtractor
+
+
+class BackboneMethod(ModelMethod):
+    """A :class:`ModelMethod` whose extractor is a frozen backbone, in bfloat16 on CUDA.
+
+    Of the backbone only adapters can be trained, and only their statistics change. A ResNet's
+    hidden layer is part of the head.
+
+    Attributes:
+        has_adapters: whether the backbone has adapters; without any, the extractor is fixed.
+    """
+
+    has_adapters: ClassVar[bool]
+
+    def __init__(
+        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
+    ) -> None:
+        """Load the backbone and check it.
+
+        Raises:
+            ModelError: it cannot be used, or its weights are not the federation's.
+            pydantic.ValidationError: the plan's hyperparameters are not this method's.
+        """
+        super().__init__(plan, device, resources)
+        self._plan = BackboneModelPlan.model_validate(plan.hyperparameters)
+
+    def build_extractor(self, plan: TrainingPlan, resources: SiteResources) -> FeatureExtractor:
+        """See :class:`ModelMethod`."""
+        pinned = BackboneModelPlan.model_validate(plan.hyperparameters)
+        return build_backbone(plan, pinned, resources, with_adapters=self.has_adapters)
+
+    def mixed_precision(self, device: torch.device) -> bool:
+        """See :class:`ModelMethod`."""
+        return device.type == "cuda"
+
+    def train_client(self, client: ModelClient) -> PrivateTensors:
+        """Epochs of SGD on everything that is trained, shared or not."""
+        train_model(client, self._plan)
+        return {}
+
+
+def build_backbone(
+    plan: TrainingPlan, pinned: BackbonePlan, resources: SiteResources, *, with_adapters: bool
+) -> FeatureExtractor:
+    """The plan's backbone with the weights that it pins.
+
+    Raises:
+        ModelError: it cannot be used, or its weights are not the federation's.
+    """
+    return load_frozen_backbone(
+        plan.model,
+        plan.image_shape,
+        source=pinned.backbone_weights,
+        expected_digest=pinned.backbone_digest,
+        file=resources.backbone_weights_file,
+        with_adapters=with_adapters,
+    )
