@@ -185,7 +185,7 @@ def test_pixels_are_normalised_as_in_pretraining() -> None:
     [
         ("vit:vit_smal_patch16_384", "unknown model .*; the closest are vit:vit_small_patch"),
         ("vit:vit_small_patch16_384.nope", "Invalid pretrained tag"),
-        ("cnn-mnist",),
+        ("cnn-mnist", "'cnn-mnist' is no pretrained backbone: the closest are .*resnet18"),
     ],
 )
 def test_other_names_are_refused(model: str, message: str) -> None:
