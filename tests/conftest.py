@@ -5,8 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support.postgres import new_database, postgres_server
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Commands that a test calls in this process log to its captured stderr, which closes."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,7 @@ class Site:
             client_config(self.folder, "alice"),
             connection,
             self.coordinator.specification,
+            self.coordinator.specification_digest,
             self.method,
             datasets,  # type: ignore[arg-type]
         )
