@@ -172,6 +172,15 @@ def describe_first(error: ValidationError) -> str:
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
+def _from_specify(plan: type[BaseModel], run: Run) -> dict[str, HyperparameterValue]:
+    """What ``hyperfl worker specify`` fills in by itself; for the digest, any of its form."""
+    filled: dict[str, HyperparameterValue] = {
+        "rounds": run.rounds,
+        "backbone_digest": f"sha256:{'0' * 64}",
+    }
+    return {name: value for name, value in filled.items() if name in plan.model_fields}
+
+
 def check_plans(runs: list[Run]) -> None:
     """Raises ExperimentError at the first method, preset or setting that no worker would take."""
     for run in runs:
@@ -182,8 +191,8 @@ def check_plans(runs: list[Run]) -> None:
             )
         try:
             chosen = {} if run.preset is None else find_preset(run.method, run.preset)
-            if run.method in PLANS:
-                PLANS[run.method].model_validate(chosen | run.settings)
+            if plan := PLANS.get(run.method):
+                plan.model_validate(_from_specify(plan, run) | chosen | run.settings)
         except ValidationError as error:
             raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
         except ValueError as error:

@@ -143,4 +143,31 @@ def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
 
 
 def test_there_are_ready_files() -> None:
-    assert {file.stem for file in READY} == {"quick", "table1", "table2", "table4"}
+    assert {file.stem for file in READY} == {"accuracy", "quick", "table1", "table2", "table4"}
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in READY if file.stem != "table2"], ids=lambda file: file.stem
+)
+def test_the_ready_files_are_ones_that_workers_take(file: Path) -> None:
+    check_plans(load_experiment(file).runs())
+
+
+def test_accuracy_has_what_it_is_for_in_order_of_worth() -> None:
+    runs = load_experiment(PROJECT / "experiments" / "accuracy.toml").runs()
+    assert {(run.dataset, run.partition, run.rounds) for run in runs} == {
+        ("fashion-mnist", "paper", 60)
+    }
+    assert [(run.method, run.clients, run.cohort_size, run.seed, run.preset) for run in runs] == [
+        ("hyperfl", 20, None, 2022, None),
+        ("fedavg", 20, None, 2022, None),
+        ("hyperfl", 100, 30, 2022, None),
+        ("fedavg", 100, 30, 2022, None),
+        ("local", 20, None, 2022, None),
+        ("hyperfl", 20, None, 2023, None),
+        ("hyperfl", 20, None, 2024, None),
+        ("hyperfl", 20, None, 2022, "paper"),
+        ("centaur", 20, None, 2022, None),
+        ("ppsgd", 20, None, 2022, None),
+        ("dp-fedavg", 20, None, 2022, None),
+    ]
