@@ -73,13 +73,20 @@ class Run(_Model):
             arguments += ["--set", f"{name}={json.dumps(value).strip(chr(34))}"]
         return arguments
 
+    @property
+    def variant(self) -> str:
+        """What sets the run apart from its method's defaults, for people; may be empty."""
+        settings = [f"{name}={value}" for name, value in self.settings.items()]
+        return ", ".join(([f"preset {self.preset}"] if self.preset else []) + settings)
+
     def describe(self) -> str:
         """One line for people."""
-        settings = "".join(f" {name}={value}" for name, value in self.settings.items())
         model = "" if self.model is None else f" {self.model}"
+        cohort = "" if self.cohort_size is None else f" ({self.cohort_size} a round)"
+        variant = f", {self.variant}" if self.variant else ""
         return (
-            f"{self.method} on {self.dataset}{model}, {self.clients} clients, "
-            f"seed {self.seed}{settings}"
+            f"{self.method} on {self.dataset}{model}, {self.clients} clients{cohort}, "
+            f"{self.rounds} rounds, seed {self.seed}{variant}"
         )
 
 
@@ -134,6 +141,8 @@ class Experiment(_Model):
     title: str
     paper: str | None = None
     """Name of a table in ``paper.toml`` beside the file."""
+    checkpoints: tuple[_Count, ...] = ()
+    """Rounds whose accuracies the report has a table of."""
     grids: tuple[Grid, ...] = Field(min_length=1)
 
     def runs(self) -> list[Run]:

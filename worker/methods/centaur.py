@@ -20,10 +20,16 @@ class Centaur(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = False
+    _plan: CentaurPlan
 
     def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
         super().__init__(plan, device)
         self._plan = CentaurPlan.model_validate(plan.hyperparameters)
+
+    def personal_settings(self) -> SGDSettings:
+        """The head's, which alone is a client's own."""
+        plan = self._plan
+        return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
 
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""
@@ -45,7 +51,7 @@ class Centaur(PrivateModelMethod):
             client.head,
             batches,
             epochs=plan.head_epochs,
-            settings=SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay),
+            settings=self.personal_settings(),
             generator=client.order,
         )
         client.parameters |= head.tensors

@@ -69,11 +69,13 @@ class FunctionalExtractor:
             1, min(_EVALUATION_BATCH_SIZE, _EVALUATION_BATCH_ELEMENTS // image_elements)
         )
 
-    def copy_with(self, theta: torch.Tensor, buffers: dict[str, torch.Tensor]) -> nn.Module:
-        """The module by itself on the CPU in evaluation mode, with θ (P,) and all its buffers."""
+    def copy_with(
+        self, parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]
+    ) -> nn.Module:
+        """The module by itself on the CPU in evaluation mode, with these tensors by name."""
         module = copy.deepcopy(self._module).cpu()
         with torch.no_grad():
-            for name, value in self._layout.split(theta).items():
+            for name, value in parameters.items():
                 module.get_parameter(name).copy_(value)
             for name, value in buffers.items():
                 module.get_buffer(name).copy_(value)

@@ -207,7 +207,7 @@ class HyperFL:
         )
         head = head_module({name: private[name] for name in self._head_shapes})
         buffers = {name.removeprefix("buffers."): private[name] for name in self._initial_buffers}
-        return PersonalModel(self._extractor.copy_with(theta.cpu(), buffers), head)
+        return PersonalModel(self._extractor.copy_with(self._layout.split(theta), buffers), head)
 
     def _shared(self, weights: NamedArrays) -> HypernetworkWeights:
         return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from worker.methods.base import Participant
@@ -90,6 +91,14 @@ class ModelClient:
     def order(self) -> torch.Generator:
         """CPU generator of this round's batches."""
         return self._order
+
+    def extractor_module(self) -> nn.Module:
+        """The present extractor as a module of its own; see FunctionalExtractor.copy_with."""
+        extractor = {
+            name.removeprefix(EXTRACTOR_PREFIX): tensor
+            for name, tensor in self.extractor_parameters.items()
+        }
+        return self._extractor.copy_with(extractor, self._buffers)
 
     def batches_per_epoch(self, batch_size: int) -> int:
         """Batches of an epoch, the last short one included."""

@@ -4,6 +4,10 @@ Such a method is a class with a plan: which of the two parts it shares, and how 
 What it does not share is the client's own. Buffers (running statistics of normalisation layers)
 are always private: they describe a client's data, are no gradient that could be clipped, and
 clients with their own do better on unlike data (Li et al., "FedBN", ICLR 2021).
+
+A client that personalises the finished model trains what is its own. Where nothing is, it
+fine-tunes all that is shared, and keeps the change from the shared tensors as private tensors; its
+next round of the federation starts from the shared tensors and forgets the change.
 """
 
 from __future__ import annotations
@@ -18,12 +22,13 @@ import torch
 
 from shared.arrays import NamedArrays
 from shared.initialisation import RowRange, TensorSpecification
-from shared.plans import TrainingPlan
+from shared.plans import ModelPlan, TrainingPlan
 from shared.specification import ParameterSpecification
 from worker.hypernetwork import GeneratedTensor, ParameterLayout, check_shapes
 from worker.methods.base import (
     DIVERGED,
     Participant,
+    PersonalModel,
     PrivateTensors,
     TrainingDivergedError,
     TrainingFailedError,
@@ -31,6 +36,7 @@ from worker.methods.base import (
     TrainingResult,
 )
 from worker.methods.extraction import FunctionalExtractor
+from worker.methods.head import head_module
 from worker.methods.model_client import (
     BUFFER_PREFIX,
     EXTRACTOR_PREFIX,
@@ -38,9 +44,13 @@ from worker.methods.model_client import (
     HEAD_WEIGHT,
     ModelClient,
 )
+from worker.methods.model_sgd import settings_of, train_parameters
 from worker.methods.random_streams import client_generator
+from worker.methods.sgd import SGDSettings
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import build_feature_extractor
+
+CHANGE_PREFIX = "change."
 
 
 class CannotTrain(Exception):
@@ -52,7 +62,8 @@ class ModelMethod(ABC):
 
     Tensors: ``extractor.<name>`` for each trainable parameter of the extractor, ``head.weight``
     (classes, width), ``head.bias`` (classes,), each shared or private, and the private
-    ``buffers.<name>``.
+    ``buffers.<name>``. A client that fine-tuned what is shared also has ``change.<name>`` for each
+    shared tensor.
 
     Attributes:
         shares_extractor: whether the extractor is shared.
@@ -61,6 +72,7 @@ class ModelMethod(ABC):
 
     shares_extractor: ClassVar[bool]
     shares_head: ClassVar[bool]
+    _plan: ModelPlan
 
     def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
         """Build the feature extractor and check it.
@@ -100,6 +112,10 @@ class ModelMethod(ABC):
             CannotTrain: the client may not; nothing of it is sent.
         """
 
+    def personal_settings(self) -> SGDSettings:
+        """Of the descent in :meth:`personalize`."""
+        return settings_of(self._plan)
+
     def initial_extra(self) -> PrivateTensors:
         """Private tensors beside the model: what the method must remember about a client."""
         return {}
@@ -135,6 +151,8 @@ class ModelMethod(ABC):
         """Raises ValueError unless names and shapes are those listed at the class."""
         expected = {one.name: one.shape for one in self._own}
         kept = self._initial_buffers | self.initial_extra()
+        if any(name.startswith(CHANGE_PREFIX) for name in private) and not self._own:
+            expected |= {CHANGE_PREFIX + one.name: one.shape for one in self._shared}
         check_shapes(private, expected | {name: tuple(kept[name].shape) for name in kept})
 
     def train(
@@ -162,9 +180,66 @@ class ModelMethod(ABC):
     def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
         """See :class:`worker.methods.base.Method`."""
         self._check(participant)
-        client = self._client(participant, self._read(weights), 0, lambda: None)
+        shared = self._with_change(participant, self._read(weights))
+        client = self._client(participant, shared, 0, lambda: None)
         accuracy, loss = client.evaluate()
         return {"accuracy": accuracy, "loss": loss} | client.metrics
+
+    def personalize(
+        self,
+        participant: Participant,
+        weights: NamedArrays,
+        epochs: int,
+        should_stop: Callable[[], bool],
+    ) -> PrivateTensors:
+        """What is the client's own, or the change of all that is shared; see the module.
+
+        Nothing of it is sent, so that a method's noise is not needed and its budget not touched.
+        """
+        self._check(participant)
+        shared = self._read(weights)
+
+        def stop_if_asked() -> None:
+            if should_stop():
+                raise TrainingInterrupted
+
+        start = self._with_change(participant, shared)
+        client = self._client(participant, start, 0, stop_if_asked)
+        train_parameters(
+            client,
+            [one.name for one in self._own or self._shared],
+            self.personal_settings(),
+            epochs=epochs,
+            batch_size=self._plan.batch_size,
+        )
+        extra = {name: participant.private[name] for name in self.initial_extra()}
+        private = {one.name: client.parameters[one.name] for one in self._own} | client.buffers
+        if not self._own:
+            private |= {
+                CHANGE_PREFIX + name: client.parameters[name] - before
+                for name, before in shared.items()
+            }
+        if not all(bool(tensor.isfinite().all()) for tensor in private.values()):
+            raise TrainingDivergedError([client.name])
+        return {name: tensor.to("cpu", copy=True) for name, tensor in (private | extra).items()}
+
+    def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
+        """See :class:`worker.methods.base.BuildsPersonalModel`."""
+        self._check(participant)
+        shared = self._with_change(participant, self._read(weights))
+        client = self._client(participant, shared, 0, lambda: None)
+        return PersonalModel(client.extractor_module(), head_module(client.head.tensors))
+
+    def _with_change(
+        self, participant: Participant, shared: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """The shared tensors with the client's change, if it has fine-tuned them."""
+        return {
+            name: tensor + change.to(tensor.device)
+            if (change := participant.private.get(CHANGE_PREFIX + name)) is not None
+            else tensor
+            for name, tensor in shared.items()
+        }
 
     def _train(
         self,

@@ -20,19 +20,22 @@ class PPSGD(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = False
+    _plan: PPSGDPlan
 
     def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
         super().__init__(plan, device)
         self._plan = PPSGDPlan.model_validate(plan.hyperparameters)
 
+    def personal_settings(self) -> SGDSettings:
+        """The head's, which alone is a client's own."""
+        plan = self._plan
+        return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
+
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""
-        plan = self._plan
-        steps = PrivateSteps(client, client.extractor_parameters, plan)
+        steps = PrivateSteps(client, client.extractor_parameters, self._plan)
         head = {name: client.parameters[name] for name in (HEAD_WEIGHT, HEAD_BIAS)}
-        descent = Descent(
-            head, SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
-        )
+        descent = Descent(head, self.personal_settings())
         for batch in steps.batches():
             if batch is not None:
                 leaves = {name: one.detach().requires_grad_() for name, one in head.items()}

@@ -13,6 +13,7 @@ import torch
 
 from shared.arrays import NamedArrays
 from shared.schema import TaskKind
+from shared.specification import ParameterSpecification
 from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import (
     RandomDatasets,
@@ -20,6 +21,7 @@ from tests.support.hosted_clients import (
     saved_state,
     worker_config,
 )
+from tests.support.random_clients import tiny_plan
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker import loop, personalization, private_state
@@ -135,7 +137,26 @@ async def test_a_method_without_a_private_part_is_refused(
 ) -> None:
     stub = StubMethod(coordinator.specification.parameters)
     monkeypatch.setattr(loop, "build_method", lambda plan, device, max_factor_bytes, **_: stub)
-    with pytest.raises(ConfigError, match="method hyperfl has no private part"):
+    with pytest.raises(ConfigError, match="method hyperfl cannot personalise"):
+        await personalize_clients(
+            worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
+        )
+
+
+async def test_where_nothing_is_shared_there_is_nothing_to_fit_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    training = tiny_plan().model_copy(update={"method": "local"})
+    nothing = ParameterSpecification(seed=1, tensors=())
+    made = FakeCoordinator(
+        tiny_specification().model_copy(update={"training": training, "parameters": nothing})
+    )
+    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
+    opened = partial(loop.open_site, transport=made.transport)
+    monkeypatch.setattr(personalization, "open_site", opened)
+    stub = PersonalizingMethod(nothing)
+    monkeypatch.setattr(loop, "build_method", lambda *_, **__: stub)
+    with pytest.raises(ConfigError, match="method local shares nothing, so there are no weights"):
         await personalize_clients(
             worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
         )
