@@ -107,7 +107,7 @@ def _project(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     # Perplexity is about how many neighbours count: a few of a few clients.
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
     places: NDArray[np.float32] = TSNE(
-        perplexity=perplexity, init="pca", random_state=0
+        perplexity=perplexity, init="pca", random_state=0, method="exact"
     ).fit_transform(embeddings)
     return places
 

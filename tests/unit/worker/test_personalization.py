@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from shared.arrays import NamedArrays
+from shared.plans import TrainingPlan
 from shared.schema import TaskKind
 from shared.specification import ParameterSpecification
 from tests.support.fake_coordinator import FakeCoordinator
@@ -21,7 +22,6 @@ from tests.support.hosted_clients import (
     saved_state,
     worker_config,
 )
-from tests.support.random_clients import tiny_plan
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker import loop, personalization, private_state
@@ -146,7 +146,7 @@ async def test_a_method_without_a_private_part_is_refused(
 async def test_where_nothing_is_shared_there_is_nothing_to_fit_to(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    training = tiny_plan().model_copy(update={"method": "local"})
+    training = TrainingPlan(method="local", model="cnn-mnist", image_shape=(1, 4, 4), num_classes=3)
     nothing = ParameterSpecification(seed=1, tensors=())
     made = FakeCoordinator(
         tiny_specification().model_copy(update={"training": training, "parameters": nothing})
