@@ -118,11 +118,13 @@ def personalize(
     ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Fit each client's own embedding and head to the newest weights; uploads nothing.
+    """Fit each client's own model to the newest weights; uploads nothing.
 
-    For clients that joined late, also after the federation's end, or never took part. The weights
-    stay as they are; the private state of each client is replaced, unless it has an update that was
-    not answered yet.
+    For clients that joined late, also after the federation's end, or never took part. hyperfl and
+    hyperfl-lpm fit embedding and head, centaur and ppsgd the head; a method that shares all that it
+    trains fine-tunes a copy, which is forgotten when the client takes part again. The weights stay
+    as they are; the private state of each client is replaced, unless it has an update that was not
+    answered yet.
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
@@ -190,13 +192,14 @@ def export(
     version: Annotated[
         int | None, typer.Option(min=0, help="Version of the weights; else the newest.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Write a client's personalised model to a file that runs without this project.
 
     It takes float32 images (B, C, H, W) with pixels 0..1 at the model's size and gives logits; the
     data set's normalisation is inside. A state-dict (safetensors: module.*, head.*) has the
-    normalisation in its metadata instead. The metadata `hyperfl-model` of each file says all this.
+    normalisation in its metadata instead, and needs the network's own code. The metadata
+    `hyperfl-model` of each file says all this; Python code that loads the file is printed.
     TorchScript still works but is deprecated by PyTorch; pt2 (torch.export) takes its place.
 
     Example: hyperfl worker export --config worker.toml --client site-a --output site-a.pt2
@@ -208,7 +211,7 @@ def export(
         settings = WorkerSettings()
         _configure_logging("warning")
         loaded = load_config(_config_file(config, settings.worker_config), settings)
-        description = asyncio.run(
+        description, code = asyncio.run(
             export_client(
                 loaded,
                 settings,
@@ -219,11 +222,12 @@ def export(
             )
         )
     if as_json:
-        typer.echo(json.dumps({"file": str(output)} | description.model_dump(mode="json")))
+        said = description.model_dump(mode="json")
+        typer.echo(json.dumps({"file": str(output)} | said | {"loading_code": code}))
     else:
         typer.echo(
             f"{output}: model of {client} with weights version {description.weights_version}, "
-            f"takes {description.input}"
+            f"takes {description.input}\n\n{code}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Fits the private part of hosted clients to the newest weights; nothing is uploaded.
+"""Fits hosted clients' own models to the newest weights; nothing is uploaded.
 
 So a client that joined late, or was never in a cohort, gets a model of its own out of a federation
 that has ended.
@@ -31,7 +31,7 @@ async def personalize_clients(
     A client's new private state replaces the old in one write, as soon as the client is done.
 
     Raises:
-        ConfigError: the method has no private part of its own, or a client's update was not
+        ConfigError: the method shares nothing or cannot personalise, or a client's update was not
             answered yet. No client's state is touched.
         TrainingInterrupted: ``stop`` was set; clients that were done keep what they have.
     """
@@ -63,10 +63,14 @@ async def personalize_clients(
 
 
 def _check(site: Site) -> Personalizes:
+    if not site.specification.parameters.tensors:
+        raise ConfigError(
+            f"method {site.specification.training.method} shares nothing, so there are no weights "
+            "to fit to: a client trains by itself"
+        )
     if not isinstance(site.method, Personalizes):
         raise ConfigError(
-            f"method {site.specification.training.method} has no private part "
-            "that can be fitted by itself"
+            f"method {site.specification.training.method} cannot personalise finished weights"
         )
     for client in site.clients:
         if client.state.pending is not None:

@@ -123,13 +123,7 @@ def load(
     file = folder / FILE_NAME
     if not file.exists():
         return None
-    try:
-        arrays, metadata = _read(file)
-        description = _Description.model_validate_json(metadata.get(_METADATA_KEY, ""))
-    except (safetensors.SafetensorError, ValidationError, OSError, ValueError) as error:
-        raise PrivateStateError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
-    if _digest(description, arrays) != description.digest:
-        raise PrivateStateError(f"{file} is damaged: its digest does not match")
+    arrays, description = _read_whole(file)
     for what, found, expected in (
         ("federation", description.federation, federation),
         ("client", description.client, client),
@@ -147,6 +141,28 @@ def load(
         last_round=description.last_round,
         pending=_unpack_pending(arrays, description),
     )
+
+
+def read_tensors(folder: Path) -> dict[str, Array]:
+    """The private tensors in ``folder`` by name, whosever they are.
+
+    Raises:
+        PrivateStateError: there are none, or the file is damaged.
+    """
+    arrays, _ = _read_whole(folder / FILE_NAME)
+    return _under(arrays, _PRIVATE)
+
+
+def _read_whole(file: Path) -> tuple[dict[str, Array], _Description]:
+    """Every array, and what the file says of itself. Raises PrivateStateError if damaged."""
+    try:
+        arrays, metadata = _read(file)
+        description = _Description.model_validate_json(metadata.get(_METADATA_KEY, ""))
+    except (safetensors.SafetensorError, ValidationError, OSError, ValueError) as error:
+        raise PrivateStateError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
+    if _digest(description, arrays) != description.digest:
+        raise PrivateStateError(f"{file} is damaged: its digest does not match")
+    return arrays, description
 
 
 def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:

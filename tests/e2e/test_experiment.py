@@ -1,8 +1,9 @@
-"""An experiment that is terminated, goes on, and is reported."""
+"""An experiment that is ended from outside, goes on, and is reported."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -57,7 +58,10 @@ def _run(folder: Path, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, output, errors
 
 
-def test_an_experiment_that_was_terminated_goes_on_and_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_experiment_that_was_ended_goes_on_and_is_reported(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     (tmp_path / "grid.toml").write_text(_GRID)
     results = tmp_path / "RESULTS.jsonl"
     first = _start(tmp_path, "run", "grid.toml")
@@ -67,10 +71,11 @@ def test_an_experiment_that_was_terminated_goes_on_and_is_reported(tmp_path: Pat
         experiment = psutil.Process(first.pid)
         _wait_until(lambda: len(experiment.children(recursive=True)) >= 2)
         descendants = experiment.children(recursive=True)
-        first.terminate()
-        assert first.wait(60) == 143
-    _, alive = psutil.wait_procs(descendants, timeout=5)
-    assert alive == []
+        first.send_signal(number)
+        assert first.wait(60) == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+        # Nobody could tell the demo of a SIGKILL: it finds out, and ends what it started.
+        _, alive = psutil.wait_procs(descendants, timeout=90)
+        assert alive == []
 
     code, output, errors = _run(tmp_path, "run", "grid.toml", "--json")
     assert code == 0, errors
@@ -83,10 +88,28 @@ def test_an_experiment_that_was_terminated_goes_on_and_is_reported(tmp_path: Pat
     }
     code, output, errors = _run(tmp_path, "report", "grid.toml", "--no-plots")
     assert code == 0, errors
-    assert "2 of 2 runs." in output
+    assert "2 of 2 runs are finished." in output
     assert (tmp_path / "grid-report" / "report.md").read_text() in output
     rounds = json.loads(results.read_text().splitlines()[0])["result"]["rounds_detail"]
-    assert rounds[0].keys() >= {"accuracy_after", "loss_after", "bytes_up", "seconds"}
+    assert rounds[0].keys() >= {
+        *(f"{what}_{when}" for what in ("accuracy", "loss") for when in ("before", "after")),
+        *("bytes_up", "bytes_down", "seconds"),
+    }
+
+
+def test_embeddings_are_kept_and_drawn_only_where_asked_for(tmp_path: Path) -> None:
+    grid = _GRID.replace("clients = [2]", "clients = [5]").replace("[1, 2]", "[1]")
+    (tmp_path / "grid.toml").write_text(grid)
+    code, _, errors = _run(tmp_path, "run", "grid.toml", "--keep-embeddings", "kept")
+    assert code == 0, errors
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.suffix == ".safetensors", "of the private states nothing else is left"
+    for options in ((), ("--embeddings", "kept")):
+        code, output, errors = _run(tmp_path, "report", "grid.toml", "--json", *options)
+        assert code == 0, errors
+        plots = {Path(plot).name for plot in json.loads(output)["plots"]}
+        assert plots >= {"accuracy.png", "loss.png", "bytes.png", "seconds.png", "labels.png"}
+        assert ("embeddings.png" in plots) == bool(options)
 
 
 def test_a_run_that_fails_is_reported_and_the_command_fails(tmp_path: Path) -> None:

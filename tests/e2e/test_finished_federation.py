@@ -62,10 +62,7 @@ def test_the_exported_model_runs_alone(config: Path) -> None:
         2,
         [1, 28, 28],
     )
-    code = (
-        "import torch; model = torch.export.load('late.pt2').module(); "
-        "print(list(model(torch.rand(7, 1, 28, 28)).shape))"
-    )
+    code = f"{said['loading_code']}\nprint(list(logits.shape))"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
         capture_output=True,
@@ -73,7 +70,39 @@ def test_the_exported_model_runs_alone(config: Path) -> None:
         cwd=config.parent,
         check=False,
     )
-    assert json.loads(done.stdout) == [7, 10], done.stderr
+    assert json.loads(done.stdout) == [1, 10], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("fedavg", None), ("local", "method local shares nothing")]
+)
+def test_other_methods_personalise_what_they_share(
+    coordinator: ServingCoordinator, tmp_path: Path, method: str, words: str | None
+) -> None:
+    """A client trains two rounds; another, which never took part, personalises what came of it."""
+    name = f"ended-{method}"
+    coordinator.create_federation(name, "--dataset", "digits", "--rounds", 2, "--method", method)
+    tokens = coordinator.invite(name, "site-a", "late")
+    sites = {}
+    for client, token in tokens.items():
+        (tmp_path / client).mkdir()
+        sites[client] = tmp_path / client / "worker.toml"
+        sites[client].write_text(worker_toml(coordinator.url, name, {client: token}, _DIGITS))
+    coordinator.admin("federation", "start", name)
+    folder = sites["site-a"].parent
+    trained = hyperfl("worker", "run", "--config", sites["site-a"], folder=folder)
+    assert trained.exit_code == 0, trained.errors
+
+    done = _worker(sites["late"], "personalize", "--epochs", 3, "--json")
+    if words is not None:
+        assert (done.exit_code, words in done.errors) == (1, True), done.errors
+        return
+    (row,) = done.json
+    assert row["accuracy_after"] > row["accuracy_before"]
+    (evaluated,) = _worker(sites["late"], "evaluate", "--json").json
+    assert evaluated["accuracy"] == row["accuracy_after"]
+    options = ("--client", "late", "--output", "late.pt2", "--json")
+    assert _worker(sites["late"], "export", *options).json["method"] == method
 
 
 def test_an_older_version_is_exported_by_its_number(config: Path) -> None:

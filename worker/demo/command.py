@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -88,6 +89,9 @@ def run(
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    parent: Annotated[
+        int | None, typer.Option(hidden=True, help="End when this process is no more the parent.")
+    ] = None,
 ) -> None:
     """Train a federation on this machine through real processes, HTTP and a database.
 
@@ -134,6 +138,7 @@ def run(
                 clients,
                 rounds,
                 is_sampled=cohort_size < clients,
+                parent=parent,
             )
     except DemoError as error:
         typer.echo(f"error: {error}", err=True)
@@ -164,6 +169,7 @@ def _run(
     num_rounds: int,
     *,
     is_sampled: bool,
+    parent: int | None,
 ) -> dict[str, Any]:
     serve = ("coordinator", "serve", "--data-dir", str(folder / "coordinator"), "--port", "0")
     with run_in_background("coordinator", folder, *serve) as coordinator:
@@ -188,7 +194,7 @@ def _run(
                 f"coordinator at {url}; worker with {num_clients} clients; logs in {folder}",
                 style="dim",
             )
-            train_rounds = _watch(console, num_rounds, admin, worker)
+            train_rounds = _watch(console, num_rounds, admin, worker, parent)
         return _report(console, admin, train_rounds)
 
 
@@ -215,7 +221,11 @@ def _worker_config(
 
 
 def _watch(
-    console: Console, num_rounds: int, admin: tuple[str, ...], worker: BackgroundProcess
+    console: Console,
+    num_rounds: int,
+    admin: tuple[str, ...],
+    worker: BackgroundProcess,
+    parent: int | None,
 ) -> list[dict[str, Any]]:
     """Shows progress until the federation ends; returns the committed training rounds."""
     rounds: list[dict[str, Any]] = []
@@ -229,6 +239,8 @@ def _watch(
         bar = progress.add_task("training", total=num_rounds)
         for line in stream_step("round", "watch", _FEDERATION, *admin, "--json"):
             worker.check_alive()
+            if parent is not None and os.getppid() != parent:
+                raise DemoError("the process that started this demo was killed")
             if line is None:
                 continue
             if "federation" in line:

@@ -22,10 +22,12 @@ from worker.experiment.grid import (
     check_plans,
     load_experiment,
 )
-from worker.experiment.plots import draw_plots
-from worker.experiment.report import load_figures, summarise, write_markdown
+from worker.experiment.paper import load_paper_table
+from worker.experiment.plots import draw_curves
+from worker.experiment.report import write_markdown
 from worker.experiment.results import read_results
-from worker.experiment.runner import find_data_dirs, run_demo, run_missing
+from worker.experiment.runner import WITHOUT_FOLDER, find_data_dirs, run_demo, run_missing
+from worker.experiment.summary import summarise
 
 experiment = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +40,9 @@ OutputOption = Annotated[
     Path | None,
     typer.Option(help="File of the results; else RESULTS.jsonl beside the experiment's file."),
 ]
+DataDirOption = Annotated[
+    Path | None, typer.Option(help="Folder with a folder for each data set, of its name.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -45,8 +50,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def run(
     file: FileArgument,
     output: OutputOption = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with a folder for each data set, of its name.")
+    data_dir: DataDirOption = None,
+    keep_embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Read the private state of every client of a run when it has ended, all of them "
+            "on this machine, and keep the embeddings in this folder, for you alone to read."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,7 +97,7 @@ def run(
             failed = run_missing(
                 runs,
                 results,
-                lambda of: run_demo(of, folders[of.dataset], file.parent),
+                lambda of: run_demo(of, folders[of.dataset], file.parent, keep_embeddings),
                 on_progress,
             )
     if as_json:
@@ -104,11 +114,20 @@ def report(
         Path | None, typer.Option(help="Write to this folder; else one beside the file.")
     ] = None,
     plots: Annotated[bool, typer.Option(help="Draw plots, which needs matplotlib.")] = True,
+    data_dir: DataDirOption = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw a t-SNE of the private embeddings that `run --keep-embeddings` kept in this "
+            "folder: what clients on this machine keep to themselves. Off unless you ask."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a table of the results beside the paper's figures, and plots round by round.
 
-    --output names the file of the results, as it was given to `run`.
+    --output names the file of the results, and --data-dir the data, as they were given to `run`;
+    without --data-dir the plot of the clients' labels is left out where the data needs a folder.
 
     Example: hyperfl experiment report experiments/quick.toml
     """
@@ -116,20 +135,29 @@ def report(
         loaded = load_experiment(file)
         runs = loaded.runs()
         results = read_results(output or file.with_name("RESULTS.jsonl"))
-        figures = (
-            [] if loaded.paper is None else load_figures(file.with_name("paper.toml"), loaded.paper)
+        paper = (
+            None
+            if loaded.paper is None
+            else load_paper_table(file.with_name("paper.toml"), loaded.paper)
         )
-        cells = summarise(runs, results, figures)
+        cells = summarise(runs, results, paper, loaded.checkpoints)
         if not cells:
             raise ExperimentError(f"no run of {file} is finished")
         folder = folder or file.with_name(f"{file.stem}-report")
         folder.mkdir(parents=True, exist_ok=True)
-        text = write_markdown(loaded.title, cells, len(runs))
+        drawn = _draw(runs, results, data_dir, embeddings, folder) if plots else []
+        text = write_markdown(
+            loaded.title,
+            cells,
+            [run for run in runs if run.key not in results],
+            checkpoints=loaded.checkpoints,
+            commands=_commands(file, output, runs),
+            plots=[(plot.name, shown) for plot, shown in drawn],
+        )
         (folder / "report.md").write_text(text)
-        drawn = draw_plots(runs, results, folder) if plots else []
     if as_json:
         rows: list[dict[str, Any]] = [cell.model_dump(mode="json") for cell in cells]
-        typer.echo(json.dumps({"cells": rows, "plots": [str(plot) for plot in drawn]}))
+        typer.echo(json.dumps({"cells": rows, "plots": [str(plot) for plot, _ in drawn]}))
     else:
         typer.echo(text)
 
@@ -193,6 +221,36 @@ def pretrain(
             f"{output}: {model}, trained on {result['images']} images that none of {clients} "
             f"clients hold, accuracy {result['accuracy']:.2%}, {result['digest']}"
         )
+
+
+def _draw(
+    runs: list[Run],
+    results: dict[str, dict[str, Any]],
+    data_dir: Path | None,
+    kept_embeddings: Path | None,
+    folder: Path,
+) -> list[tuple[Path, str]]:
+    from worker.experiment.embeddings import draw_embeddings  # noqa: PLC0415 - torch
+    from worker.experiment.label_distribution import (  # noqa: PLC0415 - torch
+        count_labels,
+        draw_label_distributions,
+    )
+
+    finished = [run for run in runs if run.key in results]
+    readable = [run for run in finished if data_dir is not None or run.dataset in WITHOUT_FOLDER]
+    labels = count_labels(readable, find_data_dirs(readable, data_dir))
+    drawn = draw_curves(finished, results, folder) + draw_label_distributions(labels, folder)
+    if kept_embeddings is not None:
+        drawn += draw_embeddings(finished, kept_embeddings, labels, folder)
+    return drawn
+
+
+def _commands(file: Path, output: Path | None, runs: list[Run]) -> list[list[str]]:
+    """Those that make results and report; the folder of the data is everybody's own."""
+    shared = [str(file)] + ([] if output is None else ["--output", str(output)])
+    if any(run.dataset not in WITHOUT_FOLDER for run in runs):
+        shared += ["--data-dir", "FOLDER"]
+    return [["hyperfl", "experiment", command, *shared] for command in ("run", "report")]
 
 
 @contextmanager

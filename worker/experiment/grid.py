@@ -81,13 +81,20 @@ class Run(_Model):
             arguments += ["--set", f"{name}={json.dumps(value).strip(chr(34))}"]
         return arguments
 
+    @property
+    def variant(self) -> str:
+        """What sets the run apart from its method's defaults, for people; may be empty."""
+        settings = [f"{name}={value}" for name, value in self.settings.items()]
+        return ", ".join(([f"preset {self.preset}"] if self.preset else []) + settings)
+
     def describe(self) -> str:
         """One line for people."""
-        settings = "".join(f" {name}={value}" for name, value in self.settings.items())
         model = "" if self.model is None else f" {self.model}"
+        cohort = "" if self.cohort_size is None else f" ({self.cohort_size} a round)"
+        variant = f", {self.variant}" if self.variant else ""
         return (
-            f"{self.method} on {self.dataset}{model}, {self.clients} clients, "
-            f"seed {self.seed}{settings}"
+            f"{self.method} on {self.dataset}{model}, {self.clients} clients{cohort}, "
+            f"{self.rounds} rounds, seed {self.seed}{variant}"
         )
 
 
@@ -145,6 +152,8 @@ class Experiment(_Model):
     title: str
     paper: str | None = None
     """Name of a table in ``paper.toml`` beside the file."""
+    checkpoints: tuple[_Count, ...] = ()
+    """Rounds whose accuracies the report has a table of."""
     grids: tuple[Grid, ...] = Field(min_length=1)
 
     def runs(self) -> list[Run]:
@@ -183,6 +192,15 @@ def describe_first(error: ValidationError) -> str:
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
+def _from_specify(plan: type[BaseModel], run: Run) -> dict[str, HyperparameterValue]:
+    """What ``hyperfl worker specify`` fills in by itself; for the digest, any of its form."""
+    filled: dict[str, HyperparameterValue] = {
+        "rounds": run.rounds,
+        "backbone_digest": f"sha256:{'0' * 64}",
+    }
+    return {name: value for name, value in filled.items() if name in plan.model_fields}
+
+
 def check_plans(runs: list[Run]) -> None:
     """Raises ExperimentError at the first method, preset or setting that no worker would take."""
     for run in runs:
@@ -195,15 +213,8 @@ def check_plans(runs: list[Run]) -> None:
             chosen = {} if run.preset is None else find_preset(run.method, run.preset)
             if run.backbone_weights is not None and not takes_backbone(run.method):
                 raise ValueError("backbone_weights are for methods on a backbone")
-            if run.method in PLANS:
-                plan = PLANS[run.method]
-                # What specifying the run's federation fills in.
-                filled: dict[str, HyperparameterValue] = {
-                    "rounds": run.rounds,
-                    "backbone_digest": f"sha256:{0:064}",
-                }
-                chosen |= {key: filled[key] for key in filled.keys() & plan.model_fields.keys()}
-                plan.model_validate(chosen | run.settings)
+            if plan := PLANS.get(run.method):
+                plan.model_validate(_from_specify(plan, run) | chosen | run.settings)
         except ValidationError as error:
             raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
         except ValueError as error:

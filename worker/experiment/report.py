@@ -1,167 +1,151 @@
-"""Results beside the paper's figures: means and standard deviations over seeds."""
+"""The report of an experiment as markdown: tables beside the paper's figures, then the plots."""
 
 from __future__ import annotations
 
-import statistics
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from worker.demo.report import format_bytes
-from worker.experiment.grid import ExperimentError, Run, describe_first, load_toml
+from worker.experiment.grid import Run
+from worker.experiment.summary import Cell, RoundAccuracy
 
-Json = dict[str, Any]
-
-
-class Figure(BaseModel):
-    """One number of the paper, and what it was measured for. None means whatever it is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str
-    dataset: str
-    clients: int
-    model: str | None = None
-    accuracy: float | None = Field(default=None, ge=0.0, le=100.0)
-    """Final test accuracy in percent."""
-    seconds: float | None = Field(default=None, gt=0.0)
-    """Seconds a round."""
-
-    def fits(self, run: Run) -> bool:
-        """Whether the figure is for such runs."""
-        return (self.method, self.dataset, self.clients) == (
-            run.method,
-            run.dataset,
-            run.clients,
-        ) and self.model in (None, run.model)
+_NONE = "–"
 
 
-class Cell(BaseModel):
-    """Runs that differ in their seed alone. Standard deviations are None for a single seed."""
+def write_markdown(
+    title: str,
+    cells: Sequence[Cell],
+    missing: Sequence[Run],
+    *,
+    checkpoints: Sequence[int] = (),
+    commands: Sequence[Sequence[str]] = (),
+    plots: Iterable[tuple[str, str]] = (),
+) -> str:
+    """The whole report.
 
-    model_config = ConfigDict(frozen=True)
-
-    run: Run
-    seeds: tuple[int, ...]
-    accuracy: float
-    """Mean over seeds of the final accuracy in percent."""
-    accuracy_deviation: float | None
-    seconds_per_round: float
-    seconds_deviation: float | None
-    bytes_up_per_client_round: float
-    bytes_down_per_client_round: float
-    paper_accuracy: float | None
-    paper_seconds: float | None
-
-
-def load_figures(file: Path, table: str) -> list[Figure]:
-    """The figures of one of the paper's tables.
-
-    Raises:
-        ExperimentError: the file or the table is missing or wrong.
+    Args:
+        title: of the experiment.
+        cells: what is finished.
+        missing: runs that are not.
+        checkpoints: rounds with columns of their own; none: no such table.
+        commands: that made it, as words.
+        plots: file name and what it shows.
     """
-    tables = load_toml(file)
-    if table not in tables:
-        raise ExperimentError(f"{file} has no table {table!r}; it has {', '.join(tables)}")
-    try:
-        return [Figure.model_validate(row) for row in tables[table]["figures"]]
-    except ValidationError as error:
-        raise ExperimentError(f"{file}: {table}: {describe_first(error)}") from error
-    except (KeyError, TypeError) as error:
-        raise ExperimentError(f"{file}: {table}: expected figures, a list of tables") from error
-
-
-def summarise(
-    runs: Iterable[Run], results: Mapping[str, Json], figures: Sequence[Figure]
-) -> list[Cell]:
-    """One cell for all runs that differ in their seed alone, of those that are finished."""
-    cells: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.key in results:
-            cells.setdefault(run.cell, []).append(run)
-    return [_summarise_cell(members, results, figures) for members in cells.values()]
-
-
-def _summarise_cell(
-    members: list[Run], results: Mapping[str, Json], figures: Sequence[Figure]
-) -> Cell:
-    found = [results[run.key] for run in members]
-    accuracies = [result["accuracy_final_mean"] for result in found]
-    seconds = [statistics.fmean(result["seconds_per_round"]) for result in found]
-    figure = next((figure for figure in figures if figure.fits(members[0])), None)
-    return Cell(
-        run=members[0],
-        seeds=tuple(run.seed for run in members),
-        accuracy=statistics.fmean(accuracies),
-        accuracy_deviation=_deviation(accuracies),
-        seconds_per_round=statistics.fmean(seconds),
-        seconds_deviation=_deviation(seconds),
-        bytes_up_per_client_round=statistics.fmean(r["bytes_up_per_client_round"] for r in found),
-        bytes_down_per_client_round=statistics.fmean(
-            r["bytes_down_per_client_round"] for r in found
-        ),
-        paper_accuracy=None if figure is None else figure.accuracy,
-        paper_seconds=None if figure is None else figure.seconds,
-    )
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None for a single value."""
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
-_COLUMNS = (
-    "method",
-    "data set",
-    "clients",
-    "rounds",
-    "model, preset, settings",
-    "seeds",
-    "accuracy %",
-    "paper %",
-    "s/round",
-    "paper s/round",
-    "up",
-    "down",
-)
-
-
-def write_markdown(title: str, cells: Sequence[Cell], num_runs: int) -> str:
-    """A table with a row for each cell, and how much of the experiment is in it."""
     finished = sum(len(cell.seeds) for cell in cells)
-    lines = [
-        f"# {title}",
-        "",
-        f"{finished} of {num_runs} runs. Accuracy: mean over clients of the final personalised "
-        "model; ± is the sample standard deviation over seeds. Bytes: per client and round.",
-        "",
-        f"| {' | '.join(_COLUMNS)} |",
-        f"|{'---|' * len(_COLUMNS)}",
-    ]
-    lines += [f"| {' | '.join(_row(cell))} |" for cell in cells]
-    return "\n".join(lines) + "\n"
+    parts = [f"# {title}", f"{finished} of {finished + len(missing)} runs are finished."]
+    if commands:
+        parts.append("\n".join(["```bash", *(_as_typed(words) for words in commands), "```"]))
+    parts += ["## Accuracy", _table(_accuracy_rows(cells)), _accuracy_notes(cells)]
+    if checkpoints:
+        parts += ["## Accuracy by round", _table(_checkpoint_rows(cells, checkpoints))]
+        parts.append(
+            "Both of the same round, as above. Methods with a privacy budget spread it over all "
+            "of a run's rounds, so that only their last round is told."
+        )
+    parts += ["## Cost", _table(_cost_rows(cells))]
+    parts.append(
+        "Seconds: from a round's start to its commit, wall clock of the machine that ran it, all "
+        "clients of a round together. Bytes: HTTP bodies, for one client and round."
+    )
+    drawn = [f"![{what}]({name})" for name, what in plots]
+    parts += ["## Plots", *drawn] if drawn else []
+    if missing:
+        parts += ["## Missing runs", "\n".join(f"- {run.describe()}" for run in missing)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _row(cell: Cell) -> list[str]:
-    run = cell.run
-    settings = [f"{name}={value}" for name, value in run.settings.items()]
+def _as_typed(words: Sequence[str]) -> str:
+    return " ".join(word if word.isupper() else shlex.quote(word) for word in words)
+
+
+def _accuracy_rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
     return [
-        run.method,
-        run.dataset,
-        str(run.clients),
-        str(run.rounds),
-        ", ".join([part for part in (run.model, run.preset) if part] + settings) or "–",
-        str(len(cell.seeds)),
-        _with_deviation(cell.accuracy, cell.accuracy_deviation),
-        "–" if cell.paper_accuracy is None else f"{cell.paper_accuracy:.2f}",
-        _with_deviation(cell.seconds_per_round, cell.seconds_deviation),
-        "–" if cell.paper_seconds is None else f"{cell.paper_seconds:g}",
-        format_bytes(cell.bytes_up_per_client_round),
-        format_bytes(cell.bytes_down_per_client_round),
+        _what(cell)
+        | {
+            "seeds": _seeds(cell),
+            "rounds": str(cell.run.rounds),
+            "before %": _one(cell.by_round[cell.run.rounds].before),
+            "after %": _one(cell.by_round[cell.run.rounds].after),
+            "final %": str(cell.final),
+            "paper %": _NONE if cell.paper_accuracy is None else f"{cell.paper_accuracy:.2f}",
+            "paper's rounds": _one(None if cell.paper_accuracy is None else cell.paper_rounds),
+        }
+        for cell in cells
     ]
 
 
-def _with_deviation(mean: float, deviation: float | None) -> str:
-    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+def _accuracy_notes(cells: Sequence[Cell]) -> str:
+    notes = [
+        "Test accuracy, mean over clients. Before and after: the last round's local training; "
+        "before, a method that shares its whole model has one and the same model for everybody, "
+        "and after, each client's own fine-tuned one. Final: the last round's weights with what "
+        "each client keeps private. ± is the sample standard deviation over seeds."
+    ]
+    if any(cell.run.cohort_size is not None for cell in cells):
+        notes.append(
+            "Where a round has fewer clients than there are, before and after are means over that "
+            "round's clients alone; final is over all."
+        )
+    if any(
+        cell.paper_accuracy is not None and cell.paper_rounds not in (None, cell.run.rounds)
+        for cell in cells
+    ):
+        notes.append("**The paper trained for another number of rounds than is shown here.**")
+    return "\n\n".join(notes)
+
+
+def _checkpoint_rows(cells: Sequence[Cell], checkpoints: Sequence[int]) -> list[dict[str, str]]:
+    nothing = RoundAccuracy(before=None, after=None)
+    rows = []
+    for cell in cells:
+        row = _what(cell) | {"seeds": _seeds(cell), "rounds": str(cell.run.rounds)}
+        for number in checkpoints:
+            found = cell.by_round.get(number, nothing)
+            row |= {
+                f"round {number}: before %": _one(found.before),
+                f"round {number}: after %": _one(found.after),
+            }
+        rows.append(row)
+    return rows
+
+
+def _cost_rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
+    return [
+        _what(cell)
+        | {
+            "s/round": str(cell.seconds_per_round),
+            "paper s/round": _NONE if cell.paper_seconds is None else f"{cell.paper_seconds:g}",
+            "up": format_bytes(cell.bytes_up_per_client_round),
+            "down": format_bytes(cell.bytes_down_per_client_round),
+        }
+        for cell in cells
+    ]
+
+
+def _what(cell: Cell) -> dict[str, str]:
+    run = cell.run
+    cohort = "" if run.cohort_size is None else f" ({run.cohort_size} a round)"
+    return {
+        "method": run.method,
+        "settings": run.variant or _NONE,
+        "data set": run.dataset,
+        "model": run.model or _NONE,
+        "clients": f"{run.clients}{cohort}",
+    }
+
+
+def _seeds(cell: Cell) -> str:
+    count, planned = len(cell.seeds), cell.num_seeds_planned
+    return str(count) if count == planned else f"{count} of {planned}"
+
+
+def _one(value: object | None) -> str:
+    return _NONE if value is None else str(value)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Without the columns that say nothing in any row."""
+    columns = [name for name in rows[0] if any(row[name] != _NONE for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

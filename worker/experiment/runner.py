@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,8 +15,11 @@ from typing import Any
 from worker.experiment.grid import ExperimentError, Run
 from worker.experiment.results import append, appending, read_results
 
+WITHOUT_FOLDER = frozenset({"digits"})
+"""Data sets that need no folder."""
 _STOP_SECONDS = 60
-Execute = Callable[[Run], dict[str, Any]]
+Json = dict[str, Any]
+Execute = Callable[[Run], Json]
 
 
 class RunFailedError(Exception):
@@ -65,7 +70,7 @@ def find_data_dirs(runs: Iterable[Run], root: Path | None) -> dict[str, Path | N
     """
     folders: dict[str, Path | None] = {}
     for dataset in sorted({run.dataset for run in runs}):
-        if dataset == "digits":
+        if dataset in WITHOUT_FOLDER:
             folders[dataset] = None
             continue
         if root is None:
@@ -77,13 +82,41 @@ def find_data_dirs(runs: Iterable[Run], root: Path | None) -> dict[str, Path | N
     return folders
 
 
-def run_demo(run: Run, data_dir: Path | None, folder: Path) -> dict[str, Any]:
-    """The result of a run, made by processes of its own; ``folder`` is that of the grid's file.
+def run_demo(run: Run, data_dir: Path | None, folder: Path, embeddings: Path | None = None) -> Json:
+    """The result of a run, made by processes of its own.
+
+    Args:
+        run: to make.
+        data_dir: folder of its data set.
+        folder: of the grid's file, where a backbone's weights lie.
+        embeddings: folder to keep the clients' private embeddings in; None keeps nothing.
 
     Raises:
-        RunFailedError: the demo failed.
+        RunFailedError: the demo failed, or its private states cannot be read.
     """
-    command = [sys.executable, "-m", "coordinator", *run.arguments(data_dir, folder)]
+    arguments = run.arguments(data_dir, folder)
+    if embeddings is None:
+        return _demo(arguments)
+    from worker.experiment.embeddings import embeddings_file, keep_embeddings  # noqa: PLC0415
+    from worker.private_state import PrivateStateError  # noqa: PLC0415 - torch
+
+    # Named after the run: if a kill leaves private states here, the same run removes them.
+    states = embeddings_file(run, embeddings).with_suffix(".running")
+    shutil.rmtree(states, ignore_errors=True)
+    states.mkdir(parents=True, mode=0o700)
+    try:
+        result = _demo([*arguments, "--state-dir", str(states / "demo")])
+        keep_embeddings(run, states / "demo" / "state", embeddings)
+    except PrivateStateError as error:
+        raise RunFailedError(str(error)) from error
+    finally:
+        shutil.rmtree(states, ignore_errors=True)
+    return result
+
+
+def _demo(arguments: list[str]) -> Json:
+    # A killed experiment must not leave its demo beside the one that the next experiment starts.
+    command = [sys.executable, "-m", "coordinator", *arguments, "--parent", str(os.getpid())]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
@@ -101,5 +134,5 @@ def run_demo(run: Run, data_dir: Path | None, folder: Path) -> dict[str, Any]:
         said = errors.read().strip().splitlines()
     if process.returncode != 0:
         raise RunFailedError(said[-1].removeprefix("error: ") if said else "it said nothing")
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    result: Json = json.loads(output.splitlines()[-1])
     return result

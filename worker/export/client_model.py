@@ -7,6 +7,7 @@ import difflib
 from pathlib import Path
 
 from worker.export.formats import FORMATS, ExportError, encode
+from worker.export.loading import loading_code
 from worker.export.model import Description, ExportedModel, describe_input
 from worker.files import write_atomically
 from worker.hosted_client import HostedClient
@@ -23,8 +24,11 @@ async def export_client(
     version: int | None,
     file_format: str,
     output: Path,
-) -> Description:
-    """Writes one client's model to ``output`` and returns what the file says of itself.
+) -> tuple[Description, str]:
+    """Writes one client's model to ``output``.
+
+    Returns:
+        What the file says of itself, and Python code that loads it.
 
     Args:
         config: of the worker that hosts the client.
@@ -49,7 +53,7 @@ async def export_client(
             description = description.model_copy(update={"input": contract})
         content = await asyncio.to_thread(encode, model, description, file_format)
         await asyncio.to_thread(write_atomically, output, content)
-        return description
+        return description, loading_code(model, description, file_format, output)
 
 
 def _only(config: WorkerConfig, name: str) -> WorkerConfig:

@@ -153,7 +153,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class Personalizes(Protocol):
-    """What a method may be able to do besides: fit the private part alone, to finished weights."""
+    """What a method may be able to do besides: make a client's own model of finished weights."""
 
     def personalize(
         self,

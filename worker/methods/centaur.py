@@ -20,12 +20,18 @@ class Centaur(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = False
+    _plan: CentaurPlan
 
     def __init__(
         self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
     ) -> None:
         super().__init__(plan, device, resources)
         self._plan = CentaurPlan.model_validate(plan.hyperparameters)
+
+    def personal_settings(self) -> SGDSettings:
+        """The head's, which alone is a client's own."""
+        plan = self._plan
+        return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
 
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""
@@ -47,7 +53,7 @@ class Centaur(PrivateModelMethod):
             client.head,
             batches,
             epochs=plan.head_epochs,
-            settings=SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay),
+            settings=self.personal_settings(),
             generator=client.order,
         )
         client.parameters |= head.tensors

@@ -15,6 +15,7 @@ class DPFedAvg(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = True
+    _plan: PrivateModelPlan
 
     def __init__(
         self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES

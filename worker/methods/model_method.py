@@ -4,6 +4,10 @@ Such a method is a class with a plan: which of the two parts it shares, and how 
 What it does not share is the client's own. Buffers (running statistics of normalisation layers)
 are always private: they describe a client's data, are no gradient that could be clipped, and
 clients with their own do better on unlike data (Li et al., "FedBN", ICLR 2021).
+
+A client that personalises the finished model trains what is its own. Where nothing is, it
+fine-tunes all that is shared, and keeps the change from the shared tensors as private tensors; its
+next round of the federation starts from the shared tensors and forgets the change.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import torch
 
 from shared.arrays import NamedArrays
 from shared.initialisation import RowRange, TensorSpecification
-from shared.plans import TrainingPlan
+from shared.plans import ModelPlan, TrainingPlan
 from shared.specification import ParameterSpecification
 from worker.hypernetwork import GeneratedTensor, ParameterLayout, check_shapes
 from worker.methods.base import (
@@ -26,18 +30,23 @@ from worker.methods.base import (
     PersonalModel,
     PrivateTensors,
     SiteResources,
+    TrainingDivergedError,
     TrainingResult,
 )
 from worker.methods.extraction import FunctionalExtractor, own_buffers
 from worker.methods.head import head_module, head_shapes, initial_bound
 from worker.methods.local_client import BUFFER_PREFIX, HEAD_PREFIX
-from worker.methods.local_rounds import LocalRounds, NothingToSend
+from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
 from worker.methods.model_client import EXTRACTOR_PREFIX, ModelClient
+from worker.methods.model_sgd import settings_of, train_parameters
 from worker.methods.random_streams import client_generator
+from worker.methods.sgd import SGDSettings
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
 Tensors = dict[str, torch.Tensor]
+
+CHANGE_PREFIX = "change."
 
 
 class CannotTrain(Exception):
@@ -49,7 +58,8 @@ class ModelMethod(LocalRounds[Tensors]):
 
     Tensors: ``extractor.<name>`` for each trainable parameter of the extractor, the head's
     (:func:`worker.methods.head.head_shapes`), each shared or private, and the private
-    ``buffers.<name>`` for each buffer that training changes.
+    ``buffers.<name>`` for each buffer that training changes. A client that fine-tuned what is
+    shared also has ``change.<name>`` for each shared tensor.
 
     Attributes:
         shares_extractor: whether the extractor is shared.
@@ -58,6 +68,7 @@ class ModelMethod(LocalRounds[Tensors]):
 
     shares_extractor: ClassVar[bool]
     shares_head: ClassVar[bool]
+    _plan: ModelPlan
 
     def __init__(
         self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
@@ -117,6 +128,10 @@ class ModelMethod(LocalRounds[Tensors]):
         del device
         return False
 
+    def personal_settings(self) -> SGDSettings:
+        """Of the descent in :meth:`personalize`."""
+        return settings_of(self._plan)
+
     def initial_extra(self) -> PrivateTensors:
         """Private tensors beside the model: what the method must remember about a client."""
         return {}
@@ -152,6 +167,8 @@ class ModelMethod(LocalRounds[Tensors]):
         """Raises ValueError unless names and shapes are those listed at the class."""
         expected = {one.name: one.shape for one in self._own}
         kept = self._initial_buffers | self.initial_extra()
+        if any(name.startswith(CHANGE_PREFIX) for name in private) and not self._own:
+            expected |= {CHANGE_PREFIX + one.name: one.shape for one in self._shared}
         check_shapes(private, expected | {name: tuple(kept[name].shape) for name in kept})
 
     def read(self, weights: NamedArrays) -> Tensors:
@@ -179,12 +196,48 @@ class ModelMethod(LocalRounds[Tensors]):
 
     def evaluate_client(self, participant: Participant, shared: Tensors) -> tuple[float, float]:
         """See :class:`LocalRounds`."""
-        return self._client(participant, shared, 0, lambda: None).evaluate()
+        return self._client(
+            participant, _with_change(participant, shared), 0, lambda: None
+        ).evaluate()
+
+    def personalize(
+        self,
+        participant: Participant,
+        weights: NamedArrays,
+        epochs: int,
+        should_stop: Callable[[], bool],
+    ) -> PrivateTensors:
+        """What is the client's own, or the change of all that is shared; see the module.
+
+        Nothing of it is sent, so that a method's noise is not needed and its budget not touched.
+        """
+        self.check(participant)
+        shared = self.read(weights)
+        start = _with_change(participant, shared)
+        client = self._client(participant, start, 0, raising_stop(should_stop))
+        train_parameters(
+            client,
+            [one.name for one in self._own or self._shared],
+            self.personal_settings(),
+            epochs=epochs,
+            batch_size=self._plan.batch_size,
+        )
+        extra = {name: participant.private[name] for name in self.initial_extra()}
+        private = {one.name: client.parameters[one.name] for one in self._own} | client.buffers
+        if not self._own:
+            private |= {
+                CHANGE_PREFIX + name: client.parameters[name] - before
+                for name, before in shared.items()
+            }
+        if not all(bool(tensor.isfinite().all()) for tensor in private.values()):
+            raise TrainingDivergedError([client.name])
+        return {name: tensor.to("cpu", copy=True) for name, tensor in (private | extra).items()}
 
     def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
         """See :class:`worker.methods.base.BuildsPersonalModel`."""
         self.check(participant)
-        tensors = {name: tensor.cpu() for name, tensor in self.read(weights).items()}
+        shared = _with_change(participant, self.read(weights))
+        tensors = {name: tensor.cpu() for name, tensor in shared.items()}
         tensors |= {one.name: participant.private[one.name] for one in self._own}
         extractor, head = (
             {
@@ -231,3 +284,13 @@ class ModelMethod(LocalRounds[Tensors]):
         return ModelClient(
             participant, shared | own, round_number, self._extractor, self._device, stop_if_asked
         )
+
+
+def _with_change(participant: Participant, shared: Tensors) -> Tensors:
+    """The shared tensors with the client's change, if it has fine-tuned them."""
+    return {
+        name: tensor + change.to(tensor.device)
+        if (change := participant.private.get(CHANGE_PREFIX + name)) is not None
+        else tensor
+        for name, tensor in shared.items()
+    }

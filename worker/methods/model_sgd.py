@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -38,21 +38,41 @@ def gradients_of(loss: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> 
     return dict(zip(parameters, gradients, strict=True))
 
 
-def train_model(client: ModelClient, plan: ModelPlan) -> None:
-    """``plan.epochs`` of SGD on extractor and head, a new optimizer each round.
+def train_parameters(
+    client: ModelClient,
+    names: Iterable[str],
+    settings: SGDSettings,
+    *,
+    epochs: int,
+    batch_size: int,
+) -> float:
+    """``epochs`` of SGD on the client's parameters of these names; the others stay.
 
-    Metric: ``train_loss``, the mean over the last epoch's examples, each under the weights it was
-    trained with.
+    Returns:
+        Mean loss over the last epoch's examples, each under the weights it was trained with.
     """
-    descent = Descent(client.parameters, settings_of(plan))
-    for _ in range(plan.epochs):
+    trained = {name: client.parameters[name] for name in names}
+    descent = Descent(trained, settings)
+    for _ in range(epochs):
         total = torch.zeros((), dtype=torch.float64)
-        for batch in client.shuffled_batches(plan.batch_size):
-            leaves = {
-                name: one.detach().requires_grad_() for name, one in client.parameters.items()
-            }
+        for batch in client.shuffled_batches(batch_size):
+            leaves = {name: one.detach().requires_grad_() for name, one in trained.items()}
             with client.training_mode():
                 loss = client.loss(leaves, batch)
             descent.step(gradients_of(loss, leaves))
             total = total.to(loss.device) + loss.detach() * len(batch[1])
-    client.metrics["train_loss"] = float(total) / client.num_examples
+    return float(total) / client.num_examples
+
+
+def train_model(client: ModelClient, plan: ModelPlan) -> None:
+    """``plan.epochs`` of SGD on extractor and head, a new optimizer each round.
+
+    Metric: ``train_loss``, as :func:`train_parameters` returns it.
+    """
+    client.metrics["train_loss"] = train_parameters(
+        client,
+        client.parameters,
+        settings_of(plan),
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+    )

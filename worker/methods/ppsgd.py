@@ -22,6 +22,7 @@ class PPSGD(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = False
+    _plan: PPSGDPlan
 
     def __init__(
         self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
@@ -29,14 +30,16 @@ class PPSGD(PrivateModelMethod):
         super().__init__(plan, device, resources)
         self._plan = PPSGDPlan.model_validate(plan.hyperparameters)
 
+    def personal_settings(self) -> SGDSettings:
+        """The head's, which alone is a client's own."""
+        plan = self._plan
+        return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
+
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""
-        plan = self._plan
-        steps = PrivateSteps(client, client.extractor_parameters, plan)
+        steps = PrivateSteps(client, client.extractor_parameters, self._plan)
         head = dict(client.head.tensors)
-        descent = Descent(
-            head, SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
-        )
+        descent = Descent(head, self.personal_settings())
 
         def train_head(features: torch.Tensor, labels: torch.Tensor) -> None:
             leaves = {name: one.detach().requires_grad_() for name, one in head.items()}

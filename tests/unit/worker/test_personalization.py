@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from shared.arrays import NamedArrays
+from shared.plans import TrainingPlan
 from shared.schema import TaskKind
+from shared.specification import ParameterSpecification
 from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import (
     RandomDatasets,
@@ -134,8 +136,27 @@ async def test_a_method_without_a_private_part_is_refused(
     coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stub = StubMethod(coordinator.specification.parameters)
-    monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: stub)
-    with pytest.raises(ConfigError, match="method hyperfl has no private part"):
+    monkeypatch.setattr(loop, "build_method", lambda *_, **__: stub)
+    with pytest.raises(ConfigError, match="method hyperfl cannot personalise"):
+        await personalize_clients(
+            worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
+        )
+
+
+async def test_where_nothing_is_shared_there_is_nothing_to_fit_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    training = TrainingPlan(method="local", model="cnn-mnist", image_shape=(1, 4, 4), num_classes=3)
+    nothing = ParameterSpecification(seed=1, tensors=())
+    made = FakeCoordinator(
+        tiny_specification().model_copy(update={"training": training, "parameters": nothing})
+    )
+    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
+    opened = partial(loop.open_site, transport=made.transport)
+    monkeypatch.setattr(personalization, "open_site", opened)
+    stub = PersonalizingMethod(nothing)
+    monkeypatch.setattr(loop, "build_method", lambda *_, **__: stub)
+    with pytest.raises(ConfigError, match="method local shares nothing, so there are no weights"):
         await personalize_clients(
             worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
         )

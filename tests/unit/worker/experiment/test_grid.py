@@ -17,7 +17,8 @@ from worker.experiment.grid import (
     check_plans,
     load_experiment,
 )
-from worker.experiment.report import load_figures
+from worker.experiment.paper import load_paper_table
+from worker.models.registry import default_image_shape
 
 READY = sorted(set((PROJECT / "experiments").glob("*.toml")) - {PROJECT / "experiments/paper.toml"})
 GOOD = """
@@ -85,13 +86,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"preset": "papr"}, "unknown preset 'papr'"),
         ({"settings": {"learning_rte": 0.1}}, "hyperfl on digits.*learning_rte: unknown key"),
         ({"settings": {"epochs": 0}}, "epochs: .*greater than or equal to 1"),
+        ({"method": "dp-fedavg", "settings": {"epsilon": 0}}, "epsilon: .*greater than 0"),
     ],
 )
 def test_what_no_worker_would_take_is_refused_before_anything_runs(
     changed: dict[str, object], message: str
 ) -> None:
     good = {"method": "hyperfl", "dataset": "digits", "clients": 2, "rounds": 1, "seed": 1}
-    check_plans([Run.model_validate(good), Run.model_validate(good | {"preset": "paper"})])
+    fine = ({}, {"preset": "paper"}, {"method": "dp-fedavg"}, {"method": "hyperfl-lpm"})
+    check_plans([Run.model_validate(good | one) for one in fine])
     with pytest.raises(ExperimentError, match=message):
         check_plans([Run.model_validate(good | changed)])
 
@@ -118,6 +121,24 @@ def test_the_arguments_are_ones_the_demo_takes() -> None:
     assert (given["cohort_size"], given["preset"], given["as_json"]) == (30, "paper", True)
 
 
+def test_a_run_is_described_by_all_that_sets_it_apart() -> None:
+    run = Run(method="local", dataset="digits", clients=4, rounds=2, seed=3)
+    assert run.describe() == "local on digits, 4 clients, 2 rounds, seed 3"
+    other = run.model_copy(
+        update={"cohort_size": 2, "model": "cnn-mnist", "preset": "paper", "settings": {"a": 1}}
+    )
+    assert other.describe() == (
+        "local on digits cnn-mnist, 4 clients (2 a round), 2 rounds, seed 3, preset paper, a=1"
+    )
+
+
+def test_the_ready_files_models_are_ones_that_workers_know() -> None:
+    for file in READY:
+        for run in load_experiment(file).runs():
+            if run.model is not None:
+                assert default_image_shape(run.model) is not None
+
+
 def test_the_key_does_not_depend_on_the_order_of_settings() -> None:
     first, second = (
         Grid(
@@ -139,13 +160,14 @@ def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
     check_plans(runs)
     if experiment.paper is None:
         return
-    figures = load_figures(file.with_name("paper.toml"), experiment.paper)
+    paper = load_paper_table(file.with_name("paper.toml"), experiment.paper)
     for run in runs:
-        assert [f for f in figures if f.fits(run)], f"the paper has no figure for {run.describe()}"
+        assert paper.find(run) is not None, f"the paper has no figure for {run.describe()}"
 
 
 def test_there_are_ready_files() -> None:
-    assert {file.stem for file in READY} == {"lpm", "quick", "table1", "table2", "table4"}
+    names = {file.stem for file in READY}
+    assert names == {"accuracy", "lpm", "quick", "table1", "table2", "table4"}
 
 
 LPM = GOOD.replace('"hyperfl"', '"fedavg-fixed"').replace(
@@ -178,3 +200,30 @@ def test_backbone_weights_without_a_backbone_are_refused(tmp_path: Path) -> None
     runs = load_experiment(write(tmp_path, LPM.replace("fedavg-fixed", "fedavg"))).runs()
     with pytest.raises(ExperimentError, match="for methods on a backbone"):
         check_plans(runs)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in READY if file.stem != "table2"], ids=lambda file: file.stem
+)
+def test_the_ready_files_are_ones_that_workers_take(file: Path) -> None:
+    check_plans(load_experiment(file).runs())
+
+
+def test_accuracy_has_what_it_is_for_in_order_of_worth() -> None:
+    runs = load_experiment(PROJECT / "experiments" / "accuracy.toml").runs()
+    assert {(run.dataset, run.partition, run.rounds) for run in runs} == {
+        ("fashion-mnist", "paper", 60)
+    }
+    assert [(run.method, run.clients, run.cohort_size, run.seed, run.preset) for run in runs] == [
+        ("hyperfl", 20, None, 2022, None),
+        ("fedavg", 20, None, 2022, None),
+        ("hyperfl", 100, 30, 2022, None),
+        ("fedavg", 100, 30, 2022, None),
+        ("local", 20, None, 2022, None),
+        ("hyperfl", 20, None, 2023, None),
+        ("hyperfl", 20, None, 2024, None),
+        ("hyperfl", 20, None, 2022, "paper"),
+        ("centaur", 20, None, 2022, None),
+        ("ppsgd", 20, None, 2022, None),
+        ("dp-fedavg", 20, None, 2022, None),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from torch import nn
 from tests.support.random_clients import IMAGE_SHAPE, random_client_data, tiny_plan
 from worker.export import formats
 from worker.export.formats import ExportError, encode
+from worker.export.loading import loading_code
 from worker.export.model import METADATA_KEY, Description, ExportedModel, describe_input
 from worker.methods.base import BuildsPersonalModel, Participant, PersonalModel
 from worker.methods.hyperfl import HyperFL
@@ -50,44 +52,66 @@ def tiny_model(name: str = "tiny") -> ExportedModel:
     return ExportedModel(personal, torch.tensor([0.5]), torch.tensor([0.25]))
 
 
-_LOADERS = {
+_METADATA = {
+    "state-dict": """
+with safetensors.safe_open(FILE, "pt") as opened:
+    said = opened.metadata()["KEY"]
+""",
     "torchscript": """
-import torch
 extra = {"KEY.json": ""}
-model = torch.jit.load(file, _extra_files=extra)
-logits, said = model(torch.from_numpy(images)).numpy(), extra["KEY.json"]
+torch.jit.load(FILE, _extra_files=extra)
+said = extra["KEY.json"]
 """,
     "pt2": """
-import torch
 extra = {"KEY.json": ""}
-model = torch.export.load(file, extra_files=extra).module()
-logits, said = model(torch.from_numpy(images)).numpy(), extra["KEY.json"]
+torch.export.load(FILE, extra_files=extra)
+said = extra["KEY.json"]
 """,
     "onnx": """
-import onnxruntime
-session = onnxruntime.InferenceSession(file)
 said = session.get_modelmeta().custom_metadata_map["KEY"]
-(logits,) = session.run(["logits"], {"images": images})
 """,
 }
+_NETWORK = """
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(1, 3, 3)
+        self.normalisation = torch.nn.BatchNorm2d(3)
+        self.linear = torch.nn.Linear(12, 5)
+    def forward(self, images):
+        maps = torch.tanh(self.normalisation(self.convolution(images)))
+        return torch.tanh(self.linear(maps.flatten(1)))
+"""
 
 
-def run_elsewhere(file: Path, file_format: str, images: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Logits and metadata, by an isolated interpreter in another folder."""
+def run_elsewhere(
+    file: Path, file_format: str, loading: str, images: np.ndarray
+) -> tuple[np.ndarray, Any]:
+    """Logits and metadata, by an isolated interpreter in another folder.
+
+    It does what is printed for those who load a file, with our images in place of random ones.
+    """
     np.save(file.with_name("images.npy"), images)
     search_path = [
         str(Path(spec.origin).parents[1])
         for name in ("onnxruntime", "google.protobuf")
         if find_spec(name.partition(".")[0]) and (spec := find_spec(name)) and spec.origin
     ]
+    loaded = f"numpy.load({str(file.with_name('images.npy'))!r})"
+    if file_format != "onnx":
+        loaded = f"torch.from_numpy({loaded})"
+    loading = re.sub(r"(?m)^images = .*$", f"images = {loaded}", loading)
     code = f"""
 import json, sys
 sys.path += {search_path!r}
-import numpy as np
-file, images = {str(file)!r}, np.load({str(file.with_name("images.npy"))!r})
-{_LOADERS[file_format].replace("KEY", METADATA_KEY)}
+import numpy
+{"import torch" if file_format != "onnx" else ""}
+{_NETWORK if file_format == "state-dict" else ""}
+{loading}
+{_METADATA[file_format].replace("KEY", METADATA_KEY).replace("FILE", repr(str(file)))}
 assert not any(name.partition(".")[0] in ("worker", "shared", "tests") for name in sys.modules)
-np.save({str(file.with_name("logits.npy"))!r}, logits)
+logits = logits if isinstance(logits, numpy.ndarray) else logits.detach().numpy()
+numpy.save({str(file.with_name("logits.npy"))!r}, logits)
 print(said if isinstance(said, str) else said.decode())
 """
     done = subprocess.run(
@@ -102,17 +126,32 @@ print(said if isinstance(said, str) else said.decode())
 
 
 @pytest.mark.parametrize(
-    "file_format", ["torchscript", "pt2", pytest.param("onnx", marks=_needs_onnx)]
+    "file_format", ["state-dict", "torchscript", "pt2", pytest.param("onnx", marks=_needs_onnx)]
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxscript")
-def test_another_process_gets_the_same_logits(file_format: str, tmp_path: Path) -> None:
+def test_another_process_that_does_what_is_printed_gets_the_same_logits(
+    file_format: str, tmp_path: Path
+) -> None:
     model = tiny_model()
     file = tmp_path / "model"
     file.write_bytes(encode(model, DESCRIPTION, file_format))
     images = torch.rand(4, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(9))
-    logits, said = run_elsewhere(file, file_format, images.numpy())
+    loading = loading_code(model, DESCRIPTION, file_format, file)
+    logits, said = run_elsewhere(file, file_format, loading, images.numpy())
     np.testing.assert_allclose(logits, model(images).numpy(), rtol=1e-5, atol=1e-5)
     assert Description.model_validate(said) == DESCRIPTION
+
+
+def test_a_head_of_two_layers_is_constructed_as_it_is() -> None:
+    layers = [nn.Linear(5, 4), nn.LeakyReLU(), nn.Linear(4, 3)]
+    personal = PersonalModel(nn.Flatten(), nn.Sequential(*layers).eval())
+    model = ExportedModel(personal, torch.tensor([0.5]), torch.tensor([0.25]))
+    code = loading_code(model, DESCRIPTION, "state-dict", Path("model.safetensors"))
+    (line,) = (line for line in code.splitlines() if line.startswith("head = "))
+    head = eval(line.removeprefix("head = "), {"torch": torch})
+    head.load_state_dict(model.head.state_dict())
+    features = torch.rand(2, 5)
+    torch.testing.assert_close(head(features), model.head(features))
 
 
 def test_a_state_dict_has_the_modules_own_names_and_the_heads(tmp_path: Path) -> None:
