@@ -23,7 +23,8 @@ demo: $(STAMP) ## Train HyperFL on digits: a coordinator, a worker with 4 client
 	$(BIN)/hyperfl demo --dataset digits --clients 4 --rounds 10
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest -m 'not slow and not benchmark' --durations=10
+	$(BIN)/python -m pytest -m 'not slow and not benchmark' --durations=10 \
+	  --numprocesses auto --dist loadfile
 
 test-slow: $(STAMP) ## Run the slow tests: crashes, two coordinators, long simulations
 	$(BIN)/python -m pytest -m slow --durations=10
