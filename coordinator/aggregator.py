@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from coordinator.blobs import DamagedBlobError
@@ -26,19 +25,13 @@ class AggregatedRound:
 
 
 async def aggregate(
-    context: Context,
-    federation: FederationRow,
-    round_: RoundRow,
-    extend_lease: Callable[[], Awaitable[bool]],
+    context: Context, federation: FederationRow, round_: RoundRow
 ) -> AggregatedRound:
     """Aggregates the recorded updates that count, with memory that does not grow with them.
-
-    ``extend_lease`` is called between updates or blocks; when it answers false the work is dropped.
 
     Raises:
         AggregationFailed: stored bytes are damaged, too few updates count, or the result exceeds
             float32.
-        AggregationLeaseLost: the round is no longer ours.
     """
     async with context.database.reading() as session:
         contributions = await store.contributions(session, round_.id)
@@ -46,7 +39,7 @@ async def aggregate(
     if round_.kind == TaskKind.EVALUATE:
         return AggregatedRound(len(contributions), None)
     specification = context.specification(federation)
-    updates = RoundUpdates(context, specification, base, contributions, extend_lease)
+    updates = RoundUpdates(context, specification, base, contributions)
     try:
         counted = await select_updates(updates)
         return AggregatedRound(len(contributions), await make_new_weights(updates, counted))

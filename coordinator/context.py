@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from coordinator.database import Database
+from coordinator.errors import UnreadableSpecification
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.tables import FederationRow
@@ -61,11 +64,28 @@ class Context:
     _specifications: OrderedDict[int, FederationSpecification] = field(default_factory=OrderedDict)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:
-        """The parsed specification of a federation; it never changes, so it is kept."""
+        """The parsed specification of a federation; it never changes, so it is kept.
+
+        Raises:
+            UnreadableSpecification: what is recorded does not fit this version's rules.
+        """
         known = self._specifications.get(federation.id)
         if known is None:
-            known = FederationSpecification.model_validate_json(federation.specification)
+            known = _parse(federation)
             self._specifications[federation.id] = known
             if len(self._specifications) > _SPECIFICATIONS_KEPT:
                 self._specifications.popitem(last=False)
         return known
+
+
+def _parse(federation: FederationRow) -> FederationSpecification:
+    try:
+        return FederationSpecification.model_validate_json(federation.specification)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UnreadableSpecification(
+            f"this coordinator cannot read the specification of federation {federation.name}: "
+            + (f"{where}: " if where else "")
+            + first["msg"]
+        ) from error

@@ -7,22 +7,23 @@ writes its result under the lease it claimed; a result whose lease is gone chang
 from __future__ import annotations
 
 import asyncio
-import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator import blobs, cohort
+from coordinator import cohort
+from coordinator.aggregation_lease import AggregationLease, AggregationLeaseLost, Sleep
 from coordinator.aggregator import AggregatedRound, aggregate
 from coordinator.context import Context
-from coordinator.errors import BodyLost
+from coordinator.errors import BodyLost, UnreadableSpecification
 from coordinator.new_weights import NewWeights
-from coordinator.outages import Outage, outage_of
-from coordinator.retention import Retention
-from coordinator.round_updates import AggregationFailed, AggregationLeaseLost
+from coordinator.outages import isolated, outage_of
+from coordinator.round_updates import AggregationFailed
 from coordinator.rounds import (
     FEDERATION_TRANSITIONS,
     ROUND_TRANSITIONS,
@@ -38,83 +39,130 @@ from coordinator.rounds import (
     judge,
     next_step,
 )
-from coordinator.settings import MAX_UPLOAD_SECONDS
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
+from coordinator.sweeper import Sweeper
 from coordinator.tables import FederationRow, RoundRow, WeightsRow
 from shared.schema import FederationState, RoundPhase, TaskKind
 from shared.specification import RoundPolicy
 
-_UNSEALED_KEPT = 2 * timedelta(seconds=MAX_UPLOAD_SECONDS)
-_LEFTOVERS_EVERY = timedelta(hours=1)
+_AGGREGATED_AT_ONCE = 2
+"""Each holds a few copies of its federation's weights in memory, so they are few; with a second
+one, an aggregation that takes long does not hold up the others'."""
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _DueAggregation:
+    """A round that waits for nothing but to be aggregated."""
+
+    federation: FederationRow
+    round_: RoundRow
+    reason: str
 
 
 class Driver:
     """Drives every running federation of one database."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, sleep: Sleep = asyncio.sleep) -> None:
         self._context = context
+        self._sleep = sleep
         self._last_activity: dict[int, tuple[str, int | None]] = {}
-        self._retention = Retention(context)
-        self._leftovers_due_at = context.clock()
+        self._sweeper = Sweeper(context)
+        self._aggregating: set[int] = set()
+        """Federations with an aggregation that runs here, or waits until it may."""
+        self._places = asyncio.Semaphore(_AGGREGATED_AT_ONCE)
 
     async def run(self) -> None:
-        """Advances whenever something happened, and steps every tick, until cancelled."""
+        """Advances whenever something happened, and steps every tick, until cancelled.
+
+        Aggregations go on beside it.
+        """
         loop = asyncio.get_running_loop()
         next_tick = loop.time()
-        while True:
-            self._context.driver_wake.clear()
-            try:
+        async with asyncio.TaskGroup() as aggregations:
+            while True:
+                self._context.driver_wake.clear()
                 if loop.time() < next_tick:
-                    await self._advance_all()
+                    await self._advance_all(aggregations)
                 else:
                     next_tick = loop.time() + self._context.settings.tick_seconds
-                    await self.step()
-            except Exception as error:
-                if outage_of(error) is None:  # the database has its own log of outages
-                    _log.exception("a step of the driver failed")
-            try:
-                async with asyncio.timeout_at(next_tick):
-                    await self._context.driver_wake.wait()
-            except TimeoutError:
-                pass
+                    await self._expire_leases()
+                    await self._advance_all(aggregations)
+                    await self._tidy_up()
+                try:
+                    async with asyncio.timeout_at(next_tick):
+                        await self._context.driver_wake.wait()
+                except TimeoutError:
+                    pass
 
     async def step(self) -> None:
-        """Moves every federation as far as it goes now, and tidies up."""
-        try:
-            await self._expire_leases()
-            await self._advance_all()
-        except SQLAlchemyError as error:
-            if outage_of(error) is Outage.STORAGE_FULL:
-                await self._sweep()  # perhaps that makes the room that was missing
-            raise
-        await self._sweep()
-        await self._ring_for_changes()
+        """Moves every federation as far as it goes now, aggregations too, and tidies up."""
+        await self._expire_leases()
+        goes_on = True
+        while goes_on:
+            async with asyncio.TaskGroup() as aggregations:
+                begun = await self._advance_all(aggregations)
+            goes_on = any(aggregation.result() for aggregation in begun)
+        await self._tidy_up()
 
-    async def _advance_all(self) -> None:
-        async with self._context.database.reading() as session:
-            running = await federation_store.list_running(session)
-        for federation_id in running:
-            try:
-                while await self._advance(federation_id):
-                    pass
-            except SQLAlchemyError:
-                raise
-            except Exception:
-                _log.exception("a federation could not be advanced", federation=federation_id)
+    async def _advance_all(self, aggregations: asyncio.TaskGroup) -> list[asyncio.Task[bool]]:
+        """Moves every federation up to its next aggregation; returns those that it began."""
+        begun: list[asyncio.Task[bool]] = []
+        with isolated("federations could not be advanced", outages_too=True):
+            async with self._context.database.reading() as session:
+                running = await federation_store.list_running(session)
+            for federation_id in running:
+                if federation_id in self._aggregating:
+                    continue
+                with isolated("a federation could not be advanced", federation=federation_id):
+                    if await self._advance_to_aggregation(federation_id) is None:
+                        continue
+                    self._aggregating.add(federation_id)
+                    begun.append(aggregations.create_task(self._aggregate_next(federation_id)))
+        return begun
+
+    async def _advance_to_aggregation(self, federation_id: int) -> _DueAggregation | None:
+        step: bool | _DueAggregation = True
+        while step is True:
+            step = await self._advance(federation_id)
+        return step or None
+
+    async def _aggregate_next(self, federation_id: int) -> bool:
+        """Aggregates when there is a place for it; whether the federation may go on at once."""
+        goes_on = False
+        try:
+            with isolated(
+                "a federation could not be advanced", outages_too=True, federation=federation_id
+            ):
+                async with self._places:
+                    # Looked at again, since somebody else may have moved it while it waited.
+                    due = await self._advance_to_aggregation(federation_id)
+                    goes_on = due is not None and await self._aggregate(due)
+        finally:
+            self._aggregating.discard(federation_id)
+        if goes_on:
+            self._context.driver_wake.set()
+        return goes_on
 
     async def _expire_leases(self) -> None:
         now = self._context.clock()
-        async with self._context.database.reading() as session:
-            if not await store.has_expired_lease(session, now):
-                return
-        async with self._context.database.writing() as session:
-            expired = await store.expire_leases(session, now)
+        expired: Sequence[tuple[int, int]] = ()
+        with isolated("leases not expired", outages_too=True):
+            async with self._context.database.reading() as session:
+                if not await store.has_expired_lease(session, now):
+                    return
+            async with self._context.database.writing() as session:
+                expired = await store.expire_leases(session, now)
         for assignment_id, attempt in expired:
             _log.info("lease expired", assignment=assignment_id, attempt=attempt)
+
+    async def _tidy_up(self) -> None:
+        with isolated("changes not looked for", outages_too=True):
+            await self._ring_for_changes()
+        await self._sweeper.sweep()
 
     async def _ring_for_changes(self) -> None:
         """Wakes long polls for whatever any replica has changed since the last step."""
@@ -125,36 +173,7 @@ class Driver:
                 self._last_activity[federation_id] = (state, newest_round)
                 self._context.tasks_bell.ring(federation_id)
 
-    async def _sweep(self) -> None:
-        """Deletes updates whose round is closed, and what is not kept of older versions."""
-        if undiscarded := list(self._context.database.undiscarded_blobs):
-            async with self._context.database.writing(durable=False) as session:
-                await blobs.delete_if_unsealed(session, undiscarded)
-            self._context.database.undiscarded_blobs.difference_update(undiscarded)
-        async with self._context.database.reading() as session:
-            spent = await store.spent_blobs(session)
-            residuals = await federation_store.spent_residuals(session)
-        if spent or residuals:
-            async with self._context.database.writing() as session:
-                locked = await blobs.lock(session, [*spent, *residuals])
-                await store.forget_blobs(session, locked)
-                await federation_store.forget_residuals(session, locked)
-                await blobs.delete_blobs(session, locked)
-        await self._retention.apply()
-        await self._sweep_leftovers()
-
-    async def _sweep_leftovers(self) -> None:
-        """Deletes unsealed blobs that are too old to be an upload in progress, of any replica."""
-        now = self._context.clock()
-        if now < self._leftovers_due_at:
-            return
-        self._leftovers_due_at = now + _LEFTOVERS_EVERY
-        async with self._context.database.writing() as session:
-            removed = await blobs.delete_unsealed(session, now - _UNSEALED_KEPT)
-        if removed:
-            _log.info("unfinished blobs removed", count=removed)
-
-    async def _advance(self, federation_id: int) -> bool:
+    async def _advance(self, federation_id: int) -> bool | _DueAggregation:
         """One transition of one federation; false if there is nothing to do now."""
         async with self._context.database.reading() as session:
             federation = await federation_store.get(session, federation_id)
@@ -162,20 +181,41 @@ class Driver:
                 return False
             live = await store.find_live(session, federation_id)
             facts = None if live is None else await store.facts(session, live)
+        try:
+            policy = self._context.specification(federation).round_policy
+        except UnreadableSpecification as error:
+            await self._break(federation, error.detail)
+            return False
         if live is None or facts is None:
             async with self._context.database.writing() as session:
                 step = await self._take_next_step(session, federation_id)
             if not isinstance(step, WaitForClients | None):
                 self._context.tasks_bell.ring(federation_id)
             return isinstance(step, OpenRound)
-        policy = self._context.specification(federation).round_policy
         verdict, reason = judge(facts, policy, self._context.clock())
         if verdict is Verdict.WAIT:
             return False
         if verdict is Verdict.FAIL:
             await self._fail_if_still_due(federation, live, policy)
             return True
-        return await self._aggregate(federation, live, reason)
+        return _DueAggregation(federation, live, reason)
+
+    async def _break(self, federation: FederationRow, reason: str) -> None:
+        """Ends a federation whose own data do not let it go on, and its live round."""
+        now = self._context.clock()
+        async with self._context.database.writing() as session:
+            is_broken = await federation_store.move(
+                session,
+                federation.id,
+                FEDERATION_TRANSITIONS[FederationEvent.BREAK],
+                finished_at=now,
+                reason=reason,
+            )
+            if is_broken:
+                await store.fail_live(session, federation.id, now, reason)
+        if is_broken:
+            _log.error("federation failed", federation=federation.name, reason=reason)
+            self._context.tasks_bell.ring(federation.id)
 
     async def _take_next_step(self, session: AsyncSession, federation_id: int) -> Step | None:
         """Opens the next round, or ends, pauses or explains; None if there is a round already."""
@@ -269,12 +309,12 @@ class Driver:
                 await self._fail_round(session, federation, round_, reason)
 
     async def _fail_own_round(
-        self, federation: FederationRow, round_: RoundRow, token: str, reason: str
+        self, federation: FederationRow, round_: RoundRow, lease: AggregationLease, reason: str
     ) -> bool:
         """Fails a round that this coordinator aggregates, if it still does."""
         async with self._context.database.writing() as session:
             await federation_store.lock(session, federation.id)
-            await self._fail_round(session, federation, round_, reason, store.leased_under(token))
+            await self._fail_round(session, federation, round_, reason, lease.is_ours)
         return True
 
     async def _fail_round(
@@ -301,34 +341,36 @@ class Driver:
                 "round failed", federation=federation.name, round=round_.number, reason=reason
             )
 
-    async def _aggregate(self, federation: FederationRow, round_: RoundRow, reason: str) -> bool:
-        token = secrets.token_hex(16)
-        if not await self._claim(round_, token):
+    async def _aggregate(self, due: _DueAggregation) -> bool:
+        """Aggregates a round; false if another coordinator does."""
+        federation, round_ = due.federation, due.round_
+        lease = AggregationLease(self._context, round_, self._sleep)
+        if not await lease.claim():
             return False
         log = _log.bind(federation=federation.name, round=round_.number)
-        log.info("round aggregating", reason=reason)
+        log.info("round aggregating", reason=due.reason)
         started = asyncio.get_running_loop().time()
         try:
-            result = await aggregate(
-                self._context, federation, round_, lambda: self._extend(round_, token)
-            )
-            committed = await self._commit(federation, round_, token, result)
+            async with lease.kept():
+                result = await aggregate(self._context, federation, round_)
+                lease.leave_to_commit()
+                committed = await self._commit(federation, round_, lease, result)
         except AggregationLeaseLost:
             committed = False
         except BodyLost:
             log.warning("aggregation dropped, again when its lease is over: its result was swept")
             return True
         except AggregationFailed as error:
-            return await self._fail_own_round(federation, round_, token, str(error))
-        except SQLAlchemyError:
-            raise
+            return await self._fail_own_round(federation, round_, lease, str(error))
         except Exception as error:
+            if outage_of(error) is not None:
+                raise
             # Trying again would fail again; a failed round says why, and is not tried for ever.
             log.exception("aggregation failed")
             reason = f"the aggregation failed: {type(error).__name__}: {error}"
-            return await self._fail_own_round(federation, round_, token, reason)
+            return await self._fail_own_round(federation, round_, lease, reason)
         if not committed:
-            log.warning("aggregation dropped: another coordinator took the round over")
+            log.warning("aggregation dropped: the round was taken over or closed meanwhile")
             return True
         self._context.metrics.rounds_closed.labels(phase="committed").inc()
         self._context.metrics.aggregation_seconds.set(asyncio.get_running_loop().time() - started)
@@ -336,27 +378,12 @@ class Driver:
         self._context.tasks_bell.ring(federation.id)
         return True
 
-    def _lease_end(self) -> datetime:
-        lease = timedelta(seconds=self._context.settings.aggregation_lease_seconds)
-        return self._context.clock() + lease
-
-    async def _claim(self, round_: RoundRow, token: str) -> bool:
-        async with self._context.database.writing() as session:
-            return await store.move(
-                session,
-                round_.id,
-                ROUND_TRANSITIONS[RoundEvent.CLAIM],
-                store.not_leased_at(self._context.clock()),
-                lease_token=token,
-                lease_expires_at=self._lease_end(),
-            )
-
-    async def _extend(self, round_: RoundRow, token: str) -> bool:
-        async with self._context.database.writing() as session:
-            return await store.extend_aggregation(session, round_.id, token, self._lease_end())
-
     async def _commit(
-        self, federation: FederationRow, round_: RoundRow, token: str, result: AggregatedRound
+        self,
+        federation: FederationRow,
+        round_: RoundRow,
+        lease: AggregationLease,
+        result: AggregatedRound,
     ) -> bool:
         """Writes the new version, closes the round and opens the next, all or nothing.
 
@@ -365,7 +392,7 @@ class Driver:
         committed = False
         try:
             async with self._context.database.writing() as session:
-                committed = await self._write_commit(session, federation, round_, token, result)
+                committed = await self._write_commit(session, federation, round_, lease, result)
         except BaseException:
             committed = False
             raise
@@ -380,7 +407,7 @@ class Driver:
         session: AsyncSession,
         federation: FederationRow,
         round_: RoundRow,
-        token: str,
+        lease: AggregationLease,
         result: AggregatedRound,
     ) -> bool:
         now = self._context.clock()
@@ -390,7 +417,7 @@ class Driver:
             session,
             round_.id,
             ROUND_TRANSITIONS[RoundEvent.COMMIT],
-            store.leased_under(token),
+            lease.is_ours,
             closed_at=now,
             new_version=new_version,
             lease_token=None,

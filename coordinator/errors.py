@@ -12,6 +12,7 @@ CoordinatorError
 ├── UpdateConflict           a different update is recorded
 ├── FederationFinished
 ├── VersionRemoved           the weights were published, and are no longer kept
+├── UnreadableSpecification  recorded, and not by this version's rules
 ├── BodyTooLarge
 ├── BodyTooSlow              nothing of the body came for too long
 ├── BodyLost                 what was stored of the body is gone; the same request is right again
@@ -76,6 +77,10 @@ class FederationFinished(CoordinatorError):
 
 class VersionRemoved(CoordinatorError):
     """The version's weights are no longer kept."""
+
+
+class UnreadableSpecification(CoordinatorError):
+    """A recorded specification is damaged, or of a version that knows more."""
 
 
 class BodyTooLarge(CoordinatorError):

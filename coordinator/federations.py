@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -12,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.blobs import BlobWriter
 from coordinator.context import Context
-from coordinator.errors import IllegalTransition, NameTaken
-from coordinator.rounds import FEDERATION_TRANSITIONS, ROUND_TRANSITIONS, RoundEvent
+from coordinator.errors import IllegalTransition, NameTaken, UnreadableSpecification
+from coordinator.rounds import FEDERATION_TRANSITIONS
 from coordinator.store import federations as store
 from coordinator.store import rounds as round_store
 from coordinator.tables import FederationRow, WeightsRow
@@ -65,9 +66,11 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
                     created_at=now,
                 ),
             )
-    except IntegrityError as error:
-        await writer.discard()
-        raise NameTaken(f"there is a federation {specification.name} already") from error
+    except BaseException as error:
+        await asyncio.shield(writer.discard())
+        if isinstance(error, IntegrityError):
+            raise NameTaken(f"there is a federation {specification.name} already") from error
+        raise
     _log.info("federation created", federation=specification.name)
     return await show(context, specification.name)
 
@@ -79,9 +82,18 @@ async def show(context: Context, name: str) -> FederationView:
         summary = await _summarise(context, session, federation)
     return FederationView(
         **summary.model_dump(),
-        specification=json.loads(federation.specification),
+        specification=_document(federation),
         specification_digest=federation.specification_digest,
     )
+
+
+def _document(federation: FederationRow) -> dict[str, Any]:
+    """The specification as it was recorded; empty if it is damaged, which its digest betrays."""
+    try:
+        document = json.loads(federation.specification)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 async def list_all(context: Context) -> list[FederationSummary]:
@@ -96,16 +108,21 @@ async def list_all(context: Context) -> list[FederationSummary]:
 async def _summarise(
     context: Context, session: AsyncSession, federation: FederationRow
 ) -> FederationSummary:
-    specification = context.specification(federation)
+    specification: FederationSpecification | None = None
+    reason = federation.reason
+    try:
+        specification = context.specification(federation)
+    except UnreadableSpecification as error:
+        reason = reason or error.detail
     progress = await store.progress(session, federation)
     return FederationSummary(
         name=federation.name,
         state=FederationState(federation.state),
-        reason=federation.reason,
-        method=specification.training.method,
-        model=specification.training.model,
+        reason=reason,
+        method=None if specification is None else specification.training.method,
+        model=None if specification is None else specification.training.model,
         rounds_committed=federation.weights_version,
-        rounds_planned=specification.round_policy.rounds,
+        rounds_planned=None if specification is None else specification.round_policy.rounds,
         round_number=progress.live_round_number,
         clients_enrolled=progress.enrolled_clients,
         weights_version=federation.weights_version,
@@ -150,12 +167,5 @@ async def _apply(
     if action is FederationAction.START:
         await store.touch_started(session, federation.id, now)
     if action is FederationAction.FINISH:
-        live = await round_store.find_live(session, federation.id)
-        if live is not None:
-            await round_store.move(
-                session,
-                live.id,
-                ROUND_TRANSITIONS[RoundEvent.FAIL],
-                closed_at=now,
-                reason="the federation was finished by an administrator",
-            )
+        reason = "the federation was finished by an administrator"
+        await round_store.fail_live(session, federation.id, now, reason)

@@ -46,7 +46,6 @@ async def make_new_weights(updates: RoundUpdates, counted: Sequence[CountedUpdat
 
     Raises:
         AggregationFailed: stored bytes are damaged.
-        AggregationLeaseLost: the round is no longer ours.
         NonFiniteError: the result exceeds float32.
     """
     aggregation = _Aggregation(updates, counted)
@@ -76,7 +75,6 @@ class _Aggregation:
         mean = await asyncio.to_thread(WeightedMean, self.updates.specification.parameters)
         for one in self.counted:
             await self._stream_into(mean, one)
-            await self.updates.keep_lease()
         base = await self.updates.read_base()
         return await asyncio.to_thread(mean.apply_to, base)
 
@@ -113,7 +111,6 @@ class _Aggregation:
         for one in self.counted:
             content = await self._read_update(one)
             await asyncio.to_thread(self._add_factored, mean, one, content)
-            await self.updates.keep_lease()
         published = await self._publish(mean)
         del mean  # before the weights are read: each is as large
         return await self._advance(published)

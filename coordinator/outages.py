@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
@@ -49,6 +50,22 @@ def outage_of(error: BaseException) -> Outage | None:
     if getattr(error.orig, "sqlstate", None) == _DISK_FULL:
         return Outage.STORAGE_FULL
     return Outage.UNANSWERED
+
+
+@contextmanager
+def isolated(event: str, *, outages_too: bool = False, **names: object) -> Iterator[None]:
+    """A block whose failure is logged as ``event`` and keeps nothing after it from running.
+
+    An outage is raised, since what comes after would meet it too, or with ``outages_too`` ends the
+    block in silence: the database has its own log of outages.
+    """
+    try:
+        yield
+    except Exception as error:
+        if outage_of(error) is None:
+            _log.exception(event, **names)
+        elif not outages_too:
+            raise
 
 
 @dataclass

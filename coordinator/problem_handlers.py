@@ -31,6 +31,7 @@ _TYPES: Mapping[type[errors.CoordinatorError], ProblemType] = {
     errors.UpdateConflict: ProblemType.UPDATE_CONFLICT,
     errors.FederationFinished: ProblemType.FEDERATION_FINISHED,
     errors.VersionRemoved: ProblemType.VERSION_REMOVED,
+    errors.UnreadableSpecification: ProblemType.INTERNAL,
     errors.BodyTooLarge: ProblemType.BODY_TOO_LARGE,
     errors.BodyTooSlow: ProblemType.TOO_SLOW,
     errors.BodyLost: ProblemType.UNAVAILABLE,

@@ -6,6 +6,7 @@ import structlog
 
 from coordinator import blobs
 from coordinator.context import Context
+from coordinator.outages import isolated
 from coordinator.retained import StoredVersion, surplus_deltas, surplus_weights
 from coordinator.store import retention as store
 
@@ -26,20 +27,24 @@ class Retention:
         for federation_id, newest in newest_versions.items():
             if self._looked_at.get(federation_id) == newest:
                 continue
-            for stored in await self._surplus(federation_id, newest):
-                async with self._context.database.writing(durable=False) as session:
-                    locked = await blobs.lock(session, [stored.blob_id])
-                    if not locked:
-                        continue  # another replica removes it
-                    await store.forget(session, stored.blob_id)
-                    await blobs.delete_blobs(session, locked)
-                _log.info(
-                    "version no longer kept",
-                    federation=federation_id,
-                    version=stored.version,
-                    size_bytes=stored.size_bytes,
-                )
-            self._looked_at[federation_id] = newest
+            with isolated("older versions not removed", federation=federation_id):
+                await self._remove_surplus(federation_id, newest)
+                self._looked_at[federation_id] = newest
+
+    async def _remove_surplus(self, federation_id: int, newest: int) -> None:
+        for stored in await self._surplus(federation_id, newest):
+            async with self._context.database.writing(durable=False) as session:
+                locked = await blobs.lock(session, [stored.blob_id])
+                if not locked:
+                    continue  # another replica removes it
+                await store.forget(session, stored.blob_id)
+                await blobs.delete_blobs(session, locked)
+            _log.info(
+                "version no longer kept",
+                federation=federation_id,
+                version=stored.version,
+                size_bytes=stored.size_bytes,
+            )
 
     async def _surplus(self, federation_id: int, newest: int) -> list[StoredVersion]:
         settings = self._context.settings

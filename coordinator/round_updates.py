@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator import blobs, stored_updates
@@ -20,10 +20,6 @@ from shared.specification import FederationSpecification
 
 class AggregationFailed(Exception):
     """The updates cannot be aggregated; the round fails with this reason."""
-
-
-class AggregationLeaseLost(Exception):
-    """Another coordinator took the round over."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,6 @@ class RoundUpdates:
     specification: FederationSpecification
     base: WeightsRow
     contributions: Sequence[Contribution]
-    extend_lease: Callable[[], Awaitable[bool]]
     _opened: dict[str, StoredUpdate] = field(default_factory=dict)
 
     @property
@@ -78,12 +73,6 @@ class RoundUpdates:
         parameters = self.specification.parameters
         async for block, stack in stored_updates.stacks(updates, parameters, base, offsets):
             yield block, stack
-            await self.keep_lease()
-
-    async def keep_lease(self) -> None:
-        """Raises AggregationLeaseLost unless the round is still ours."""
-        if not await self.extend_lease():
-            raise AggregationLeaseLost
 
     async def read_base(self) -> dict[str, Array]:
         """The weights that the round started from, for the caller to change."""

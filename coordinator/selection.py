@@ -23,7 +23,6 @@ async def select_updates(updates: RoundUpdates) -> list[CountedUpdate]:
 
     Raises:
         AggregationFailed: too few are left, or one is damaged.
-        AggregationLeaseLost: the round is no longer ours.
     """
     return await _choose(updates, await _limit(updates))
 
@@ -42,7 +41,6 @@ async def _limit(updates: RoundUpdates) -> list[CountedUpdate]:
     for one in counted:
         update = await updates.open(one.contribution)
         norm = await change_norm(update, updates.specification.parameters, base)
-        await updates.keep_lease()
         factor = robust_aggregation.clip_factor(norm, policy.max_update_norm)
         # Dense updates were judged when they came, by a sum in another order.
         if factor == 1.0 or (policy.on_excess == "reject" and not update.is_factored):

@@ -94,15 +94,18 @@ class FederationPatch(_Model):
 
 
 class FederationSummary(_Reply):
-    """A federation in a list."""
+    """A federation in a list.
+
+    Method, model and planned rounds are null if the coordinator cannot read the specification.
+    """
 
     name: str
     state: FederationState
     reason: str | None = Field(description="why it is paused, failed or waiting")
-    method: str
-    model: str
+    method: str | None
+    model: str | None
     rounds_committed: int
-    rounds_planned: int
+    rounds_planned: int | None
     round_number: int | None = Field(description="the round now open, if any")
     clients_enrolled: int
     weights_version: int

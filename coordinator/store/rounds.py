@@ -11,7 +11,14 @@ from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
-from coordinator.rounds import ASSIGNMENT_TRANSITIONS, AssignmentEvent, RoundFacts, Transition
+from coordinator.rounds import (
+    ASSIGNMENT_TRANSITIONS,
+    ROUND_TRANSITIONS,
+    AssignmentEvent,
+    RoundEvent,
+    RoundFacts,
+    Transition,
+)
 from coordinator.tables import (
     AssignmentRow,
     BlobRow,
@@ -109,6 +116,14 @@ async def move(
     return moved is not None
 
 
+async def fail_live(session: AsyncSession, federation_id: int, now: datetime, reason: str) -> None:
+    """Ends the round that is open or being aggregated, if there is one."""
+    live = await find_live(session, federation_id)
+    if live is not None:
+        transition = ROUND_TRANSITIONS[RoundEvent.FAIL]
+        await move(session, live.id, transition, closed_at=now, reason=reason)
+
+
 def not_leased_at(now: datetime) -> Any:
     """Condition: nobody aggregates the round, or its lease has run out."""
     return or_(RoundRow.lease_expires_at.is_(None), RoundRow.lease_expires_at <= now)
@@ -122,10 +137,12 @@ def leased_under(token: str) -> Any:
 async def extend_aggregation(
     session: AsyncSession, round_id: int, token: str, lease_expires_at: datetime
 ) -> bool:
-    """Prolongs our aggregation lease; false if it is no longer ours."""
+    """Prolongs our aggregation lease; false if it is no longer ours, or the round is closed."""
     extended = await session.scalar(
         update(RoundRow)
-        .where(RoundRow.id == round_id, leased_under(token))
+        .where(
+            RoundRow.id == round_id, RoundRow.phase == RoundPhase.AGGREGATING, leased_under(token)
+        )
         .values(lease_expires_at=lease_expires_at)
         .returning(RoundRow.id)
     )

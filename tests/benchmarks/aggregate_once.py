@@ -35,11 +35,8 @@ async def _main(database_url: str, rule: dict[str, Any]) -> dict[str, float]:
     document = json.loads(federation.specification) | {"aggregation": rule}
     federation.specification = FederationSpecification.model_validate(document).model_dump_json()
 
-    async def keep_lease() -> bool:
-        return True
-
     started = time.process_time()
-    result = await aggregate(context, federation, round_, keep_lease)
+    result = await aggregate(context, federation, round_)
     seconds = time.process_time() - started
     assert result.new is not None
     for blob in result.new.blobs:

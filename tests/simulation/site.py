@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from coordinator.aggregation_lease import AggregationLease
 from coordinator.rounds import Verdict, judge
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
@@ -236,7 +236,7 @@ class SimulatedSite:
             facts = await round_store.facts(session, live)
         policy = self._specifications[federation].round_policy
         if judge(facts, policy, self.clock())[0] is Verdict.AGGREGATE:
-            await at.driver._claim(live, secrets.token_hex(16))
+            await AggregationLease(at.context, live).claim()
 
     async def check(self) -> None:
         """Everything that must hold whatever happened."""

@@ -44,7 +44,9 @@ POINTS = {
         condition=lambda writer, _piece: writer._num_chunks == 1,
     ),
     "update-recorded": Point("coordinator.updates", "_record", is_after=True),
-    "aggregation-claimed": Point("coordinator.driver", "Driver._claim", is_after=True),
+    "aggregation-claimed": Point(
+        "coordinator.aggregation_lease", "AggregationLease.claim", is_after=True
+    ),
     "weights-written": Point("coordinator.driver", "Driver._commit"),
     "weights-published-uncommitted": Point("coordinator.driver", "_publish", is_after=True),
     "round-committed": Point("coordinator.driver", "Driver._commit", is_after=True),

@@ -35,6 +35,7 @@ STATUSES = {
     "UpdateConflict": ("update-conflict", 409),
     "FederationFinished": ("federation-finished", 410),
     "VersionRemoved": ("version-removed", 410),
+    "UnreadableSpecification": ("internal", 500),
     "BodyTooLarge": ("body-too-large", 413),
     "BodyTooSlow": ("too-slow", 408),
     "BodyLost": ("unavailable", 503),
