@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from coordinator.context import Context
 from coordinator.database import Database
 from coordinator.errors import Forbidden, Unauthenticated
@@ -34,6 +36,7 @@ class ClientPrincipal:
 
     client: ClientRow
     federation: FederationRow
+    token_id: int
 
     def require_federation(self, name: str) -> None:
         """Raises Forbidden for any other federation."""
@@ -89,7 +92,13 @@ async def identify(context: Context, authorization: str | None) -> Principal:
             is_valid = await store.begin_to_use(session, owner.client.id, owner.token, now)
         if not is_valid:
             raise Unauthenticated("the token is not valid")
-    return ClientPrincipal(owner.client, owner.federation)
+    return ClientPrincipal(owner.client, owner.federation, owner.token.id)
+
+
+async def require_admitted(session: AsyncSession, principal: ClientPrincipal) -> None:
+    """For what takes long: Unauthenticated if the credential has ended since the request began."""
+    if not await store.is_admitted(session, principal.client.id, principal.token_id):
+        raise Unauthenticated("the token is not valid any more")
 
 
 async def ensure_admin_token(database: Database, file: Path, now: datetime) -> bool:

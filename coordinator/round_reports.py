@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -83,7 +85,13 @@ def _means(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     for report in reports:
         for name, value in report.items():
             values.setdefault(name, []).append(value)
-    return {name: sum(given) / len(given) for name, given in sorted(values.items())}
+    return {name: _mean(given) for name, given in sorted(values.items())}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of finite values; their sum may exceed what a float holds, and then it is taken exactly."""
+    total = sum(values)
+    return total / len(values) if math.isfinite(total) else statistics.mean(values)
 
 
 def _view(assignment: AssignmentRow, client: str, recorded: UpdateRow | None) -> AssignmentView:

@@ -8,13 +8,13 @@ from datetime import timedelta
 
 import structlog
 
-from coordinator.auth import ClientPrincipal
+from coordinator.auth import ClientPrincipal, require_admitted
 from coordinator.context import Context
-from coordinator.errors import FederationFinished, LeaseLost, RoundClosed
+from coordinator.errors import FederationFinished, LeaseLost, RoundClosed, Unauthenticated
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
-from coordinator.tables import AssignmentRow, FederationRow, RoundRow
+from coordinator.tables import AssignmentRow, RoundRow
 from shared.schema import (
     AssignmentState,
     FederationState,
@@ -43,6 +43,7 @@ async def next_task(
 
     Raises:
         FederationFinished: there will be none any more.
+        Unauthenticated: the client's credential ended while it waited.
     """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + min(wait_seconds, MAX_WAIT_SECONDS)
@@ -90,7 +91,11 @@ async def _look_for_task(
     """The number of the live round, and the client's task in it."""
     federation = principal.federation
     async with context.database.reading() as session:
-        offer = await store.find_offer(session, federation.id, principal.client.id)
+        offer = await store.find_offer(
+            session, federation.id, principal.client.id, principal.token_id
+        )
+    if not offer.is_client_admitted:
+        raise Unauthenticated("the token is not valid any more")
     if federation_store.is_over(offer.federation_state):
         raise FederationFinished(
             f"federation {federation.name} is {offer.federation_state}",
@@ -106,7 +111,7 @@ async def _look_for_task(
         or assignment.state == AssignmentState.SUBMITTED
     ):
         return round_.number, None
-    attempt = await _lease(context, federation, round_, assignment, principal.client.name)
+    attempt = await _lease(context, principal, round_, assignment)
     if attempt is None:
         return round_.number, None
     return round_.number, Task(
@@ -122,31 +127,29 @@ async def _look_for_task(
 
 
 async def _lease(
-    context: Context,
-    federation: FederationRow,
-    round_: RoundRow,
-    assignment: AssignmentRow,
-    client_name: str,
+    context: Context, principal: ClientPrincipal, round_: RoundRow, assignment: AssignmentRow
 ) -> int | None:
     """The attempt under which the client works: a new one, or its own that still runs."""
     now = context.clock()
+    federation, token_id = principal.federation, principal.token_id
     policy = context.specification(federation).round_policy
     expires_at = now + timedelta(seconds=policy.lease_seconds)
     # A lease that a power failure takes back is given again when the client asks again.
     async with context.database.writing(durable=False) as session:
-        attempt = await store.lease(session, assignment.id, now, expires_at)
+        attempt = await store.lease(session, assignment.id, token_id, now, expires_at)
         if attempt is None:
             current = await store.find_assignment(session, round_.id, assignment.client_id)
             if current is None or not await store.extend_lease(
-                session, current.id, current.attempt, expires_at
+                session, current.id, token_id, current.attempt, expires_at
             ):
+                await require_admitted(session, principal)
                 return None
             return current.attempt
     _log.info(
         "work leased",
         federation=federation.name,
         round=round_.number,
-        client=client_name,
+        client=principal.client.name,
         attempt=attempt,
     )
     return attempt
@@ -160,6 +163,7 @@ async def extend_lease(
     Raises:
         RoundClosed: the round takes no more updates.
         LeaseLost: the lease ran out, or belongs to another attempt.
+        Unauthenticated: the client's credential has just ended.
     """
     policy = context.specification(principal.federation).round_policy
     expires_at = context.clock() + timedelta(seconds=policy.lease_seconds)
@@ -169,8 +173,9 @@ async def extend_lease(
             raise RoundClosed(f"round {round_number} is {round_.phase}", phase=round_.phase)
         assignment = await store.find_assignment(session, round_.id, principal.client.id)
         if assignment is None or not await store.extend_lease(
-            session, assignment.id, attempt, expires_at
+            session, assignment.id, principal.token_id, attempt, expires_at
         ):
+            await require_admitted(session, principal)
             raise LeaseLost(
                 f"round {round_number} is not leased to attempt {attempt} of this client",
                 attempt=None if assignment is None else assignment.attempt,

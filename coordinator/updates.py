@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.auth import ClientPrincipal
+from coordinator.auth import ClientPrincipal, require_admitted
 from coordinator.blobs import CHUNK_BYTES, BlobWriter
 from coordinator.context import Context
 from coordinator.errors import (
@@ -24,6 +24,7 @@ from coordinator.errors import (
 )
 from coordinator.intake import Expectation, Intake, check_size
 from coordinator.settings import CoordinatorSettings
+from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
 from coordinator.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
@@ -60,6 +61,7 @@ async def receive(
     """Records an update; returns its receipt and whether it is new.
 
     Raises:
+        Unauthenticated: the client's credential ended while the body came.
         UnsupportedMediaType, BodyTooLarge, MalformedUpdate, StaleBaseVersion: the body is refused.
         RoundClosed, LeaseLost: the round or the attempt is over.
         UpdateConflict: a different update is recorded.
@@ -95,6 +97,8 @@ async def _receive(
     body = _in_time(incoming.body, context.settings)
     if recorded is not None:
         digest = await _hash(body, expectation.max_bytes)
+        async with context.database.reading() as session:
+            await require_admitted(session, principal)
         return _repeat(principal, target.round_, recorded, digest), False
     intake = Intake(expectation)
     writer = BlobWriter(context.database, context.clock())
@@ -170,6 +174,8 @@ async def _record(
     metadata = intake.finish()
     try:
         async with context.database.writing() as session:
+            await client_store.lock(session, principal.client.id)
+            await require_admitted(session, principal)
             if not await store.lock_open(session, target.round_.id):
                 raise await _round_closed(session, target.federation, target.round_)
             update = UpdateRow(

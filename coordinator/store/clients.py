@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
@@ -69,6 +70,20 @@ async def lock(session: AsyncSession, client_id: int) -> ClientRow:
         .execution_options(populate_existing=True)
     )
     return row.one()
+
+
+def is_admitted_by(token_id: int) -> Any:
+    """Condition on a client: it is enrolled, and this credential of it has not ended."""
+    return and_(
+        ClientRow.state == ClientState.ENROLLED,
+        exists().where(TokenRow.id == token_id, TokenRow.client_id == ClientRow.id),
+    )
+
+
+async def is_admitted(session: AsyncSession, client_id: int, token_id: int) -> bool:
+    """Whether the client is enrolled, and this credential of it has not ended."""
+    query = select(ClientRow.id).where(ClientRow.id == client_id, is_admitted_by(token_id))
+    return await session.scalar(query) is not None
 
 
 async def begin_to_use(

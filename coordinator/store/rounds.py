@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
@@ -19,6 +19,7 @@ from coordinator.rounds import (
     RoundFacts,
     Transition,
 )
+from coordinator.store.clients import is_admitted_by
 from coordinator.tables import (
     AssignmentRow,
     BlobRow,
@@ -208,13 +209,17 @@ class Offer:
     round_: RoundRow | None
     assignment: AssignmentRow | None
     base: WeightsRow | None
+    is_client_admitted: bool
 
 
-async def find_offer(session: AsyncSession, federation_id: int, client_id: int) -> Offer:
+async def find_offer(
+    session: AsyncSession, federation_id: int, client_id: int, token_id: int
+) -> Offer:
     """The live round, the client's work in it, and the weights that it starts from."""
+    admitted = exists().where(ClientRow.id == client_id, is_admitted_by(token_id))
     row = (
         await session.execute(
-            select(FederationRow.state, RoundRow, AssignmentRow, WeightsRow)
+            select(FederationRow.state, RoundRow, AssignmentRow, WeightsRow, admitted)
             .outerjoin(
                 RoundRow,
                 and_(RoundRow.federation_id == FederationRow.id, RoundRow.phase.in_(_LIVE)),
@@ -251,15 +256,28 @@ async def has_outstanding(session: AsyncSession, round_id: int) -> bool:
     return await session.scalar(query) is not None
 
 
+def _is_of_client_admitted_by(token_id: int) -> Any:
+    """Condition on an assignment; see :func:`coordinator.store.clients.is_admitted_by`."""
+    return exists().where(ClientRow.id == AssignmentRow.client_id, is_admitted_by(token_id))
+
+
 async def lease(
-    session: AsyncSession, assignment_id: int, now: datetime, lease_expires_at: datetime
+    session: AsyncSession,
+    assignment_id: int,
+    token_id: int,
+    now: datetime,
+    lease_expires_at: datetime,
 ) -> int | None:
-    """Leases work anew with the next attempt; None if it is leased or submitted already."""
+    """Leases work anew with the next attempt.
+
+    None if it is leased or submitted already, or the client's credential has ended.
+    """
     sources = ASSIGNMENT_TRANSITIONS[AssignmentEvent.LEASE].sources
     attempt: int | None = await session.scalar(
         update(AssignmentRow)
         .where(
             AssignmentRow.id == assignment_id,
+            _is_of_client_admitted_by(token_id),
             AssignmentRow.state.in_(sources),
             or_(
                 AssignmentRow.state != AssignmentState.LEASED,
@@ -277,13 +295,18 @@ async def lease(
 
 
 async def extend_lease(
-    session: AsyncSession, assignment_id: int, attempt: int, lease_expires_at: datetime
+    session: AsyncSession,
+    assignment_id: int,
+    token_id: int,
+    attempt: int,
+    lease_expires_at: datetime,
 ) -> bool:
-    """Prolongs a lease that is still this attempt's."""
+    """Prolongs a lease that is still this attempt's, of a client whose credential has not ended."""
     extended = await session.scalar(
         update(AssignmentRow)
         .where(
             AssignmentRow.id == assignment_id,
+            _is_of_client_admitted_by(token_id),
             AssignmentRow.state == AssignmentState.LEASED,
             AssignmentRow.attempt == attempt,
         )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
-import coordinator.driver
 from coordinator import blobs, cohort
-from coordinator.aggregator import AggregatedRound, aggregate
 from coordinator.blobs import BlobWriter
 from coordinator.context import Context
 from coordinator.database import Database
@@ -23,6 +20,7 @@ from coordinator.tables import BlobChunkRow, BlobRow, UpdateRow, WeightsRow
 from shared.arrays import Array, digest_arrays
 from shared.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator
+from tests.support.held_aggregations import HeldAggregations
 from tests.support.rounds import phases, send_updates, unsealed_blobs
 from tests.support.specifications import tiny_specification
 from tests.support.updates import random_deltas, update_bytes
@@ -95,55 +93,6 @@ async def test_replicas_that_fail_a_round_at_once_count_it_once(
     assert (await coordinator.show("tiny"))["state"] == "running"
 
 
-class HeldAggregations:
-    """Aggregations stop where a test wants, in the order in which they were begun."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._holds: list[Hold] = []
-        monkeypatch.setattr(coordinator.driver, "aggregate", self._aggregate)
-
-    def hold_next(self, failure: Exception | None = None, *, at_start: bool = False) -> Hold:
-        self._holds.append(Hold(failure, at_start))
-        return self._holds[-1]
-
-    async def _aggregate(self, *arguments: Any) -> AggregatedRound:
-        hold = self._holds.pop(0) if self._holds else None
-        if hold is None:
-            return await aggregate(*arguments)
-        if hold.at_start:
-            await hold.wait()
-            return await aggregate(*arguments)
-        result = await aggregate(*arguments)
-        await hold.wait()
-        return result
-
-
-class Hold:
-    """One aggregation that waits, before it starts or with its result, and may fail then."""
-
-    def __init__(self, failure: Exception | None, at_start: bool) -> None:
-        self.at_start = at_start
-        self._failure = failure
-        self._reached = asyncio.Event()
-        self._released = asyncio.Event()
-
-    async def wait(self) -> None:
-        self._reached.set()
-        await self._released.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    async def reached_by(self, driver: Driver) -> asyncio.Task[None]:
-        """A step of ``driver``, once it waits here."""
-        step = asyncio.create_task(driver.step())
-        await asyncio.wait_for(self._reached.wait(), 10)
-        return step
-
-    async def release(self, step: asyncio.Task[None]) -> None:
-        self._released.set()
-        await asyncio.wait_for(step, 10)
-
-
 @pytest.fixture
 def aggregations(monkeypatch: pytest.MonkeyPatch) -> HeldAggregations:
     return HeldAggregations(monkeypatch)
@@ -178,22 +127,6 @@ async def test_a_lost_aggregation_is_taken_over_and_its_late_result_is_dropped(
     assert await coordinator.show("tiny") == before
     assert await phases(coordinator) == ["committed", "open"]
     assert await unsealed_blobs(coordinator) == []
-
-
-async def test_a_coordinator_that_lost_its_lease_stops_at_the_next_update(
-    coordinator: RunningCoordinator, replica: Driver, aggregations: HeldAggregations
-) -> None:
-    specification = tiny_specification()
-    await coordinator.started(specification, "a", "b")
-    await send_updates(coordinator, specification, "a", "b")
-    first, second = aggregations.hold_next(at_start=True), aggregations.hold_next()
-    late = await first.reached_by(coordinator.driver)
-    coordinator.clock.advance(coordinator.context.settings.aggregation_lease_seconds)
-    current = await second.reached_by(replica)
-    await first.release(late)
-    assert await phases(coordinator) == ["aggregating"]
-    await second.release(current)
-    assert await phases(coordinator) == ["committed", "open"]
 
 
 async def test_the_failure_of_a_coordinator_that_lost_its_lease_changes_nothing(

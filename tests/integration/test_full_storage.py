@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from coordinator.driver import Driver
+from coordinator.store import rounds as store
 from coordinator.tables import BlobChunkRow, BlobRow, UpdateRow
 from shared.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator, running_coordinator
@@ -87,17 +88,22 @@ async def test_a_driver_that_finds_no_room_makes_what_it_can(
     assert (await coordinator.put(task, update_bytes(specification, task))).status_code == 201
     with_version_0 = await _count(coordinator, BlobChunkRow.blob_id) - 1
     coordinator.clock.advance(11)
-    await coordinator.driver._advance_all()
+    async with asyncio.TaskGroup() as aggregations:
+        await coordinator.driver._advance_all(aggregations)
     assert await _count(coordinator, BlobChunkRow.blob_id) == with_version_0 + 1
 
-    async def no_room(_: Driver) -> None:
+    asked = list[bool]()
+
+    async def no_room(*_: Any) -> None:
+        asked.append(True)
         cause = sqlite3.OperationalError("database or disk is full")
         cause.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise OperationalError("UPDATE", {}, cause)
 
-    monkeypatch.setattr(Driver, "_expire_leases", no_room)
-    with pytest.raises(OperationalError, match="disk is full"):
-        await coordinator.driver.step()
+    for query in ("has_expired_lease", "facts"):
+        monkeypatch.setattr(store, query, no_room)
+    await coordinator.driver.step()
+    assert len(asked) == 2
     assert await _count(coordinator, BlobChunkRow.blob_id) == with_version_0
 
 

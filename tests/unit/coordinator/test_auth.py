@@ -22,7 +22,7 @@ from coordinator.store.clients import TokenKind
 from coordinator.tables import ClientRow, FederationRow
 
 NO_DATABASE: Any = None
-PRINCIPAL = ClientPrincipal(ClientRow(name="site-a"), FederationRow(name="hospitals"))
+PRINCIPAL = ClientPrincipal(ClientRow(name="site-a"), FederationRow(name="hospitals"), token_id=1)
 
 
 def test_a_client_may_name_only_its_own_federation() -> None:

@@ -1,0 +1,164 @@
+"""What is slow or fails in one place of a driver's step keeps nothing else from being done."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import InvalidRequestError
+
+from coordinator import blobs, sweeper
+from coordinator.driver import _AGGREGATED_AT_ONCE, Driver
+from coordinator.retention import Retention
+from coordinator.store import rounds as store
+from coordinator.sweeper import Sweeper
+from coordinator.tables import RoundRow, UpdateRow
+from tests.support.coordinator import RunningCoordinator
+from tests.support.held_aggregations import HeldAggregations
+from tests.support.rounds import phases, send_updates
+from tests.support.specifications import tiny_specification
+
+pytestmark = pytest.mark.integration
+
+
+async def with_due_rounds(coordinator: RunningCoordinator, *names: str) -> None:
+    """Federations whose first rounds are complete, each with a client of its own name."""
+    for name in names:
+        await coordinator.started(tiny_specification(name), name)
+    for name in names:
+        await send_updates(coordinator, tiny_specification(name), name)
+
+
+async def test_a_long_aggregation_holds_up_no_other_federations_deadline(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_due_rounds(coordinator, "long")
+    hold = HeldAggregations(monkeypatch).hold_next()
+    context = coordinator.context
+    running = asyncio.create_task(Driver(context).run())
+    await hold.reached()
+    await coordinator.create(tiny_specification(deadline_seconds=10))
+    await coordinator.enrol("tiny", "b")
+    await coordinator.act("tiny", "start")
+    opened = None
+    while opened is None:
+        async with context.database.reading() as session:
+            opened = await session.scalar(
+                select(RoundRow.federation_id).where(RoundRow.phase == "open")
+            )
+        await asyncio.sleep(0)
+    reopened = context.tasks_bell.listen(opened)
+    coordinator.clock.advance(11)
+    context.driver_wake.set()
+    await asyncio.wait_for(reopened.wait(), 10)
+    assert await phases(coordinator) == ["failed", "open"]
+    assert await phases(coordinator, "long") == ["aggregating"]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_few_aggregations_run_at_once_and_the_others_wait_for_a_place(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"one-of-{index}" for index in range(_AGGREGATED_AT_ONCE + 1)]
+    await with_due_rounds(coordinator, *names)
+    aggregations = HeldAggregations(monkeypatch)
+    holds = [aggregations.hold_next(at_start=True) for _ in names]
+    step = asyncio.create_task(coordinator.driver.step())
+    for hold in holds[:-1]:
+        await hold.reached()
+    begun = [(await phases(coordinator, name))[0] for name in names]
+    assert sorted(begun) == ["aggregating"] * _AGGREGATED_AT_ONCE + ["open"]
+    holds[0].let_go()
+    await holds[-1].reached()
+    for hold in holds:
+        hold.let_go()
+    await asyncio.wait_for(step, 10)
+    for name in names:
+        assert await phases(coordinator, name) == ["committed", "open"]
+
+
+async def test_a_fault_of_one_federation_stops_no_other(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_due_rounds(coordinator, "first", "second")
+    find_facts = store.facts
+
+    async def fail_for_the_first(session: Any, round_: RoundRow) -> Any:
+        if round_.federation_id == 1:
+            raise InvalidRequestError("a fault, and no outage")
+        return await find_facts(session, round_)
+
+    monkeypatch.setattr(store, "facts", fail_for_the_first)
+    await coordinator.driver.step()
+    assert await phases(coordinator, "first") == ["open"]
+    assert await phases(coordinator, "second") == ["committed", "open"]
+
+
+async def test_a_fault_of_a_commit_fails_the_round_with_a_reason(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_due_rounds(coordinator, "tiny")
+
+    async def fail(*_: Any) -> bool:
+        raise InvalidRequestError("a fault, and no outage")
+
+    monkeypatch.setattr(Driver, "_write_commit", fail)
+    await coordinator.driver.step()
+    assert await phases(coordinator) == ["failed", "open"]
+    reason = (await coordinator.show("tiny/rounds/1"))["reason"]
+    assert reason == ("the aggregation failed: InvalidRequestError: a fault, and no outage")
+
+
+async def kept_updates(coordinator: RunningCoordinator) -> int:
+    async with coordinator.context.database.reading() as session:
+        return (await session.scalars(select(func.count(UpdateRow.blob_id)))).one()
+
+
+async def test_spent_updates_are_deleted_one_by_one_and_none_keeps_the_others(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specification = tiny_specification()
+    await coordinator.started(specification, "a", "b", "c")
+    await send_updates(coordinator, specification, "a", "b", "c")
+    delete, deleted = blobs.delete_blobs, list[int]()
+    retention = list[bool]()
+
+    async def fail_for_the_second(session: Any, blob_ids: Any) -> None:
+        deleted.extend(blob_ids)
+        assert len(blob_ids) <= 1
+        if len(deleted) == 2:
+            raise InvalidRequestError("a fault, and no outage")
+        await delete(session, blob_ids)
+
+    async def fail(_: Retention) -> None:
+        retention.append(True)
+        raise InvalidRequestError("a fault, and no outage")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeper.blobs, "delete_blobs", fail_for_the_second)
+        patch.setattr(Retention, "apply", fail)
+        await coordinator.driver.step()
+    assert await phases(coordinator) == ["committed", "open"]
+    assert (len(deleted), len(retention), await kept_updates(coordinator)) == (3, 1, 1)
+    await coordinator.driver.step()
+    assert await kept_updates(coordinator) == 0
+
+
+async def test_long_polls_are_woken_before_anything_is_swept(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_due_rounds(coordinator, "tiny")
+    coordinator.driver._last_activity.clear()
+    rung = coordinator.context.tasks_bell.listen(1)
+    was_rung = list[bool]()
+
+    async def look(_: Sweeper) -> None:
+        was_rung.append(rung.is_set())
+
+    monkeypatch.setattr(Sweeper, "sweep", look)
+    await coordinator.driver._tidy_up()
+    assert was_rung == [True]
