@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from coordinator import blobs, driver
-from coordinator.store import rounds
+from coordinator.store import federations, rounds
 from coordinator.tables import BlobRow
 from shared.codec import MEDIA_TYPE
 from tests.support.coordinator import RunningCoordinator
@@ -158,6 +159,22 @@ async def test_a_coordinator_that_stops_in_mid_commit_keeps_the_new_version(
     )
     assert weights.status_code == 200
     assert len(weights.content) > _PIECE_BYTES
+
+
+async def test_a_federation_that_cannot_be_recorded_leaves_nothing(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise PoolTimeoutError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(federations, "publish_weights", fail)
+        refused = await coordinator.http.post(
+            "/v1/federations", json=tiny_specification().document, headers=coordinator.admin
+        )
+    assert refused.status_code == 503, refused.text
+    assert await count_unsealed(coordinator) == 0
+    await coordinator.create(tiny_specification())
 
 
 async def test_an_update_that_comes_too_slowly_as_a_whole_is_given_up(

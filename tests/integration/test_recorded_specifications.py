@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from coordinator.tables import FederationRow
-from shared.schema import FederationView
+from shared.schema import FederationSummary, FederationView
 from shared.specification import document_digest
 from tests.support.coordinator import RunningCoordinator
 from tests.support.specifications import tiny_specification
@@ -34,6 +34,13 @@ async def record(coordinator: RunningCoordinator, document: dict[str, Any]) -> N
                 specification=json.dumps(document), specification_digest=document_digest(document)
             )
         )
+    coordinator.context._specifications.clear()
+
+
+async def write_specification(coordinator: RunningCoordinator, text: str) -> None:
+    """Behind the coordinator's back, which then starts anew."""
+    async with coordinator.context.database.writing() as session:
+        await session.execute(update(FederationRow).values(specification=text))
     coordinator.context._specifications.clear()
 
 
@@ -62,6 +69,53 @@ async def test_a_federation_of_an_earlier_version_goes_on(coordinator: RunningCo
     assert sent.status_code == 201, sent.text
     await coordinator.driver.step()
     assert (await coordinator.show("tiny"))["weights_version"] == 1
+
+
+LATER = tiny_specification().document | {"a_later_setting": 1}
+UNREADABLE = {"of a later version": json.dumps(LATER), "damaged": '{"name": "ti', "a list": "[]"}
+REASON = "this coordinator cannot read the specification of federation tiny: "
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_federation_that_cannot_be_read_fails_with_the_reason_and_stops_no_other(
+    coordinator: RunningCoordinator, text: str
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    await write_specification(coordinator, text)
+    await coordinator.started(tiny_specification("well"), "b")
+
+    listed = await coordinator.http.get("/v1/federations", headers=coordinator.admin)
+    assert listed.status_code == 200, listed.text
+    tiny, well = (FederationSummary.model_validate(one) for one in listed.json())
+    assert (tiny.state, tiny.method, tiny.model, tiny.rounds_planned) == ("failed", *[None] * 3)
+    assert tiny.reason is not None
+    assert tiny.reason.startswith(REASON)
+    assert tiny.finished_at is not None
+    assert (well.state, well.method, well.round_number) == ("running", "hyperfl", 1)
+    assert (await coordinator.show("tiny"))["state"] == "failed"
+    [round_] = await coordinator.show("tiny/rounds")
+    assert (round_["phase"], round_["reason"]) == ("failed", tiny.reason)
+    assert (await coordinator.poll("tiny", "a")).status_code == 410
+    late = await coordinator.put(task, update_bytes(tiny_specification(), task))
+    assert late.json()["type"] == "urn:hyperfl:problem:round-closed"
+
+
+async def test_a_federation_that_cannot_be_read_says_so_before_it_runs(
+    coordinator: RunningCoordinator,
+) -> None:
+    await coordinator.create(tiny_specification())
+    await write_specification(coordinator, json.dumps(LATER))
+    shown = FederationView.model_validate(await coordinator.show("tiny"))
+    assert (shown.state, shown.reason) == (
+        "draft",
+        REASON + "a_later_setting: Extra inputs are not permitted",
+    )
+    assert shown.specification == LATER
+    assert (await coordinator.act("tiny", "start")).status_code == 200
+    await coordinator.driver.step()
+    failed = await coordinator.show("tiny")
+    assert (failed["state"], failed["reason"]) == ("failed", shown.reason)
 
 
 async def test_a_new_specification_is_recorded_with_its_defaults(

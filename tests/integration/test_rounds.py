@@ -287,6 +287,20 @@ async def test_a_revoked_client_does_not_hold_up_the_round(
     assert (await coordinator.poll("tiny", "b")).status_code == 401
 
 
+async def test_means_of_metrics_are_numbers_whatever_clients_report(
+    coordinator: RunningCoordinator,
+) -> None:
+    specification = tiny_specification()
+    await coordinator.started(specification, "a", "b")
+    for client, loss in (("a", 1.7e308), ("b", 1.5e308)):
+        task = await coordinator.task("tiny", client)
+        metrics = {"loss": loss, "gain": -loss, "accuracy": 0.5}
+        sent = await coordinator.put(task, update_bytes(specification, task, metrics=metrics))
+        assert sent.status_code == 201, sent.text
+    shown = await coordinator.show("tiny/rounds/1")
+    assert shown["metrics"] == {"loss": 1.6e308, "gain": -1.6e308, "accuracy": 0.5}
+
+
 async def test_only_legal_transitions(coordinator: RunningCoordinator) -> None:
     await coordinator.create(tiny_specification())
     for action, status in [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,6 +205,23 @@ class SimulatedSite:
         path = f"/v1/federations/{client.federation}/clients/{client.name}"
         self._check("revocation", await at.http.delete(path, headers=at.admin))
         client.is_enrolled = False
+
+    async def put_and_be_revoked(
+        self, client: SimulatedClient, delivery: Delivery, replica: int
+    ) -> None:
+        """Delivers an update, and is revoked at the other replica before its last byte is sent."""
+
+        async def in_pieces() -> AsyncIterator[bytes]:
+            yield delivery.body[:-1]
+            await self.revoke(client, 1 - replica)
+            yield delivery.body[-1:]
+
+        response = self._check(
+            "update", await self.replicas[replica].put(delivery.task, in_pieces())
+        )
+        # Refused before it was read to its end, or for the revocation.
+        assert not response.is_success
+        assert (response.status_code == 401) == (not client.is_enrolled)
 
     async def invite(self, client: SimulatedClient, replica: int, *, enrols: bool) -> None:
         """Invites a client anew, known or revoked; its old credential ends."""

@@ -232,6 +232,14 @@ class Federations(RuleBasedStateMachine):
     def revoke(self, client: int, replica: int) -> None:
         self._await(self.site.revoke(self.site.clients[client], replica))
 
+    @rule(client=st.sampled_from([0, CLIENTS_EACH]), replica=replicas)
+    def revoke_during_an_upload(self, client: int, replica: int) -> None:
+        self._with_newest_work(
+            client,
+            replica,
+            lambda one, delivery: self.site.put_and_be_revoked(one, delivery, replica),
+        )
+
     @rule(client=clients, replica=replicas, enrols=st.sampled_from([True, True, True, False]))
     def invite_again(self, client: int, replica: int, enrols: bool) -> None:
         self._await(self.site.invite(self.site.clients[client], replica, enrols=enrols))

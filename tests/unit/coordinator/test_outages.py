@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from structlog.testing import capture_logs
 
-from coordinator.outages import Outage, OutageLog, outage_of
+from coordinator.outages import Outage, OutageLog, isolated, outage_of
 
 _AWAY = PoolTimeoutError("QueuePool limit reached")
 
@@ -120,3 +120,20 @@ def test_only_a_write_shows_that_there_is_room_again() -> None:
 
 def test_an_error_that_is_no_outage_is_left_to_others() -> None:
     assert Watched().fail(error=CASES["a conflict"][0]) == []
+
+
+def test_a_fault_in_an_isolated_block_is_logged_with_its_names() -> None:
+    with capture_logs() as logs, isolated("not done", federation=3):
+        raise KeyError("x")
+    assert [(one["event"], one["federation"], one["log_level"]) for one in logs] == [
+        ("not done", 3, "error")
+    ]
+
+
+def test_an_outage_leaves_an_isolated_block_or_ends_it_in_silence() -> None:
+    with capture_logs() as logs:
+        with pytest.raises(PoolTimeoutError), isolated("not done"):
+            raise _AWAY
+        with isolated("not done", outages_too=True):
+            raise _AWAY
+    assert logs == []
