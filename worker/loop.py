@@ -275,13 +275,13 @@ class _Worker:
             )
         except FederationFinished as finished:
             _log.info("federation ended", client=client.name, detail=finished.problem.detail)
+            client.is_done = True
+            if client.state.pending is not None:
+                client.discard_pending()
         except Refused as refusal:
             if not refusal.is_a(*SHUT_OUT):
                 raise
             client.shut_out(refusal.problem.detail)
-        client.is_done = True
-        if client.state.pending is not None:
-            client.discard_pending()
         return None
 
 

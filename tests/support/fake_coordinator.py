@@ -48,6 +48,11 @@ def unavailable(retry_after: str = "1") -> httpx.Response:
     return problem(ProblemType.UNAVAILABLE, **{"Retry-After": retry_after})
 
 
+def weights_file(content: Any, status: int = 200) -> httpx.Response:
+    """Weights, or the rest of them, as the coordinator sends them."""
+    return httpx.Response(status, content=content, headers={"Content-Type": codec.MEDIA_TYPE})
+
+
 def enrolment_token(client: str) -> str:
     return f"token-of-{client}"
 
@@ -224,14 +229,14 @@ class FakeCoordinator:
             return problem(ProblemType.INTERNAL, "version 0 is built and not downloaded")
         since = request.url.params.get("since")
         if since is not None and (chain := self.chains.get((int(since), version))):
-            return httpx.Response(200, content=chain)
+            return weights_file(chain)
         whole = codec.encode(self.versions[version])
         start = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
         if start is None:
-            return httpx.Response(200, content=whole)
+            return weights_file(whole)
         if int(start.group(1)) >= len(whole):
             return problem(ProblemType.RANGE_NOT_SATISFIABLE)
-        return httpx.Response(206, content=whole[int(start.group(1)) :])
+        return weights_file(whole[int(start.group(1)) :], 206)
 
     def record(self, document: dict[str, Any]) -> None:
         """Sends this specification from now on."""

@@ -255,6 +255,37 @@ async def test_a_revoked_client_is_shut_out_and_the_others_go_on(
     assert worker.polls("alice") == 1
 
 
+async def test_a_client_that_is_shut_out_keeps_its_pending_update(worker: Worker) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.kill_at("PUT", "/alice")
+    with pytest.raises(Killed):
+        await worker.run("alice")
+    worker.coordinator.receive = lambda _: None
+    before = (worker.folder / "alice" / FILE_NAME).read_bytes()
+    worker.coordinator.answer("GET", "/task", problem(ProblemType.UNAUTHENTICATED, "revoked"))
+    with pytest.raises(ConfigError):
+        await worker.run("alice")
+    assert (worker.folder / "alice" / FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_a_proxys_page_does_not_end_the_worker(worker: Worker, status: int) -> None:
+    page = httpx.Response(status, html="<h1>It works!</h1>")
+    worker.coordinator.add_version(1)
+    for method, path in [
+        ("POST", "/enrolments"),
+        ("GET", "/tiny"),
+        ("GET", "/task"),
+        ("GET", "/weights/1"),
+        ("PUT", "/alice"),
+    ]:
+        worker.coordinator.answer(method, path, page, page)
+    worker.coordinator.add_task("alice", 1, base_version=1)
+    await worker.run("alice")
+    assert worker.method.trained == [("alice", 1)]
+    assert worker.on_disk("alice").pending is None
+
+
 async def test_a_worker_without_any_client_left_is_an_error(worker: Worker) -> None:
     revoked = [problem(ProblemType.UNAUTHENTICATED, "revoked") for _ in range(2)]
     worker.coordinator.answer("GET", "/task", *revoked)
