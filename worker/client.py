@@ -8,6 +8,7 @@ CoordinatorError
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -75,6 +76,9 @@ class Connection:
 
     url: str
     request_timeout_seconds: float
+    """Longest silence."""
+    transfer_seconds: float
+    """Longest request in all."""
     ca_file: Path | None = None
     transport: Transport | None = None
 
@@ -97,6 +101,7 @@ class CoordinatorClient:
             transport=connection.transport,
         )
         self._request_timeout_seconds = connection.request_timeout_seconds
+        self._transfer_seconds = connection.transfer_seconds
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -181,25 +186,37 @@ class CoordinatorClient:
     async def _stream(
         self, path: str, query: dict[str, int], headers: dict[str, str]
     ) -> AsyncIterator[httpx.Response]:
-        try:
-            async with self._http.stream("GET", path, params=query, headers=headers) as response:
-                if response.is_error or response.is_redirect:
-                    await response.aread()
-                    _raise(response)
-                if response.headers.get("Content-Type") != codec.MEDIA_TYPE:
-                    raise _not_ours(response)
-                yield response
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
+        async with (
+            self._reaching(),
+            self._http.stream("GET", path, params=query, headers=headers) as response,
+        ):
+            if response.is_error or response.is_redirect:
+                await response.aread()
+                _raise(response)
+            if response.headers.get("Content-Type") != codec.MEDIA_TYPE:
+                raise _not_ours(response)
+            yield response
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        try:
+        async with self._reaching():
             response = await self._http.request(method, path, **request)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
         if response.is_error or response.is_redirect:
             _raise(response)
         return response
+
+    @asynccontextmanager
+    async def _reaching(self) -> AsyncIterator[None]:
+        """Bounds one request, bodies and all: what trickles is never silent for long."""
+        try:
+            async with asyncio.timeout(self._transfer_seconds):
+                yield
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"the coordinator does not answer: {reason}") from error
+        except TimeoutError as error:
+            raise Unreachable(
+                f"the coordinator was not done after {self._transfer_seconds:g} s"
+            ) from error
 
 
 def _read(model: type[Reply], response: httpx.Response) -> Reply:
@@ -212,10 +229,6 @@ def _read(model: type[Reply], response: httpx.Response) -> Reply:
 def _not_ours(response: httpx.Response) -> Unreachable:
     """For the page of a proxy, or of a network that wants a login."""
     return Unreachable(f"{response.url} answered {response.status_code}, but no coordinator did")
-
-
-def _unreachable(error: httpx.TransportError) -> Unreachable:
-    return Unreachable(f"the coordinator does not answer: {str(error) or type(error).__name__}")
 
 
 def _raise(response: httpx.Response) -> None:

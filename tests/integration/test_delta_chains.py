@@ -104,7 +104,9 @@ async def test_no_more_than_a_chunk_is_in_memory(
 ) -> None:
     monkeypatch.setattr(blobs, "CHUNK_BYTES", 4000)
     await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
-    chain = await weights.open_chain(coordinator.context, Admin("", may_write=True), "tiny", 2, since=0)
+    chain = await weights.open_chain(
+        coordinator.context, Admin("", may_write=True), "tiny", 2, since=0
+    )
     assert chain is not None
     header, *pieces = [piece async for piece in chain.body]
     assert len(header) + sum(len(piece) for piece in pieces) == chain.size_bytes

@@ -73,6 +73,7 @@ class FakeCoordinator:
         requests: everything that was asked, in order, with its body read.
         receive: called with each request before it is answered.
         document: the specification as it is sent, with its digest.
+        state, reason: of the federation, as it is shown.
     """
 
     specification: FederationSpecification
@@ -84,6 +85,8 @@ class FakeCoordinator:
     receive: Callable[[Request], None] = lambda _: None
     document: dict[str, Any] = field(default_factory=dict)
     specification_digest: str = ""
+    state: FederationState = FederationState.RUNNING
+    reason: str | None = None
     _scripts: dict[tuple[str, str], list[Answer]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
@@ -92,7 +95,9 @@ class FakeCoordinator:
 
     @property
     def connection(self) -> Connection:
-        return Connection(URL, request_timeout_seconds=5.0, transport=self.transport)
+        return Connection(
+            URL, request_timeout_seconds=5.0, transfer_seconds=60.0, transport=self.transport
+        )
 
     @property
     def transport(self) -> httpx.MockTransport:
@@ -247,8 +252,8 @@ class FakeCoordinator:
         newest = max(self.versions)
         return FederationView(
             name=self.specification.name,
-            state=FederationState.RUNNING,
-            reason=None,
+            state=self.state,
+            reason=self.reason,
             method=self.specification.training.method,
             model=self.specification.training.model,
             rounds_committed=newest,

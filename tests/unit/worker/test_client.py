@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -332,6 +334,25 @@ async def test_a_download_that_broke_off_goes_on_where_it_stopped(
     await client.fetch_weights(FEDERATION, 1, file)
     assert coordinator.requests[1].headers["Range"] == f"bytes={len(written)}-"
     assert file.read_bytes() == whole
+
+
+async def trickle() -> AsyncIterator[bytes]:
+    """A body of which a little always comes."""
+    while True:
+        yield b"x"
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_request_that_trickles_is_broken_off(
+    coordinator: FakeCoordinator, task: Task, tmp_path: Path, name: str
+) -> None:
+    transport = httpx.MockTransport(lambda _: weights_file(trickle()))
+    connection = replace(coordinator.connection, transfer_seconds=0.05, transport=transport)
+    client = CoordinatorClient(connection, credential("alice"))
+    with pytest.raises(Unreachable, match=r"was not done after 0\.05 s"):
+        await every_call(task, tmp_path)[name](client)
+    await client.close()
 
 
 async def test_a_server_without_ranges_sends_the_whole_over_the_part(

@@ -15,7 +15,7 @@ import pytest
 
 from shared.initialisation import TensorSpecification
 from shared.problems import ProblemType
-from shared.schema import TaskKind
+from shared.schema import FederationState, TaskKind
 from shared.specification import ParameterSpecification, document_digest
 from tests.support.fake_coordinator import FakeCoordinator, Request, problem, unavailable
 from tests.support.hosted_clients import RandomDatasets, saved_state, worker_config
@@ -144,6 +144,41 @@ async def test_clients_wait_for_work(worker: Worker) -> None:
     await worker.run("alice")
     assert worker.method.trained == [("alice", 1)]
     assert worker.polls("alice") == 4
+
+
+async def test_a_federation_that_is_paused_is_said(
+    worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.state = FederationState.PAUSED
+    worker.coordinator.reason = "9 rounds failed in a row"
+    worker.coordinator.answer("GET", "/task", httpx.Response(204), httpx.Response(204))
+    await worker.run("alice")
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("9 rounds failed in a row") == 1
+
+
+async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "_GATHER_SECONDS", 0.0)
+    handle = worker.coordinator._handle
+    lost: list[Request] = []
+
+    async def lose_a_poll(request: Request) -> httpx.Response:
+        is_bobs = request.headers.get("Authorization", "").endswith("-bob")
+        if request.url.path.endswith("/task") and is_bobs and not lost:
+            lost.append(request)
+            await asyncio.Event().wait()
+        return await handle(request)
+
+    worker.coordinator._handle = lose_a_poll  # type: ignore[method-assign]
+    for name in ("alice", "bob"):
+        worker.coordinator.add_task(name, 1)
+    await worker.run("alice", "bob")
+    assert worker.method.trained == [("alice", 1), ("bob", 1)]
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("polls without an answer are asked again") == 1
 
 
 async def test_clients_enrol_at_the_first_start_alone(worker: Worker) -> None:
