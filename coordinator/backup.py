@@ -12,6 +12,9 @@ from sqlalchemy import make_url
 
 from coordinator.migrate import NewerSchemaError, known_revisions
 
+_BUSY_SECONDS = 60.0
+"""For a file that another process has locked whole, as no coordinator does for longer."""
+
 
 class BackupError(Exception):
     """A copy that cannot be made, or must not be put back."""
@@ -64,7 +67,9 @@ def sqlite_file(database_url: str) -> Path:
 
 
 def _open(file: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=60)
+    return sqlite3.connect(
+        f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS
+    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from coordinator.database import Database
+from coordinator.delta_chains import DeltaChains
 from coordinator.errors import UnreadableSpecification
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
@@ -61,6 +62,7 @@ class Context:
     tasks_bell: Bell = field(default_factory=Bell)
     """Rung for a federation when its clients may find another answer than before."""
     driver_wake: asyncio.Event = field(default_factory=asyncio.Event)
+    delta_chains: DeltaChains = field(default_factory=DeltaChains)
     _specifications: OrderedDict[int, FederationSpecification] = field(default_factory=OrderedDict)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:

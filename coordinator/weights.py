@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
@@ -17,10 +17,6 @@ from coordinator.errors import RangeNotSatisfiable, VersionRemoved
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
 from coordinator.tables import WeightsRow
-from shared import codec
-from shared.arrays import Array
-from shared.schema import DeltaChain
-from shared.version_deltas import CHAIN_METADATA_KEY, join_chain
 
 _log = structlog.get_logger()
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
@@ -45,35 +41,28 @@ class OutgoingWeights:
 async def open_chain(
     context: Context, principal: Principal, federation_name: str, version: int, since: int
 ) -> OutgoingWeights | None:
-    """The deltas that lead from version ``since`` to ``version``; None if the whole is smaller."""
+    """The deltas that lead from version ``since`` to ``version``; None if the whole is to be sent.
+
+    That is so where the whole is smaller, or the deltas are not all kept, damaged, or too many for
+    the header of one file.
+    """
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
         weights = await federation_store.find_weights(session, federation.id, version)
         deltas = await federation_store.deltas_between(session, federation.id, since, version)
         whole_bytes = await blobs.size_bytes(session, _blob_of(weights))
-    chain_bytes = sum(size for _, _, size in deltas)
+    chain_bytes = sum(delta.size_bytes for delta in deltas)
     if not 0 < len(deltas) == version - since or chain_bytes >= whole_bytes:
         return None
     try:
-        content = await _join(context, deltas, DeltaChain(since=since, version=version))
+        file = await context.delta_chains.file(context.database, deltas)
     except blobs.DamagedBlobError as error:
         _log.error("deltas cannot be sent", federation=federation_name, why=str(error))
         return None
-    body = _counted(context, principal, _one_piece(content))
-    return OutgoingWeights(weights.digest, len(content), 0, len(content), body)
-
-
-async def _join(
-    context: Context, deltas: Sequence[tuple[int, int, int]], chain: DeltaChain
-) -> bytes:
-    steps: dict[int, dict[str, Array]] = {}
-    for step, blob_id, _ in deltas:
-        steps[step], _metadata = codec.decode(await blobs.read_whole(context.database, blob_id))
-    return codec.encode(join_chain(steps), {CHAIN_METADATA_KEY: chain.model_dump_json()})
-
-
-async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+    if not file.is_readable:
+        return None
+    body = _counted(context, principal, file.read(context.database))
+    return OutgoingWeights(weights.digest, file.size_bytes, 0, file.size_bytes, body)
 
 
 async def open_weights(

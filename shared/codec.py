@@ -9,7 +9,7 @@ other input into a :class:`CodecError` that names what was wrong and where.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ from shared.arrays import Array, NamedArrays
 MEDIA_TYPE = "application/vnd.safetensors"
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 10_000
-_LENGTH_BYTES = 8
+LENGTH_BYTES = 8
+"""Of the header's length, which precedes it."""
 _METADATA_KEY = "__metadata__"
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -121,22 +122,33 @@ def encode_pieces(arrays: NamedArrays) -> Iterator[bytes | memoryview]:
         name: np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
         for name, array in sorted(arrays.items())
     }
-    document, position = {}, 0
+    tensors, position = [], 0
     for name, array in little_endian.items():
         end = position + array.nbytes
-        document[name] = {
-            "dtype": _DTYPE_NAMES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [position, end],
-        }
+        dtype = _DTYPE_NAMES[array.dtype.name]
+        tensors.append(TensorInfo(name, dtype, array.shape, position, end))
         position = end
-    header = json.dumps(document, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % _LENGTH_BYTES)  # the data of a file starts at a multiple of 8
-    yield len(header).to_bytes(_LENGTH_BYTES, "little") + header
+    yield encode_header(tensors)
     for array in little_endian.values():
         data = array.reshape(-1).view(np.uint8).data
         for start in range(0, len(data), _PIECE_BYTES):
             yield data[start : start + _PIECE_BYTES]
+
+
+def encode_header(
+    tensors: Iterable[TensorInfo], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """What a file begins with whose data are those of ``tensors``."""
+    document: dict[str, Any] = {_METADATA_KEY: dict(metadata)} if metadata else {}
+    for info in tensors:
+        document[info.name] = {
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "data_offsets": [info.start, info.end],
+        }
+    header = json.dumps(document, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % LENGTH_BYTES)  # the data of a file starts at a multiple of 8
+    return len(header).to_bytes(LENGTH_BYTES, "little") + header
 
 
 def decode(content: bytes | bytearray | memoryview) -> tuple[dict[str, Array], dict[str, str]]:
@@ -209,7 +221,7 @@ class StreamReader:
 
     def feed_header_only(self, content: bytes | bytearray | memoryview) -> None:
         """Reads the header of a file that is whole in memory, without copying its data."""
-        self._pending = bytes(memoryview(content)[: _LENGTH_BYTES + self._max_header_bytes])
+        self._pending = bytes(memoryview(content)[: LENGTH_BYTES + self._max_header_bytes])
         self._read_header()
         self._pending = b""
 
@@ -231,16 +243,16 @@ class StreamReader:
         return self.header
 
     def _read_header(self) -> None:
-        if len(self._pending) < _LENGTH_BYTES:
+        if len(self._pending) < LENGTH_BYTES:
             return
-        length = int.from_bytes(self._pending[:_LENGTH_BYTES], "little")
+        length = int.from_bytes(self._pending[:LENGTH_BYTES], "little")
         if length > self._max_header_bytes:
             raise NotSafetensorsError(
                 f"the header claims {length} bytes", expected=self._max_header_bytes, found=length
             )
-        end = _LENGTH_BYTES + length
+        end = LENGTH_BYTES + length
         if len(self._pending) >= end:
-            self.header = _parse_header(self._pending[_LENGTH_BYTES:end])
+            self.header = _parse_header(self._pending[LENGTH_BYTES:end])
             self.data_offset = end
             self._pending = self._pending[end:]
 

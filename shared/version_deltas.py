@@ -8,12 +8,13 @@ and compares the digest. PROTOCOL.md, section "Deltas between versions", is norm
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from shared.arrays import Array, NamedArrays
-from shared.codec import UnexpectedTensorsError
+from shared.codec import Header, TensorInfo, UnexpectedTensorsError
 from shared.factored_encoding import decode_factored
 from shared.low_rank import FactoredDelta
 from shared.specification import ParameterSpecification
@@ -66,13 +67,21 @@ def _add_components(value: Array, change: FactoredDelta) -> None:
             np.add(block, product[: len(block)], out=block)
 
 
-def join_chain(deltas: Mapping[int, NamedArrays]) -> dict[str, Array]:
-    """One file's tensors for several deltas: the name is prefixed with the version it leads to."""
-    return {
-        f"{version}:{name}": array
-        for version, delta in deltas.items()
-        for name, array in delta.items()
-    }
+def join_tensors(deltas: Mapping[int, Header]) -> Iterator[TensorInfo]:
+    """The tensors of a file in which the data of several deltas' files follow each other.
+
+    A delta is given by the version that it leads to, which is prefixed to its tensors' names.
+    """
+    position = 0
+    for version, header in deltas.items():
+        for info in header.tensors:
+            yield replace(
+                info,
+                name=f"{version}:{info.name}",
+                start=position + info.start,
+                end=position + info.end,
+            )
+        position += header.data_bytes
 
 
 def split_chain(arrays: NamedArrays) -> dict[int, dict[str, Array]]:

@@ -3,11 +3,12 @@
 CoordinatorError
 ├── Refused                 the coordinator answered with a problem; act on its type
 │   └── FederationFinished  there will be no more work
-└── Unreachable             no answer, or one that asks to come again
+└── Unreachable             no answer of a coordinator, or one that asks to come again
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,7 +33,9 @@ from worker.files import naming
 Reply = TypeVar("Reply", bound=BaseModel)
 Transport = httpx.AsyncBaseTransport
 
-_COME_AGAIN = (408, 429, 502, 503, 504)
+_COME_AGAIN = (408, 429)
+"""As all from 500 on."""
+_KNOWN = {kind.urn for kind in ProblemType}
 _PIECE_BYTES = 1 << 20
 
 
@@ -57,7 +60,10 @@ class FederationFinished(Refused):
 
 
 class Unreachable(CoordinatorError):
-    """The coordinator did not answer, or asked to come again after some seconds."""
+    """No coordinator answered, or it asked to come again after some seconds.
+
+    Nothing is decided by it: whatever was asked may have been done.
+    """
 
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -70,6 +76,9 @@ class Connection:
 
     url: str
     request_timeout_seconds: float
+    """Longest silence."""
+    transfer_seconds: float
+    """Longest request in all."""
     ca_file: Path | None = None
     transport: Transport | None = None
 
@@ -92,6 +101,7 @@ class CoordinatorClient:
             transport=connection.transport,
         )
         self._request_timeout_seconds = connection.request_timeout_seconds
+        self._transfer_seconds = connection.transfer_seconds
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -176,56 +186,67 @@ class CoordinatorClient:
     async def _stream(
         self, path: str, query: dict[str, int], headers: dict[str, str]
     ) -> AsyncIterator[httpx.Response]:
-        try:
-            async with self._http.stream("GET", path, params=query, headers=headers) as response:
-                if response.is_error or response.is_redirect:
-                    await response.aread()
-                    _raise(response)
-                yield response
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
+        async with (
+            self._reaching(),
+            self._http.stream("GET", path, params=query, headers=headers) as response,
+        ):
+            if response.is_error or response.is_redirect:
+                await response.aread()
+                _raise(response)
+            if response.headers.get("Content-Type") != codec.MEDIA_TYPE:
+                raise _not_ours(response)
+            yield response
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        try:
+        async with self._reaching():
             response = await self._http.request(method, path, **request)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
         if response.is_error or response.is_redirect:
             _raise(response)
         return response
+
+    @asynccontextmanager
+    async def _reaching(self) -> AsyncIterator[None]:
+        """Bounds one request, bodies and all: what trickles is never silent for long."""
+        try:
+            async with asyncio.timeout(self._transfer_seconds):
+                yield
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"the coordinator does not answer: {reason}") from error
+        except TimeoutError as error:
+            raise Unreachable(
+                f"the coordinator was not done after {self._transfer_seconds:g} s"
+            ) from error
 
 
 def _read(model: type[Reply], response: httpx.Response) -> Reply:
     try:
         return model.model_validate_json(response.content)
-    except ValidationError:  # the page of a proxy or of a network that wants a login
-        raise Unreachable(f"{response.url} gave no answer of a coordinator") from None
+    except ValidationError:
+        raise _not_ours(response) from None
 
 
-def _unreachable(error: httpx.TransportError) -> Unreachable:
-    return Unreachable(f"the coordinator does not answer: {str(error) or type(error).__name__}")
+def _not_ours(response: httpx.Response) -> Unreachable:
+    """For the page of a proxy, or of a network that wants a login."""
+    return Unreachable(f"{response.url} answered {response.status_code}, but no coordinator did")
 
 
 def _raise(response: httpx.Response) -> None:
-    if response.status_code in _COME_AGAIN:
-        wait = response.headers.get("Retry-After", "")
-        raise Unreachable(
-            f"the coordinator answered {response.status_code}",
-            float(wait) if wait.isascii() and wait.isdigit() else None,
-        )
+    """A refusal is a coordinator's that says why. All else passes: nothing was decided."""
     problem = _read_problem(response)
+    if problem is None or response.status_code >= 500 or response.status_code in _COME_AGAIN:
+        message = str(_not_ours(response) if problem is None else Refused(problem))
+        wait = response.headers.get("Retry-After", "")
+        raise Unreachable(message, float(wait) if wait.isascii() and wait.isdigit() else None)
     if problem.type == ProblemType.FEDERATION_FINISHED.urn:
         raise FederationFinished(problem)
     raise Refused(problem)
 
 
-def _read_problem(response: httpx.Response) -> Problem:
+def _read_problem(response: httpx.Response) -> Problem | None:
+    """The problem that the answer says; None if it says none that a coordinator knows."""
     try:
-        return Problem.model_validate_json(response.content)
-    except ValidationError:  # a proxy's page, or an address that is no coordinator
-        return Problem(
-            type="about:blank",
-            title=f"{response.url} answered {response.status_code}",
-            status=response.status_code,
-            detail="without a problem document; is it a coordinator?",
-        )
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        return None
+    return problem if problem.type in _KNOWN else None

@@ -34,16 +34,19 @@ from worker.methods import build_method
 from worker.methods.base import Method, SiteResources, TrainingInterrupted
 from worker.models.registry import pixel_statistics
 from worker.patience import Patience
+from worker.pause_notice import PauseNotice
 from worker.settings import ClientConfig, ConfigError, WorkerConfig, WorkerSettings
 from worker.task_group import SHUT_OUT, HeldTask, TaskGroup
 from worker.weights_cache import WeightsCache
 
 _NOBODY_TAKEN = "the coordinator takes none of this worker's clients"
 _PAUSE_SECONDS = 1.0
-"""Between polls that are answered at once and bring nothing to do."""
+"""Between polls that are answered at once and bring nothing to do: no busy loop, whatever the
+coordinator answers, and no delay that a round would feel."""
 
 _GATHER_SECONDS = 2.0
-"""For the answers to the other clients' polls, once one has brought a task."""
+"""For the answers to the other clients' polls, once one has brought a task: they are sent at the
+same moment, and a client that is missed is asked again."""
 
 _log = structlog.get_logger()
 
@@ -72,7 +75,11 @@ async def open_site(
         CoordinatorError: the coordinator refuses, or is not reached.
     """
     connection = Connection(
-        config.coordinator_url, settings.request_timeout_seconds, config.ca_file, transport
+        config.coordinator_url,
+        settings.request_timeout_seconds,
+        settings.transfer_seconds,
+        config.ca_file,
+        transport,
     )
     patience = Patience(settings.give_up_after_seconds)
     async with AsyncExitStack() as stack:
@@ -219,6 +226,7 @@ class _Worker:
         self._site = site
         self._group = group
         self._poll_wait_seconds = poll_wait_seconds
+        self._pause_notice = PauseNotice(site.specification.name)
 
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
@@ -226,6 +234,7 @@ class _Worker:
             if held:
                 await self._group.work(held)
             else:
+                await self._pause_notice.look(active[0].connection)
                 await asyncio.sleep(_PAUSE_SECONDS)
         if all(client.is_shut_out for client in self._site.clients):
             raise ConfigError(_NOBODY_TAKEN)
@@ -245,6 +254,12 @@ class _Worker:
                     # A round opened, which answers every poll; nobody waits for one that is lost.
                     more, waiting = await asyncio.wait(waiting, timeout=_GATHER_SECONDS)
                     done |= more
+                    if waiting:
+                        _log.info(
+                            "polls without an answer are asked again",
+                            clients=[polls[poll].name for poll in waiting],
+                            after_seconds=_GATHER_SECONDS,
+                        )
                 for poll in done:
                     if (task := poll.result()) is not None:
                         tasks[polls[poll].name] = task
@@ -275,13 +290,13 @@ class _Worker:
             )
         except FederationFinished as finished:
             _log.info("federation ended", client=client.name, detail=finished.problem.detail)
+            client.is_done = True
+            if client.state.pending is not None:
+                client.discard_pending()
         except Refused as refusal:
             if not refusal.is_a(*SHUT_OUT):
                 raise
             client.shut_out(refusal.problem.detail)
-        client.is_done = True
-        if client.state.pending is not None:
-            client.discard_pending()
         return None
 
 

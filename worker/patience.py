@@ -20,6 +20,8 @@ from worker.client import Unreachable
 Result = TypeVar("Result")
 
 _LONGEST_WAIT_SECONDS = 30.0
+"""Between two tries: a coordinator that is back is found within that, and many workers at a time
+are no load for it."""
 _log = structlog.get_logger()
 
 

@@ -28,7 +28,11 @@ async def rotate_credentials(
         CoordinatorError: the coordinator refuses, or is not reached.
     """
     connection = Connection(
-        config.coordinator_url, settings.request_timeout_seconds, config.ca_file, transport
+        config.coordinator_url,
+        settings.request_timeout_seconds,
+        settings.transfer_seconds,
+        config.ca_file,
+        transport,
     )
     patience = Patience(settings.give_up_after_seconds)
     for client in config.clients:

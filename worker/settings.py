@@ -1,4 +1,8 @@
-"""The worker's settings, and the TOML file that says which clients it hosts."""
+"""The worker's settings, and the TOML file that says which clients it hosts.
+
+A wait is a setting where a site may know better. Those that depend on no site are constants beside
+their use: the pauses between polls and tries, and the gathering of a round's clients.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,9 @@ class WorkerSettings(BaseSettings):
     """Memory on the training device for what a frozen backbone makes of images; 0: keep nothing."""
     request_timeout_seconds: float = Field(default=60.0, gt=0.0)
     """Longest silence within one request."""
+    transfer_seconds: float = Field(default=6 * 3600.0, gt=0.0)
+    """Longest request in all, with the weights or the update that it carries: as long as a
+    coordinator takes over an update by default. A download goes on where it was broken off."""
     poll_wait_seconds: float = Field(default=20.0, ge=0.0, le=30.0)
     """How long the coordinator may hold a poll; proxies cut connections that are silent longer."""
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)

@@ -35,10 +35,11 @@ _NOT_WANTED = (
     ProblemType.STALE_BASE_VERSION,
     ProblemType.UPDATE_CONFLICT,
     ProblemType.FEDERATION_FINISHED,
+    ProblemType.NOT_FOUND,
 )
+"""The round goes on without the update, is over, or is not known: nothing will record it."""
 _NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
 """What the same update would be answered again."""
-
 
 _log = structlog.get_logger()
 
@@ -197,6 +198,8 @@ class TaskGroup:
             if refusal.is_a(*SHUT_OUT):
                 client.shut_out(refusal.problem.detail)
                 return
+            if not refusal.is_a(ProblemType.LEASE_LOST, *_NOT_WANTED, *_NOT_ACCEPTED):
+                raise
             log.warning("earlier update not recorded", detail=refusal.problem.detail)
             await asyncio.to_thread(client.discard_pending)
         else:

@@ -129,12 +129,22 @@ async def find_weights(session: AsyncSession, federation_id: int, version: int) 
     return row
 
 
+@dataclass(frozen=True)
+class StoredDelta:
+    """The bytes of the published delta that leads to ``version``."""
+
+    version: int
+    blob_id: int
+    size_bytes: int
+    digest: str | None
+
+
 async def deltas_between(
     session: AsyncSession, federation_id: int, since: int, version: int
-) -> Sequence[tuple[int, int, int]]:
-    """(version, blob, bytes) of the published deltas that lead from ``since`` to ``version``."""
+) -> Sequence[StoredDelta]:
+    """The published deltas that are kept of those that lead from ``since`` to ``version``."""
     rows = await session.execute(
-        select(WeightsRow.version, WeightsRow.delta_blob_id, BlobRow.size_bytes)
+        select(WeightsRow.version, BlobRow.id, BlobRow.size_bytes, BlobRow.digest)
         .join(BlobRow, BlobRow.id == WeightsRow.delta_blob_id)
         .where(
             WeightsRow.federation_id == federation_id,
@@ -143,7 +153,7 @@ async def deltas_between(
         )
         .order_by(WeightsRow.version)
     )
-    return [(step, blob_id, size) for step, blob_id, size in rows if blob_id is not None]
+    return [StoredDelta(*row) for row in rows]
 
 
 async def spent_residuals(session: AsyncSession) -> Sequence[int]:

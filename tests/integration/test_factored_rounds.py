@@ -11,54 +11,13 @@ from coordinator import blobs
 from coordinator.store import federations as store
 from shared import codec
 from shared.arrays import Array, digest_arrays
-from shared.encodings import Encoding, encoding_for
-from shared.low_rank import FactoredDelta
-from shared.specification import FederationSpecification
+from shared.encodings import encoding_for
 from shared.version_deltas import CHAIN_METADATA_KEY, apply_version_delta, split_chain
 from tests.support.coordinator import RunningCoordinator
-from tests.support.specifications import tiny_specification
+from tests.support.factored_rounds import MATRIX, deltas, factored, larger, send
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
-
-MATRIX = "hypernetwork.output.weight"
-
-
-def factored(**policy: Any) -> FederationSpecification:
-    return tiny_specification(
-        encoding={"name": "factored", "wire_dtype": "float16", "max_rank": 1}, **policy
-    )
-
-
-def deltas(specification: FederationSpecification, seed: int) -> dict[str, Any]:
-    """Dense changes, but of the one matrix in factors."""
-    generator = np.random.default_rng(seed)
-    changes: dict[str, Any] = {
-        tensor.name: generator.standard_normal(tensor.shape).astype(np.float32)
-        for tensor in specification.parameters.tensors
-    }
-    rows, columns = specification.parameters.by_name[MATRIX].shape
-    changes[MATRIX] = FactoredDelta(
-        -0.01,
-        generator.standard_normal((2, rows)).astype(np.float32),
-        generator.standard_normal((2, columns)).astype(np.float32),
-    )
-    return changes
-
-
-async def send(
-    coordinator: RunningCoordinator,
-    specification: FederationSpecification,
-    client: str,
-    seed: int,
-    encoding: Encoding,
-    weights: dict[str, Array],
-) -> None:
-    task = await coordinator.task("tiny", client)
-    encoded = encoding.encode(deltas(specification, seed), {}, weights, specification.parameters)
-    body = update_bytes(specification, task, encoded.wire, encoding=encoding.name)
-    response = await coordinator.put(task, body)
-    assert response.status_code == 201, response.text
 
 
 async def fetch(coordinator: RunningCoordinator, version: int, **query: int) -> Any:
@@ -156,7 +115,7 @@ async def test_dense_and_factored_updates_mix_and_order_does_not_matter(
 async def test_a_chain_of_deltas_is_sent_when_it_is_smaller(
     coordinator: RunningCoordinator,
 ) -> None:
-    specification = _larger(factored(rounds=2))
+    specification = larger(factored(rounds=2))
     await coordinator.started(specification, "a")
     encoding = encoding_for(specification.encoding)
     held = specification.parameters.initial_values()
@@ -172,15 +131,6 @@ async def test_a_chain_of_deltas_is_sent_when_it_is_smaller(
     assert digest_arrays(held) == await _digest(coordinator, 2)
     _, whole_metadata = await fetch(coordinator, 2, since=2)
     assert CHAIN_METADATA_KEY not in whole_metadata
-
-
-def _larger(specification: FederationSpecification) -> FederationSpecification:
-    document = specification.model_dump(mode="json")
-    for tensor in document["parameters"]["tensors"]:
-        if tensor["name"] == MATRIX:
-            tensor["shape"] = [3000, 32]
-            tensor["initialisation"][0]["rows"] = 3000
-    return FederationSpecification.model_validate(document)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ def unavailable(retry_after: str = "1") -> httpx.Response:
     return problem(ProblemType.UNAVAILABLE, **{"Retry-After": retry_after})
 
 
+def weights_file(content: Any, status: int = 200) -> httpx.Response:
+    """Weights, or the rest of them, as the coordinator sends them."""
+    return httpx.Response(status, content=content, headers={"Content-Type": codec.MEDIA_TYPE})
+
+
 def enrolment_token(client: str) -> str:
     return f"token-of-{client}"
 
@@ -68,6 +73,7 @@ class FakeCoordinator:
         requests: everything that was asked, in order, with its body read.
         receive: called with each request before it is answered.
         document: the specification as it is sent, with its digest.
+        state, reason: of the federation, as it is shown.
     """
 
     specification: FederationSpecification
@@ -79,6 +85,8 @@ class FakeCoordinator:
     receive: Callable[[Request], None] = lambda _: None
     document: dict[str, Any] = field(default_factory=dict)
     specification_digest: str = ""
+    state: FederationState = FederationState.RUNNING
+    reason: str | None = None
     _scripts: dict[tuple[str, str], list[Answer]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
@@ -87,7 +95,9 @@ class FakeCoordinator:
 
     @property
     def connection(self) -> Connection:
-        return Connection(URL, request_timeout_seconds=5.0, transport=self.transport)
+        return Connection(
+            URL, request_timeout_seconds=5.0, transfer_seconds=60.0, transport=self.transport
+        )
 
     @property
     def transport(self) -> httpx.MockTransport:
@@ -224,14 +234,14 @@ class FakeCoordinator:
             return problem(ProblemType.INTERNAL, "version 0 is built and not downloaded")
         since = request.url.params.get("since")
         if since is not None and (chain := self.chains.get((int(since), version))):
-            return httpx.Response(200, content=chain)
+            return weights_file(chain)
         whole = codec.encode(self.versions[version])
         start = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
         if start is None:
-            return httpx.Response(200, content=whole)
+            return weights_file(whole)
         if int(start.group(1)) >= len(whole):
             return problem(ProblemType.RANGE_NOT_SATISFIABLE)
-        return httpx.Response(206, content=whole[int(start.group(1)) :])
+        return weights_file(whole[int(start.group(1)) :], 206)
 
     def record(self, document: dict[str, Any]) -> None:
         """Sends this specification from now on."""
@@ -242,8 +252,8 @@ class FakeCoordinator:
         newest = max(self.versions)
         return FederationView(
             name=self.specification.name,
-            state=FederationState.RUNNING,
-            reason=None,
+            state=self.state,
+            reason=self.reason,
             method=self.specification.training.method,
             model=self.specification.training.model,
             rounds_committed=newest,

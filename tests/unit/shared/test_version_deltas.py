@@ -16,7 +16,8 @@ from shared.codec import UnexpectedTensorsError
 from shared.encodings import FactoredEncoding
 from shared.low_rank import FactoredDelta
 from shared.specification import EncodingPlan, ParameterSpecification
-from shared.version_deltas import apply_version_delta, join_chain, split_chain
+from shared.version_deltas import apply_version_delta, split_chain
+from tests.support.chains import chain_file
 
 MATRIX, VECTOR, KERNEL = "output.weight", "output.bias", "kernel"
 WIRE_DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
@@ -179,7 +180,7 @@ def test_a_chain_of_deltas_survives_its_file(seed: int, versions: set[int]) -> N
         version: random_delta(specification, seed + version, 2, np.float16, whole=False)
         for version in versions
     }
-    arrays, _ = codec.decode(codec.encode(join_chain(deltas)))
+    arrays, _ = codec.decode(chain_file(deltas))
     chain = split_chain(arrays)
     assert list(chain) == sorted(versions)
     for version, delta in deltas.items():
@@ -190,10 +191,8 @@ def test_a_chain_of_deltas_survives_its_file(seed: int, versions: set[int]) -> N
 
 def test_a_chain_names_the_version_that_each_delta_leads_to() -> None:
     array = np.zeros(1)
-    assert join_chain({7: {"x/scale": array}, 8: {"x": array}}) == {
-        "7:x/scale": array,
-        "8:x": array,
-    }
+    arrays, _ = codec.decode(chain_file({7: {"x/scale": array}, 8: {"x": array}}))
+    assert arrays == {"7:x/scale": array, "8:x": array}
 
 
 def test_versions_are_in_the_order_of_numbers_not_of_text() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ from tests.support.fake_coordinator import (
     credential,
     enrolment_token,
     problem,
+    weights_file,
 )
 from tests.support.specifications import tiny_specification
 from worker.client import (
@@ -28,7 +31,7 @@ from worker.client import (
     Unreachable,
 )
 
-COME_AGAIN = (408, 429, 502, 503, 504)
+COME_AGAIN = (408, 429, 500, 501, 502, 503, 504, 507, 520)
 FEDERATION = "tiny"
 
 Call = Callable[[CoordinatorClient], Awaitable[object]]
@@ -163,34 +166,54 @@ async def test_a_broken_connection_without_words_is_named_by_its_kind(
         await client.fetch_federation(FEDERATION)
 
 
+def of_another_type(status: int) -> httpx.Response:
+    content = Problem(type="urn:other:problem", title="No", status=status, detail="not here")
+    return httpx.Response(
+        status,
+        content=content.model_dump_json(),
+        headers={"Content-Type": "application/problem+json"},
+    )
+
+
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("status", [302, 307, 400, 404, 500])
-async def test_an_answer_that_is_no_coordinators_is_refused_by_its_status(
+@pytest.mark.parametrize("status", [302, 307, 400, 401, 403, 404, 410, 413, 422])
+@pytest.mark.parametrize("kind", ["a page", "another problem"])
+async def test_an_answer_that_is_no_coordinators_decides_nothing(
     coordinator: FakeCoordinator,
     client: CoordinatorClient,
     task: Task,
     tmp_path: Path,
     name: str,
     status: int,
+    kind: str,
 ) -> None:
     page = httpx.Response(
         status, html="<h1>It works!</h1>", headers={"Location": "https://elsewhere.test/"}
     )
-    answer_everything(coordinator, page)
-    with pytest.raises(Refused, match=f"answered {status}.*is it a coordinator") as raised:
+    answer_everything(coordinator, page if kind == "a page" else of_another_type(status))
+    with pytest.raises(Unreachable, match=f"answered {status}, but no coordinator did"):
         await every_call(task, tmp_path)[name](client)
-    assert raised.value.problem.status == status
-    assert not raised.value.is_a(*ProblemType)
     assert len(coordinator.requests) == 1
+    assert not (tmp_path / "weights").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name != "fetch_weights"])
-async def test_a_page_in_place_of_a_reply_is_an_error_of_the_coordinator(
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_coordinator_that_fails_is_asked_again(
+    coordinator: FakeCoordinator, client: CoordinatorClient, task: Task, tmp_path: Path, name: str
+) -> None:
+    answer_everything(coordinator, problem(ProblemType.INTERNAL, "the detail"))
+    with pytest.raises(Unreachable, match="The coordinator failed: the detail"):
+        await every_call(task, tmp_path)[name](client)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_page_in_place_of_a_reply_decides_nothing(
     coordinator: FakeCoordinator, client: CoordinatorClient, task: Task, tmp_path: Path, name: str
 ) -> None:
     answer_everything(coordinator, httpx.Response(200, html="<h1>Log in to the network</h1>"))
-    with pytest.raises(CoordinatorError):
+    with pytest.raises(Unreachable, match="answered 200, but no coordinator did"):
         await every_call(task, tmp_path)[name](client)
+    assert not (tmp_path / "weights").exists()
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "enrol"])
@@ -301,16 +324,35 @@ async def test_a_download_that_broke_off_goes_on_where_it_stopped(
         yield whole[:1_200_000]
         raise httpx.ReadError("connection reset")
 
-    coordinator.answer("GET", "/weights/1", httpx.Response(200, content=breaks_off()))
+    coordinator.answer("GET", "/weights/1", weights_file(breaks_off()))
     with pytest.raises(Unreachable, match="connection reset"):
         await client.fetch_weights(FEDERATION, 1, file)
     written = file.read_bytes()
     assert written == whole[: len(written)]
     assert len(written) > 1_000_000
-    coordinator.answer("GET", "/weights/1", httpx.Response(206, content=whole[len(written) :]))
+    coordinator.answer("GET", "/weights/1", weights_file(whole[len(written) :], 206))
     await client.fetch_weights(FEDERATION, 1, file)
     assert coordinator.requests[1].headers["Range"] == f"bytes={len(written)}-"
     assert file.read_bytes() == whole
+
+
+async def trickle() -> AsyncIterator[bytes]:
+    """A body of which a little always comes."""
+    while True:
+        yield b"x"
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_request_that_trickles_is_broken_off(
+    coordinator: FakeCoordinator, task: Task, tmp_path: Path, name: str
+) -> None:
+    transport = httpx.MockTransport(lambda _: weights_file(trickle()))
+    connection = replace(coordinator.connection, transfer_seconds=0.05, transport=transport)
+    client = CoordinatorClient(connection, credential("alice"))
+    with pytest.raises(Unreachable, match=r"was not done after 0\.05 s"):
+        await every_call(task, tmp_path)[name](client)
+    await client.close()
 
 
 async def test_a_server_without_ranges_sends_the_whole_over_the_part(
@@ -319,7 +361,7 @@ async def test_a_server_without_ranges_sends_the_whole_over_the_part(
     whole = codec.encode(coordinator.add_version(1))
     file = tmp_path / "weights"
     file.write_bytes(whole[:50])
-    coordinator.answer("GET", "/weights/1", httpx.Response(200, content=whole))
+    coordinator.answer("GET", "/weights/1", weights_file(whole))
     await client.fetch_weights(FEDERATION, 1, file)
     assert file.read_bytes() == whole
 

@@ -15,7 +15,7 @@ import pytest
 
 from shared.initialisation import TensorSpecification
 from shared.problems import ProblemType
-from shared.schema import TaskKind
+from shared.schema import FederationState, TaskKind
 from shared.specification import ParameterSpecification, document_digest
 from tests.support.fake_coordinator import FakeCoordinator, Request, problem, unavailable
 from tests.support.hosted_clients import RandomDatasets, saved_state, worker_config
@@ -146,6 +146,41 @@ async def test_clients_wait_for_work(worker: Worker) -> None:
     assert worker.polls("alice") == 4
 
 
+async def test_a_federation_that_is_paused_is_said(
+    worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.state = FederationState.PAUSED
+    worker.coordinator.reason = "9 rounds failed in a row"
+    worker.coordinator.answer("GET", "/task", httpx.Response(204), httpx.Response(204))
+    await worker.run("alice")
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("9 rounds failed in a row") == 1
+
+
+async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "_GATHER_SECONDS", 0.0)
+    handle = worker.coordinator._handle
+    lost: list[Request] = []
+
+    async def lose_a_poll(request: Request) -> httpx.Response:
+        is_bobs = request.headers.get("Authorization", "").endswith("-bob")
+        if request.url.path.endswith("/task") and is_bobs and not lost:
+            lost.append(request)
+            await asyncio.Event().wait()
+        return await handle(request)
+
+    worker.coordinator._handle = lose_a_poll  # type: ignore[method-assign]
+    for name in ("alice", "bob"):
+        worker.coordinator.add_task(name, 1)
+    await worker.run("alice", "bob")
+    assert worker.method.trained == [("alice", 1), ("bob", 1)]
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("polls without an answer are asked again") == 1
+
+
 async def test_clients_enrol_at_the_first_start_alone(worker: Worker) -> None:
     await worker.run("alice", "bob")
     await worker.run("alice", "bob")
@@ -253,6 +288,37 @@ async def test_a_revoked_client_is_shut_out_and_the_others_go_on(
     await worker.run("alice", "bob")
     assert worker.method.trained == [("bob", 1), ("bob", 2)]
     assert worker.polls("alice") == 1
+
+
+async def test_a_client_that_is_shut_out_keeps_its_pending_update(worker: Worker) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.kill_at("PUT", "/alice")
+    with pytest.raises(Killed):
+        await worker.run("alice")
+    worker.coordinator.receive = lambda _: None
+    before = (worker.folder / "alice" / FILE_NAME).read_bytes()
+    worker.coordinator.answer("GET", "/task", problem(ProblemType.UNAUTHENTICATED, "revoked"))
+    with pytest.raises(ConfigError):
+        await worker.run("alice")
+    assert (worker.folder / "alice" / FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_a_proxys_page_does_not_end_the_worker(worker: Worker, status: int) -> None:
+    page = httpx.Response(status, html="<h1>It works!</h1>")
+    worker.coordinator.add_version(1)
+    for method, path in [
+        ("POST", "/enrolments"),
+        ("GET", "/tiny"),
+        ("GET", "/task"),
+        ("GET", "/weights/1"),
+        ("PUT", "/alice"),
+    ]:
+        worker.coordinator.answer(method, path, page, page)
+    worker.coordinator.add_task("alice", 1, base_version=1)
+    await worker.run("alice")
+    assert worker.method.trained == [("alice", 1)]
+    assert worker.on_disk("alice").pending is None
 
 
 async def test_a_worker_without_any_client_left_is_an_error(worker: Worker) -> None:

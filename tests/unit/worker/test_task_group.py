@@ -145,11 +145,17 @@ async def test_an_answered_update_is_no_longer_pending(bench: Bench) -> None:
 async def test_an_update_is_sent_unchanged_until_it_is_answered(bench: Bench) -> None:
     held = bench.held("alice")
     bench.coordinator.answer(
-        "PUT", "/alice", unavailable("9"), httpx.ReadTimeout("slow"), httpx.Response(502)
+        "PUT",
+        "/alice",
+        unavailable("9"),
+        httpx.ReadTimeout("slow"),
+        httpx.Response(502),
+        problem(ProblemType.INTERNAL),
+        httpx.Response(404, html="<h1>It works!</h1>"),
     )
     await bench.group().work([held])
     updates = bench.coordinator.updates()
-    assert len(updates) == 4
+    assert len(updates) == 6
     assert len(set(updates)) == 1
     assert bench.sleep.waits[0] >= 9.0
     assert bench.on_disk("alice").pending is None
@@ -197,6 +203,7 @@ async def test_an_earlier_update_without_an_answer_is_sent_before_the_next_train
         ProblemType.ROUND_CLOSED,
         ProblemType.STALE_BASE_VERSION,
         ProblemType.FEDERATION_FINISHED,
+        ProblemType.NOT_FOUND,
     ],
 )
 async def test_an_update_that_nobody_wants_is_dropped(bench: Bench, kind: ProblemType) -> None:
@@ -402,6 +409,63 @@ async def test_what_an_unanswered_update_left_out_is_added_only_if_it_was_record
     np.testing.assert_allclose(sent, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ProblemType.ROUND_CLOSED,
+        ProblemType.STALE_BASE_VERSION,
+        ProblemType.UPDATE_CONFLICT,
+        ProblemType.LEASE_LOST,
+        ProblemType.MALFORMED_UPDATE,
+        ProblemType.BODY_TOO_LARGE,
+        ProblemType.FEDERATION_FINISHED,
+        ProblemType.NOT_FOUND,
+    ],
+)
+async def test_an_earlier_update_that_was_not_recorded_is_dropped(
+    bench: Bench, kind: ProblemType
+) -> None:
+    pending = PendingUpdate(TaskKind.TRAIN, 1, 0, b"old")
+    bench.coordinator.answer("PUT", "/rounds/1/updates/alice", problem(kind))
+    await bench.group().work([bench.held("alice", {"pending": pending}, round_number=2)])
+    assert bench.method.trained == [("alice", 2)]
+    assert bench.on_disk("alice").pending is None
+
+
+async def test_an_earlier_update_is_kept_when_its_refusal_does_not_say_what_became_of_it(
+    bench: Bench,
+) -> None:
+    pending = PendingUpdate(TaskKind.TRAIN, 1, 0, b"old")
+    held = bench.held("alice", {"pending": pending}, round_number=2)
+    before = bench.file("alice")
+    fault = problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, "not this one")
+    bench.coordinator.answer("PUT", "/rounds/1/updates/alice", fault)
+    with pytest.raises(Refused, match="not this one"):
+        await bench.group().work([held])
+    assert bench.file("alice") == before
+    assert bench.method.trained == []
+
+
+@pytest.mark.parametrize("bench", ["factored"], indirect=True)
+@pytest.mark.parametrize("status", [403, 404, 500, 502])
+async def test_a_proxys_page_does_not_drop_what_an_earlier_update_left_out(
+    bench: Bench, status: int
+) -> None:
+    unanswered = {
+        "residual": {BIAS: np.array([0.5, 0.0, 0.0, 0.0], np.float32)},
+        "pending": PendingUpdate(TaskKind.TRAIN, 1, 0, b"recorded, but nobody heard of it"),
+        "last_round": 1,
+    }
+    page = httpx.Response(status, html="<h1>It works!</h1>")
+    bench.coordinator.answer("PUT", "/rounds/1/updates/alice", page)
+    await bench.group().work([bench.held("alice", unanswered, round_number=2)])
+    first, second, content = bench.coordinator.updates()
+    assert first == second == b"recorded, but nobody heard of it"
+    tensors, _ = read_update(content)
+    sent = tensors[BIAS].astype(np.float32) * tensors[f"{BIAS}/scale"]
+    np.testing.assert_allclose(sent, [2.5, 2.0, 2.0, 2.0], atol=1e-3)
+
+
 async def test_a_client_that_is_shut_out_before_its_update_is_settled_keeps_its_state(
     bench: Bench,
 ) -> None:
@@ -443,8 +507,13 @@ async def test_a_lease_is_kept_alive_while_training_lasts(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [problem(ProblemType.LEASE_LOST), unavailable(), httpx.ReadTimeout("slow")],
-    ids=["lease lost", "unavailable", "timeout"],
+    [
+        problem(ProblemType.LEASE_LOST),
+        unavailable(),
+        httpx.ReadTimeout("slow"),
+        httpx.Response(404, html="<h1>It works!</h1>"),
+    ],
+    ids=["lease lost", "unavailable", "timeout", "a page"],
 )
 async def test_a_failed_heartbeat_does_not_end_the_work(
     bench: Bench, answer: httpx.Response | httpx.TransportError

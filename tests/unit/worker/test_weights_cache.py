@@ -12,8 +12,8 @@ import pytest
 from shared import codec
 from shared.arrays import Array, NamedArrays, digest_arrays
 from shared.problems import ProblemType
-from shared.schema import DeltaChain
-from shared.version_deltas import CHAIN_METADATA_KEY, apply_version_delta, join_chain
+from shared.version_deltas import apply_version_delta
+from tests.support.chains import chain_file
 from tests.support.fake_coordinator import FakeCoordinator, credential, problem, unavailable
 from tests.support.specifications import tiny_specification
 from tests.support.waiting import RecordedSleep
@@ -72,11 +72,8 @@ def publish(coordinator: FakeCoordinator, newest: int) -> None:
             coordinator.versions[version - 1], delta, coordinator.specification.parameters
         )
         for since in range(version):
-            chain = DeltaChain(since=since, version=version).model_dump_json()
-            coordinator.chains[since, version] = codec.encode(
-                join_chain({step: deltas[step] for step in range(since + 1, version + 1)}),
-                {CHAIN_METADATA_KEY: chain},
-            )
+            steps = {step: deltas[step] for step in range(since + 1, version + 1)}
+            coordinator.chains[since, version] = chain_file(steps, since)
 
 
 def asked_for(coordinator: FakeCoordinator) -> list[str]:

@@ -1,0 +1,138 @@
+"""Deltas of several versions in one file: made once, off the event loop, and sent in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from coordinator import blobs, delta_chains, weights
+from coordinator.auth import Admin
+from shared import codec
+from shared.arrays import digest_arrays
+from shared.version_deltas import CHAIN_METADATA_KEY
+from tests.support.coordinator import RunningCoordinator
+from tests.support.factored_rounds import commit_rounds, factored, larger
+from tests.support.rounds import damage, weights_row
+
+pytestmark = pytest.mark.integration
+
+
+async def ask(coordinator: RunningCoordinator, version: int, since: int) -> httpx.Response:
+    answer = await coordinator.http.get(
+        f"/v1/federations/tiny/weights/{version}?since={since}", headers=coordinator.admin
+    )
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def is_chain(answer: httpx.Response) -> bool:
+    return CHAIN_METADATA_KEY in codec.decode(answer.content)[1]
+
+
+@pytest.fixture
+def joins(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of deltas in each file that is made."""
+    made: list[int] = []
+    join: Callable[..., bytes] = delta_chains._join
+
+    def note(headers: Any, chain: Any) -> bytes:
+        made.append(len(headers))
+        return join(headers, chain)
+
+    monkeypatch.setattr(delta_chains, "_join", note)
+    return made
+
+
+@pytest.mark.parametrize("held", ["feed_header_only", "_join"])
+async def test_polls_are_answered_while_a_chain_is_made(
+    coordinator: RunningCoordinator, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The computation waits for the answers, which do not come if it holds the event loop."""
+    await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
+    loop = asyncio.get_running_loop()
+    entered, answered = asyncio.Event(), threading.Event()
+    was_answered: list[bool] = []
+    owner: Any = codec.StreamReader if held == "feed_header_only" else delta_chains
+    compute: Callable[..., Any] = getattr(owner, held)
+
+    def wait_and_compute(*arguments: Any) -> Any:
+        loop.call_soon_threadsafe(entered.set)
+        was_answered.append(answered.wait(timeout=30))
+        return compute(*arguments)
+
+    monkeypatch.setattr(owner, held, wait_and_compute)
+    asking = asyncio.create_task(ask(coordinator, 2, since=0))
+    await entered.wait()
+    assert (await coordinator.poll("tiny", "a")).status_code == 410
+    answered.set()
+    answer = await asking
+    monkeypatch.undo()
+    assert is_chain(answer)
+    assert was_answered
+    assert all(was_answered)
+
+
+async def test_requests_for_the_same_chain_share_its_making(
+    coordinator: RunningCoordinator, joins: list[int]
+) -> None:
+    await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
+    answers = await asyncio.gather(*(ask(coordinator, 2, since=0) for _ in range(5)))
+    assert all(is_chain(answer) for answer in answers)
+    assert len({answer.content for answer in answers}) == 1
+    await ask(coordinator, 2, since=1)
+    await ask(coordinator, 2, since=0)
+    assert joins == [2, 1]
+
+
+async def test_chains_that_are_not_asked_for_are_forgotten(
+    coordinator: RunningCoordinator, joins: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delta_chains, "_CHAINS_KEPT", 1)
+    await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
+    for since in (0, 1, 1, 0):
+        assert is_chain(await ask(coordinator, 2, since))
+    assert joins == [2, 1, 2]
+
+
+async def test_no_more_than_a_chunk_is_in_memory(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "CHUNK_BYTES", 4000)
+    await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
+    chain = await weights.open_chain(
+        coordinator.context, Admin("", may_write=True), "tiny", 2, since=0
+    )
+    assert chain is not None
+    header, *pieces = [piece async for piece in chain.body]
+    assert len(header) + sum(len(piece) for piece in pieces) == chain.size_bytes
+    assert max(len(piece) for piece in pieces) <= blobs.CHUNK_BYTES
+
+
+async def test_damaged_deltas_are_not_sent(
+    coordinator: RunningCoordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
+    row = await weights_row(coordinator, 1)
+    await damage(coordinator, row.delta_blob_id, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+    answer = await ask(coordinator, 2, since=0)
+    arrays, metadata = codec.decode(answer.content)
+    assert CHAIN_METADATA_KEY not in metadata
+    assert digest_arrays(arrays) == (await coordinator.show("tiny"))["weights_digest"]
+    said = capsys.readouterr()
+    assert "the stored delta of version 1 is damaged" in said.out + said.err
+    assert is_chain(await ask(coordinator, 2, since=1))
+
+
+async def test_a_chain_of_more_tensors_than_readers_take_is_not_sent(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
+    one, _ = codec.decode((await ask(coordinator, 2, since=1)).content)
+    monkeypatch.setattr(codec, "MAX_TENSORS", len(one))
+    assert is_chain(await ask(coordinator, 2, since=1))
+    assert not is_chain(await ask(coordinator, 2, since=0))
