@@ -51,7 +51,7 @@ class CoordinatorSettings(BaseSettings):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     plaintext: Literal["loopback-only", "behind-proxy"] = "loopback-only"
-    """Where the coordinator may listen without TLS: anywhere only if a proxy in front serves TLS."""
+    """Where to listen without TLS: on other addresses only if a proxy in front serves TLS."""
     max_connections: int = Field(default=10_000, ge=1)
     """Open at once; more are answered 503. Fewer if the process may not open so many files."""
     max_target_bytes: int = Field(default=8 << 10, ge=256)
@@ -130,12 +130,12 @@ class CoordinatorSettings(BaseSettings):
 
     def require_protection(self) -> None:
         """Raises ValueError where others than this machine could read what is sent."""
-        if self.tls_certificate is None and self.plaintext != "behind-proxy":
-            if not _is_loopback(self.host):
-                raise ValueError(
-                    f"no TLS on {self.host}: set HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY, "
-                    "or HYPERFL_PLAINTEXT=behind-proxy if a proxy serves TLS in front"
-                )
+        is_allowed = self.plaintext == "behind-proxy" or _is_loopback(self.host)
+        if self.tls_certificate is None and not is_allowed:
+            raise ValueError(
+                f"no TLS on {self.host}: set HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY, "
+                "or HYPERFL_PLAINTEXT=behind-proxy if a proxy serves TLS in front"
+            )
 
     @property
     def database_limits(self) -> DatabaseLimits:

@@ -98,7 +98,7 @@ def test_the_coordinators_image_alone_serves_nothing_in_plaintext(
 ) -> None:
     for name, value in dockerfile("coordinator").environment().items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="no TLS on 0.0.0.0"):
+    with pytest.raises(ValueError, match="HYPERFL_PLAINTEXT=behind-proxy"):
         CoordinatorSettings().require_protection()
 
 
