@@ -12,6 +12,7 @@ from coordinator.database import Database
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.tables import FederationRow
+from coordinator.upload_slots import UploadSlots
 from shared.specification import FederationSpecification
 
 Clock = Callable[[], datetime]
@@ -58,6 +59,7 @@ class Context:
     tasks_bell: Bell = field(default_factory=Bell)
     """Rung for a federation when its clients may find another answer than before."""
     driver_wake: asyncio.Event = field(default_factory=asyncio.Event)
+    upload_slots: UploadSlots = field(default_factory=UploadSlots)
     _specifications: OrderedDict[int, FederationSpecification] = field(default_factory=OrderedDict)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:

@@ -53,7 +53,10 @@ class CoordinatorSettings(BaseSettings):
     plaintext: Literal["loopback-only", "behind-proxy"] = "loopback-only"
     """Where to listen without TLS: on other addresses only if a proxy in front serves TLS."""
     max_connections: int = Field(default=10_000, ge=1)
-    """Open at once; more are answered 503. Fewer if the process may not open so many files."""
+    """Open at once; for one more, that which has waited longest for a request is closed, or it is
+    answered 503. Fewer if the process may not open so many files."""
+    max_connections_per_address: int | None = Field(default=None, ge=1)
+    """From one address, such as a proxy's; more are answered 429. None: half of all."""
     max_target_bytes: int = Field(default=8 << 10, ge=256)
     """Of a request's path with its query; more is answered 414."""
     max_head_bytes: int = Field(default=64 << 10, ge=1024)
@@ -94,6 +97,8 @@ class CoordinatorSettings(BaseSettings):
     """Enrolments, first requests with a token, and requests with none that is valid."""
     max_concurrent_requests: int = Field(default=10_000, ge=1)
     """Long polls included; what is more is answered 503."""
+    max_concurrent_requests_per_token: int = Field(default=32, ge=1)
+    """Of one client or administrator; what is more is answered 429."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @model_validator(mode="before")

@@ -85,7 +85,12 @@ class RunningCoordinator:
         return task
 
     async def put(
-        self, task: dict[str, Any], body: bytes, *, as_client: str | None = None, **headers: str
+        self,
+        task: dict[str, Any],
+        body: bytes | AsyncIterator[bytes],
+        *,
+        as_client: str | None = None,
+        **headers: str,
     ) -> httpx.Response:
         credential = self.credentials[as_client or task["client"]]
         return await self.http.put(

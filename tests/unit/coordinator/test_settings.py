@@ -63,6 +63,8 @@ BAD_VALUES = {
     "HYPERFL_DATABASE_MIGRATION_SECONDS": ["0", "inf"],
     "HYPERFL_MAX_DATABASE_BYTES": ["0", "1GiB"],
     "HYPERFL_MAX_CONNECTIONS": ["0"],
+    "HYPERFL_MAX_CONNECTIONS_PER_ADDRESS": ["0", "half"],
+    "HYPERFL_MAX_CONCURRENT_REQUESTS_PER_TOKEN": ["0"],
     "HYPERFL_MAX_TARGET_BYTES": ["0", "255"],
     "HYPERFL_MAX_HEAD_BYTES": ["0", "1023"],
     "HYPERFL_MAX_HEADERS": ["0", "19"],
@@ -225,10 +227,36 @@ def test_a_postgresql_is_told_its_bounds_and_the_urls_own_options_prevail() -> N
 def test_no_more_connections_are_taken_than_files_may_be_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    raised: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
     with capture_logs() as logs:
-        assert http_limits(CoordinatorSettings()).max_connections == 1024 - 15 - 64
-    assert logs[0]["max_connections"] == 10_000
+        limits = http_limits(CoordinatorSettings())
+    assert raised == [(4096, 4096)], "as many as the system lets it"
+    assert limits.max_connections == 4096 - 15 - 64
+    assert limits.max_connections_per_address == limits.max_connections // 2
+    assert (logs[0]["max_connections"], logs[0]["open_files"]) == (10_000, 4096)
     with capture_logs() as logs:
         assert http_limits(CoordinatorSettings(max_connections=10)).max_connections == 10
     assert logs == []
+
+
+def test_where_no_more_files_may_be_open_those_that_may_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_kind: int, _limits: tuple[int, int]) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert http_limits(CoordinatorSettings()).max_connections == 1024 - 15 - 64
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 5), (1, 1), (10, 10)])
+def test_an_address_has_half_of_the_connections_unless_the_settings_say_other(
+    given: int | None, expected: int
+) -> None:
+    settings = CoordinatorSettings(max_connections=10, max_connections_per_address=given)
+    assert http_limits(settings).max_connections_per_address == expected
+    least = CoordinatorSettings(max_connections=1)
+    assert http_limits(least).max_connections_per_address == 1
