@@ -21,6 +21,7 @@ from coordinator.context import Clock, Context, utc_now
 from coordinator.database import Database
 from coordinator.driver import Driver
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.readiness import Readiness
 from coordinator.request_limits import RequestLimits
 from coordinator.routes import access, clients, federations, health, rounds, tasks, updates, weights
 from coordinator.settings import CoordinatorSettings
@@ -50,6 +51,7 @@ def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI
         lifespan=_lifespan,
     )
     app.state.context = context
+    app.state.readiness = Readiness(context.database, clock)
     for router in (
         federations.router,
         clients.router,

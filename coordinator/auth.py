@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coordinator.bearer import bearer_token
 from coordinator.context import Context
 from coordinator.database import Database
 from coordinator.errors import Forbidden, Unauthenticated
@@ -68,10 +69,10 @@ async def identify(context: Context, authorization: str | None) -> Principal:
     Raises:
         Unauthenticated: no bearer token, or none that is valid.
     """
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    token = bearer_token(authorization)
+    if token is None:
         raise Unauthenticated("send the header Authorization: Bearer TOKEN")
-    digest = token_digest(token.strip())
+    digest = token_digest(token)
     async with context.database.reading() as session:
         owner = await store.find_token(
             session, digest, TokenKind.ADMIN, TokenKind.READ_ONLY, TokenKind.CLIENT

@@ -16,6 +16,7 @@ from coordinator.errors import UnreadableSpecification
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.tables import FederationRow
+from coordinator.upload_slots import UploadSlots
 from shared.specification import FederationSpecification
 
 Clock = Callable[[], datetime]
@@ -63,6 +64,7 @@ class Context:
     """Rung for a federation when its clients may find another answer than before."""
     driver_wake: asyncio.Event = field(default_factory=asyncio.Event)
     delta_chains: DeltaChains = field(default_factory=DeltaChains)
+    upload_slots: UploadSlots = field(default_factory=UploadSlots)
     _specifications: OrderedDict[int, FederationSpecification] = field(default_factory=OrderedDict)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:

@@ -17,6 +17,7 @@ CoordinatorError
 ├── BodyTooSlow              nothing of the body came for too long
 ├── BodyLost                 what was stored of the body is gone; the same request is right again
 ├── UnsupportedMediaType
+├── TooManyUploads           of one client for one round, at once
 ├── RangeNotSatisfiable
 └── MalformedUpdate          the bytes do not fit the federation
 """
@@ -97,6 +98,10 @@ class BodyLost(CoordinatorError):
 
 class UnsupportedMediaType(CoordinatorError):
     """The body is of another media type."""
+
+
+class TooManyUploads(CoordinatorError):
+    """As many updates of one client for one round are coming as may at once."""
 
 
 class RangeNotSatisfiable(CoordinatorError):

@@ -7,11 +7,10 @@ the client can still read one; what is silent is closed without a word.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import resource
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,14 +20,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from coordinator.open_connections import OpenConnections
 from coordinator.problem_handlers import problem_response
-from coordinator.rate_limit import RateLimiter
+from coordinator.refusal_log import RefusalLog
 from coordinator.settings import CoordinatorSettings
 from shared.problems import ProblemType
 
 _FILES_BESIDE_CONNECTIONS = 64
 """For the database, the log and what else a process has open."""
-_LOGGED_PER_SECOND, _LOGGED_AT_ONCE = 1.0, 10.0
 
 _log = structlog.get_logger()
 
@@ -38,6 +37,7 @@ class HttpLimits:
     """See the settings of the same names."""
 
     max_connections: int
+    max_connections_per_address: int
     max_target_bytes: int
     max_head_bytes: int
     max_headers: int
@@ -46,20 +46,27 @@ class HttpLimits:
 
 
 def http_limits(settings: CoordinatorSettings) -> HttpLimits:
-    """The settings' limits; no more connections than the process may have files open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """The settings' limits; no more connections than the process may have files open.
+
+    It may open as many as the system lets it from now on.
+    """
+    open_files = _raise_open_files()
     possible = settings.max_connections
-    if soft != resource.RLIM_INFINITY:
-        possible = max(1, soft - settings.database_connections - _FILES_BESIDE_CONNECTIONS)
+    if open_files != resource.RLIM_INFINITY:
+        possible = max(1, open_files - settings.database_connections - _FILES_BESIDE_CONNECTIONS)
+    max_connections = min(settings.max_connections, possible)
     if possible < settings.max_connections:
         _log.warning(
             "fewer connections than max_connections: the process may not open more files",
             max_connections=settings.max_connections,
             possible=possible,
-            open_files=soft,
+            open_files=open_files,
         )
     return HttpLimits(
-        max_connections=min(settings.max_connections, possible),
+        max_connections=max_connections,
+        max_connections_per_address=(
+            settings.max_connections_per_address or max(1, max_connections // 2)
+        ),
         max_target_bytes=settings.max_target_bytes,
         max_head_bytes=settings.max_head_bytes,
         max_headers=settings.max_headers,
@@ -68,29 +75,22 @@ def http_limits(settings: CoordinatorSettings) -> HttpLimits:
     )
 
 
+def _raise_open_files() -> int:
+    """How many files the process may have open, after asking for as many as it may ask for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # where the system has another limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
+
+
 def bounded_protocol(limits: HttpLimits) -> type[asyncio.Protocol]:
     """What uvicorn takes as its ``http`` class: every connection of one server keeps ``limits``."""
-    refusals = RefusalLog()
+    refusals = RefusalLog("connection closed")
+    connections: OpenConnections[BoundedHttp] = OpenConnections()
     logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
-    made = functools.partial(BoundedHttp, limits, refusals)
+    made = functools.partial(BoundedHttp, limits, refusals, connections)
     return cast(type[asyncio.Protocol], made)
-
-
-class RefusalLog:
-    """Logs why connections are closed, of each reason only so often that nobody fills the disk."""
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._rates = RateLimiter(_LOGGED_PER_SECOND, _LOGGED_AT_ONCE)
-        self._left_out = 0
-
-    def note(self, reason: str, address: str) -> None:
-        """One connection was closed, or refused, for ``reason``."""
-        if self._rates.spend(reason, self._monotonic()) > 0:
-            self._left_out += 1
-            return
-        left_out, self._left_out = self._left_out, 0
-        _log.warning("connection closed", reason=reason, address=address, left_out=left_out)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -100,6 +100,7 @@ class BoundedHttp(HttpToolsProtocol):
         self,
         limits: HttpLimits,
         refusals: RefusalLog,
+        open_connections: OpenConnections[BoundedHttp],
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -108,6 +109,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._refusals = refusals
+        self._open = open_connections
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._is_in_head = False
@@ -115,18 +117,34 @@ class BoundedHttp(HttpToolsProtocol):
         """Received of a head that is not complete."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Waits for a first request, or refuses the connection."""
+        """Waits for a first request, in place of another connection if need be, or refuses."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.max_connections:
-            limit = self._limits.max_connections
-            self._refuse(ProblemType.UNAVAILABLE, f"{limit} connections are open")
+        self._open.add(self, self._address)
+        limit = self._limits.max_connections_per_address
+        if self._open.count_from(self._address) > limit:
+            detail = f"{limit} connections are open from this address"
+            self._refuse(ProblemType.TOO_MANY_REQUESTS, detail)
             return
+        limit = self._limits.max_connections
+        if len(self._open) > limit:
+            other = self._open.pop_longest_waiting()
+            if other is None:
+                self._refuse(ProblemType.UNAVAILABLE, f"{limit} connections are open")
+                return
+            other.make_room()
+        self._open.begin_wait(self)
         self._expect_head()
+
+    def make_room(self) -> None:
+        """Ends a connection that waits for a request's head, because another came."""
+        self._note("another connection came")
+        self.transport.abort()  # what is closed in order, over TLS, waits for the other side
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops what still runs for it."""
         self._stop_head_timer()
         self._stop_write_timer()
+        self._open.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -152,11 +170,24 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hands the request on, unless its head is over a limit."""
         self._stop_head_timer()
+        self._open.end_wait(self)
         self._is_in_head, self._head_bytes = False, 0
         if self._is_head_too_large():
             self._refuse_head()
             raise _Refused
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Waits for a further request, unless one has come already."""
+        super().on_response_complete()
+        if self._may_answer and not self.transport.is_closing():
+            self._open.begin_wait(self)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came."""
+        if not self.transport.is_closing():
+            self._note("no further request came")
+        super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         """A problem document instead of uvicorn's text."""
@@ -241,7 +272,11 @@ class BoundedHttp(HttpToolsProtocol):
         self._expect_reading()
 
     def _note(self, reason: str) -> None:
-        self._refusals.note(reason, (self.client or ("unknown",))[0])
+        self._refusals.note(reason, self._address)
+
+    @property
+    def _address(self) -> str:
+        return (self.client or ("unknown",))[0]
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

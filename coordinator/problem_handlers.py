@@ -36,6 +36,7 @@ _TYPES: Mapping[type[errors.CoordinatorError], ProblemType] = {
     errors.BodyTooSlow: ProblemType.TOO_SLOW,
     errors.BodyLost: ProblemType.UNAVAILABLE,
     errors.UnsupportedMediaType: ProblemType.UNSUPPORTED_MEDIA_TYPE,
+    errors.TooManyUploads: ProblemType.TOO_MANY_REQUESTS,
     errors.RangeNotSatisfiable: ProblemType.RANGE_NOT_SATISFIABLE,
     errors.MalformedUpdate: ProblemType.MALFORMED_UPDATE,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,6 +13,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from coordinator.database import DatabaseLimits
+from shared.environment import PREFIX, check_environment
 
 MAX_UPLOAD_SECONDS = 12 * 3600.0
 """No coordinator takes longer over an update. What is twice as old is no upload any more, whichever
@@ -22,14 +25,12 @@ _DATABASES = ("sqlite", "postgresql")
 class CoordinatorSettings(BaseSettings):
     """Every setting, from ``HYPERFL_*`` environment variables or the command line."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="HYPERFL_", env_ignore_empty=True, frozen=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     data_dir: Path = Path("hyperfl-data")
     """Holds the SQLite file, unless another database is named, and the admin token."""
-    database_url: str = ""
-    """``postgresql://…`` or ``sqlite:///path``; empty: ``hyperfl.db`` in ``data_dir``."""
+    database_url: str | None = None
+    """``postgresql://…`` or ``sqlite:///path``; None: ``hyperfl.db`` in ``data_dir``."""
     database_connections: int = Field(default=15, ge=1, le=1000)
     """Most connections that this process opens to its database."""
     database_pool_seconds: float = Field(default=10.0, gt=0.0, le=3600.0)
@@ -49,8 +50,13 @@ class CoordinatorSettings(BaseSettings):
     """0 takes any free port and prints it."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    plaintext: Literal["loopback-only", "behind-proxy"] = "loopback-only"
+    """Where to listen without TLS: on other addresses only if a proxy in front serves TLS."""
     max_connections: int = Field(default=10_000, ge=1)
-    """Open at once; more are answered 503. Fewer if the process may not open so many files."""
+    """Open at once; for one more, that which has waited longest for a request is closed, or it is
+    answered 503. Fewer if the process may not open so many files."""
+    max_connections_per_address: int | None = Field(default=None, ge=1)
+    """From one address, such as a proxy's; more are answered 429. None: half of all."""
     max_target_bytes: int = Field(default=8 << 10, ge=256)
     """Of a request's path with its query; more is answered 414."""
     max_head_bytes: int = Field(default=64 << 10, ge=1024)
@@ -91,12 +97,20 @@ class CoordinatorSettings(BaseSettings):
     """Enrolments, first requests with a token, and requests with none that is valid."""
     max_concurrent_requests: int = Field(default=10_000, ge=1)
     """Long polls included; what is more is answered 503."""
+    max_concurrent_requests_per_token: int = Field(default=32, ge=1)
+    """Of one client or administrator; what is more is answered 429."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_environment(cls, values: Any) -> Any:
+        check_environment(os.environ, cls.model_fields)
+        return values
 
     @field_validator("database_url")
     @classmethod
-    def _check_database_url(cls, url: str) -> str:
-        if not url:
+    def _check_database_url(cls, url: str | None) -> str | None:
+        if url is None:
             return url
         try:
             backend = make_url(url).get_backend_name()
@@ -119,6 +133,15 @@ class CoordinatorSettings(BaseSettings):
             raise ValueError("HYPERFL_MAX_DATABASE_BYTES is for SQLite; bound PostgreSQL's disk")
         return self
 
+    def require_protection(self) -> None:
+        """Raises ValueError where others than this machine could read what is sent."""
+        is_allowed = self.plaintext == "behind-proxy" or _is_loopback(self.host)
+        if self.tls_certificate is None and not is_allowed:
+            raise ValueError(
+                f"no TLS on {self.host}: set HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY, "
+                "or HYPERFL_PLAINTEXT=behind-proxy if a proxy serves TLS in front"
+            )
+
     @property
     def database_limits(self) -> DatabaseLimits:
         """The bounds that the database keeps."""
@@ -139,3 +162,10 @@ class CoordinatorSettings(BaseSettings):
     def effective_admin_token_file(self) -> Path:
         """Where the admin token is kept."""
         return self.admin_token_file or self.data_dir / "admin-token"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

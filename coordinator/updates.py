@@ -65,9 +65,11 @@ async def receive(
         UnsupportedMediaType, BodyTooLarge, MalformedUpdate, StaleBaseVersion: the body is refused.
         RoundClosed, LeaseLost: the round or the attempt is over.
         UpdateConflict: a different update is recorded.
+        TooManyUploads: the client sends it more than once already.
     """
     try:
-        return await _receive(context, principal, incoming)
+        async with context.upload_slots.taken(principal.client.id, incoming.round_number):
+            return await _receive(context, principal, incoming)
     except CoordinatorError as error:
         context.metrics.updates_refused.inc()
         _log.info(

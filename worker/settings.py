@@ -6,14 +6,16 @@ their use: the pauses between polls and tries, and the gathering of a round's cl
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.environment import PREFIX, check_environment
 from shared.specification import CLIENT_NAME, FEDERATION_NAME
 from worker.data.source import DataSource
 
@@ -25,9 +27,7 @@ class ConfigError(Exception):
 class WorkerSettings(BaseSettings):
     """What is the machine's matter and not the federation's, from ``HYPERFL_*`` variables."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="HYPERFL_", env_ignore_empty=True, frozen=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     worker_config: Path | None = None
     """The TOML file, when ``--config`` is not given."""
@@ -49,6 +49,12 @@ class WorkerSettings(BaseSettings):
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
     """A coordinator that has not answered for so long is given up, and the worker ends with 1."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_environment(cls, values: Any) -> Any:
+        check_environment(os.environ, cls.model_fields)
+        return values
 
 
 class ClientConfig(BaseModel):

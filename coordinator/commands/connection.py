@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from coordinator.commands.failures import fail
+from coordinator.commands.failures import fail, one_line_errors
 from coordinator.settings import CoordinatorSettings
 
 _TIMEOUT_SECONDS = 60.0
@@ -74,7 +74,9 @@ def _reason(response: httpx.Response) -> str:
 @contextmanager
 def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
     """A connection with the admin token from ``token_file``."""
-    file = token_file or CoordinatorSettings().effective_admin_token_file
+    with one_line_errors():
+        settings = CoordinatorSettings()
+    file = token_file or settings.effective_admin_token_file
     try:
         token = file.read_text().strip()
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,15 +39,29 @@ def serve(
     database_url: DatabaseUrlOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate and those above it.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
 ) -> None:
     """Serve the REST interface; the database is migrated first.
 
-    Every option can be set in the environment too, such as HYPERFL_DATABASE_URL.
+    Every option can be set in the environment too, such as HYPERFL_DATABASE_URL. Addresses that
+    other machines reach need TLS, or HYPERFL_PLAINTEXT=behind-proxy.
 
     Example: hyperfl coordinator serve --data-dir /var/lib/hyperfl --port 8400
     """
     with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
-        settings = _settings(data_dir=data_dir, database_url=database_url, host=host, port=port)
+        settings = _settings(
+            data_dir=data_dir,
+            database_url=database_url,
+            host=host,
+            port=port,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+        )
+        settings.require_protection()
+        _check_certificate(settings)
         _configure_logging(settings.log_level)
         _migrate(settings)
         app = create_app(settings)
@@ -140,6 +155,20 @@ def _migrate(settings: CoordinatorSettings) -> tuple[str | None, str]:
         connect_seconds=settings.database_connect_seconds,
         wait_seconds=settings.database_migration_seconds,
     )
+
+
+def _check_certificate(settings: CoordinatorSettings) -> None:
+    """Raises ValueError with the files' names; what OpenSSL says has none."""
+    if settings.tls_certificate is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:
+        raise ValueError(
+            f"{settings.tls_certificate} and {settings.tls_key} are not a certificate and its "
+            f"key: {error}"
+        ) from error
 
 
 def _settings(**given: Any) -> CoordinatorSettings:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import text
 
+from coordinator.readiness import Readiness
 from coordinator.routes.dependencies import ContextDependency
 from shared.schema import PROTOCOL_VERSION, Health
 
 router = APIRouter(tags=["health"])
+
+
+def get_readiness(request: Request) -> Readiness:
+    """What app.py built, one for all requests."""
+    readiness: Readiness = request.app.state.readiness
+    return readiness
+
+
+ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]
 
 
 @router.get("/healthz")
@@ -21,10 +31,9 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz")
-async def readyz(context: ContextDependency) -> Health:
+async def readyz(readiness: ReadinessDependency) -> Health:
     """The database answers too; 503 otherwise."""
-    async with context.database.reading() as session:
-        await session.execute(text("SELECT 1"))
+    await readiness.check()
     return _health()
 
 

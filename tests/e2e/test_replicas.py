@@ -39,8 +39,8 @@ def _serve(
     folder.mkdir()
     with child_environment(
         PYTHONPATH=f"{CRASH_POINTS}:{PROJECT}",
-        HYPERFL_TEST_CRASH_POINT=crash_point,
-        HYPERFL_TEST_CRASH_MARKER=str(folder / "crashed"),
+        CRASH_POINT=crash_point,
+        CRASH_MARKER=str(folder / "crashed"),
         HYPERFL_AGGREGATION_LEASE_SECONDS="1",
         HYPERFL_TICK_SECONDS="0.1",
     ):

@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ def _serving(folder: Path, **limits: object) -> Iterator[ServingCoordinator]:
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingCoordinator]:
     """All as it is by default, but for the number of connections."""
     folder = tmp_path_factory.mktemp("patient")
-    with _serving(folder, max_connections=_MAX_CONNECTIONS) as serving:
+    with _serving(
+        folder, max_connections=_MAX_CONNECTIONS, max_connections_per_address=_MAX_CONNECTIONS - 1
+    ) as serving:
         yield serving
 
 
@@ -53,11 +55,14 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingCoord
 
 
 @contextmanager
-def _connected(coordinator: ServingCoordinator) -> Iterator[socket.socket]:
+def _connected(
+    coordinator: ServingCoordinator, source: str = "127.0.0.1"
+) -> Iterator[socket.socket]:
     address = urlsplit(coordinator.url)
     assert address.hostname is not None
     assert address.port is not None
-    with socket.create_connection((address.hostname, address.port), _TIMEOUT_SECONDS) as one:
+    target = (address.hostname, address.port)
+    with socket.create_connection(target, _TIMEOUT_SECONDS, (source, 0)) as one:
         yield one
 
 
@@ -161,19 +166,90 @@ def test_what_is_over_a_limit_is_refused_by_name_and_ends_the_connection(
         assert _read_to_end(connection) == b""
 
 
-def test_connections_over_the_limit_are_told_to_come_again(patient: ServingCoordinator) -> None:
+_ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6")
+
+
+@contextmanager
+def _idle(
+    coordinator: ServingCoordinator, addresses: Sequence[str] = _ADDRESSES
+) -> Iterator[list[socket.socket]]:
+    """Connections that wait for a further request, the first of them longest."""
     with ExitStack() as stack:
-        served = [stack.enter_context(_connected(patient)) for _ in range(_MAX_CONNECTIONS)]
-        for one in served:
-            one.sendall(_request())
-            assert _read_answer(one)[0] == 200
+        connections = [stack.enter_context(_connected(coordinator, one)) for one in addresses]
+        for connection in connections:
+            connection.sendall(_request())
+            assert _read_answer(connection)[0] == 200
+        yield connections
+    _wait_until_served(coordinator)
+
+
+def _begin_a_body(connection: socket.socket) -> None:
+    """Keeps a request from being answered; returns when its head was read."""
+    connection.sendall(
+        b"POST /v1/enrolments HTTP/1.1\r\nHost: coordinator\r\nExpect: 100-continue\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    )
+    assert connection.recv(1024).startswith(b"HTTP/1.1 100 ")
+
+
+def test_the_connection_that_waited_longest_makes_room_for_another(
+    patient: ServingCoordinator,
+) -> None:
+    with _idle(patient) as connections:
+        _begin_a_body(connections[0])
+        with _connected(patient) as another:
+            another.sendall(_request())
+            assert _read_answer(another)[0] == 200
+            assert _read_to_end(connections[1]) == b""
+            for still_in in connections[2:]:
+                still_in.sendall(_request())
+                assert _read_answer(still_in)[0] == 200
+            connections[0].sendall(b"x" * 100)
+            assert _read_answer(connections[0])[0] == 422, "what is being answered stays"
+    assert _closed_for(patient, "another connection came")
+
+
+def test_connections_that_never_sent_make_room(patient: ServingCoordinator) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(_connected(patient, one)) for one in _ADDRESSES]
+        silent[0].sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        for _ in range(3):
+            with _connected(patient) as served:
+                served.sendall(_request("/readyz"))
+                assert _read_answer(served)[0] == 200
+    _wait_until_served(patient)
+
+
+def test_connections_over_the_limit_are_told_to_come_again(patient: ServingCoordinator) -> None:
+    with _idle(patient) as connections:
+        for connection in connections:
+            _begin_a_body(connection)
         with _connected(patient) as refused:
             headers = _check_problem(refused, 503, "unavailable")
             assert int(headers["retry-after"]) > 0
             assert _read_to_end(refused) == b""
-        served[0].sendall(_request())
-        assert _read_answer(served[0])[0] == 200, "those who are in stay in"
-    _wait_until_served(patient)
+        connections[0].sendall(b"x" * 100)
+        assert _read_answer(connections[0])[0] == 422, "those who are in stay in"
+
+
+def test_one_address_has_its_own_number_of_connections(patient: ServingCoordinator) -> None:
+    many = ["127.0.0.2"] * (_MAX_CONNECTIONS - 1)
+    with _idle(patient, many) as connections:
+        with _connected(patient, "127.0.0.2") as refused:
+            headers = _check_problem(refused, 429, "too-many-requests")
+            assert int(headers["retry-after"]) > 0
+            assert _read_to_end(refused) == b""
+        with _connected(patient) as other:
+            other.sendall(_request())
+            assert _read_answer(other)[0] == 200
+        connections[0].sendall(_request())
+        assert _read_answer(connections[0])[0] == 200
+
+
+def _closed_for(coordinator: ServingCoordinator, reason: str) -> list[dict[str, Any]]:
+    lines = coordinator.process.log_file.read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    return [one for one in events if one.get("reason") == reason]
 
 
 def _wait_until_served(coordinator: ServingCoordinator) -> None:
@@ -189,6 +265,7 @@ def _wait_until_served(coordinator: ServingCoordinator) -> None:
 def test_a_connection_that_never_sends_is_closed(impatient: ServingCoordinator) -> None:
     with _connected(impatient) as connection:
         assert _read_to_end(connection) == b""
+    assert _closed_for(impatient, "no request came")
 
 
 def test_a_connection_that_sends_nothing_more_is_closed(impatient: ServingCoordinator) -> None:
@@ -196,6 +273,7 @@ def test_a_connection_that_sends_nothing_more_is_closed(impatient: ServingCoordi
         connection.sendall(_request())
         assert _read_answer(connection)[0] == 200
         assert _read_to_end(connection) == b""
+    assert _closed_for(impatient, "no further request came")
 
 
 def test_a_head_that_does_not_end_is_answered_in_time(impatient: ServingCoordinator) -> None:
@@ -254,8 +332,5 @@ def test_the_log_says_why_connections_were_closed_and_is_no_flood(
         with _connected(patient) as connection:
             connection.sendall(b"nonsense\r\n\r\n")
             _check_problem(connection, 400, "bad-request")
-    log = patient.process.log_file.read_text()
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    closed = [line for line in lines if line.get("reason") == "bad-request"]
-    assert 0 < len(closed) < 30
-    assert "Invalid HTTP request" not in log
+    assert 0 < len(_closed_for(patient, "bad-request")) < 30
+    assert "Invalid HTTP request" not in patient.process.log_file.read_text()

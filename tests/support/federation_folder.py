@@ -106,8 +106,8 @@ def finish_federation(folder: Path, federation: str, crash_point: str = "") -> d
         stack.enter_context(
             child_environment(
                 PYTHONPATH=f"{CRASH_POINTS}:{PROJECT}",
-                HYPERFL_TEST_CRASH_POINT=crash_point,
-                HYPERFL_TEST_CRASH_MARKER=str(folder / "crashed"),
+                CRASH_POINT=crash_point,
+                CRASH_MARKER=str(folder / "crashed"),
                 HYPERFL_COORDINATOR_URL=url,
                 HYPERFL_AGGREGATION_LEASE_SECONDS="1",
                 HYPERFL_TICK_SECONDS="0.1",

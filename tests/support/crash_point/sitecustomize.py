@@ -1,7 +1,7 @@
 """Kills a child process at a named point, once. Python runs this when its folder is on PYTHONPATH.
 
-``HYPERFL_TEST_CRASH_POINT`` names a point of ``POINTS``, as ``NAME:COUNT`` for a later time than
-the first that it is passed; ``HYPERFL_TEST_CRASH_MARKER`` is a file that says that it has happened.
+``CRASH_POINT`` names a point of ``POINTS``, as ``NAME:COUNT`` for a later time than
+the first that it is passed; ``CRASH_MARKER`` is a file that says that it has happened.
 A function is wrapped as soon as its module has been imported.
 """
 
@@ -134,7 +134,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-if _given := os.environ.get("HYPERFL_TEST_CRASH_POINT"):
+if _given := os.environ.get("CRASH_POINT"):
     _name, _, _count = _given.partition(":")
     _point = replace(POINTS[_name], count=int(_count)) if _count else POINTS[_name]
-    sys.meta_path.insert(0, _Finder(_point, os.environ["HYPERFL_TEST_CRASH_MARKER"]))
+    sys.meta_path.insert(0, _Finder(_point, os.environ["CRASH_MARKER"]))

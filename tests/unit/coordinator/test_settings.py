@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from coordinator.settings import CoordinatorSettings
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for field in CoordinatorSettings.model_fields:
-        monkeypatch.delenv(f"HYPERFL_{field.upper()}", raising=False)
+    for name in [name for name in os.environ if name.upper().startswith("HYPERFL_")]:
+        monkeypatch.delenv(name)
 
 
 def test_without_any_setting_everything_is_in_one_folder() -> None:
@@ -62,6 +63,8 @@ BAD_VALUES = {
     "HYPERFL_DATABASE_MIGRATION_SECONDS": ["0", "inf"],
     "HYPERFL_MAX_DATABASE_BYTES": ["0", "1GiB"],
     "HYPERFL_MAX_CONNECTIONS": ["0"],
+    "HYPERFL_MAX_CONNECTIONS_PER_ADDRESS": ["0", "half"],
+    "HYPERFL_MAX_CONCURRENT_REQUESTS_PER_TOKEN": ["0"],
     "HYPERFL_MAX_TARGET_BYTES": ["0", "255"],
     "HYPERFL_MAX_HEAD_BYTES": ["0", "1023"],
     "HYPERFL_MAX_HEADERS": ["0", "19"],
@@ -72,6 +75,7 @@ BAD_VALUES = {
     "HYPERFL_LISTEN_BACKLOG": ["0"],
     "HYPERFL_SHUTDOWN_SECONDS": ["0", "inf"],
     "HYPERFL_LOG_LEVEL": ["loud"],
+    "HYPERFL_PLAINTEXT": ["yes", "anywhere"],
     "HYPERFL_DATABASE_URL": ["hyperfl.db", "mysql://host/hyperfl", "postgres://host/hyperfl"],
 }
 
@@ -102,6 +106,63 @@ def test_a_command_says_in_one_line_what_is_wrong(
     [line] = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert name.removeprefix("HYPERFL_").lower() in line.lower()
+
+
+@pytest.mark.parametrize("field", CoordinatorSettings.model_fields)
+def test_no_setting_may_be_empty(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    monkeypatch.setenv(f"HYPERFL_{field.upper()}", "")
+    with pytest.raises(ValidationError, match=f"HYPERFL_{field.upper()} is empty"):
+        CoordinatorSettings()
+
+
+def test_the_workers_variables_may_be_there_but_not_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERFL_DEVICE", "cpu")
+    CoordinatorSettings()
+    monkeypatch.setenv("HYPERFL_DEVICE", "")
+    with pytest.raises(ValidationError, match="HYPERFL_DEVICE is empty"):
+        CoordinatorSettings()
+
+
+@pytest.mark.parametrize("name", ["HYPERFL_TLS_CERT", "hyperfl_tls_certificat"])
+def test_a_misspelt_setting_is_refused_with_the_names_nearest_to_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "certificate.pem")
+    result = CliRunner().invoke(coordinator, ["migrate"])
+    assert result.exit_code == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: {name} is not a setting; is it HYPERFL_TLS_CERTIFICATE")
+
+
+def test_an_empty_option_is_refused_like_an_empty_variable() -> None:
+    result = CliRunner().invoke(coordinator, ["migrate", "--database-url", ""])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: database_url: not a URL")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_this_machine_alone_is_served_without_tls(host: str) -> None:
+    CoordinatorSettings(host=host).require_protection()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "federation.example.org", ""])
+def test_others_are_served_without_tls_only_behind_a_proxy(host: str) -> None:
+    with pytest.raises(ValueError, match="HYPERFL_PLAINTEXT=behind-proxy if a proxy"):
+        CoordinatorSettings(host=host).require_protection()
+    CoordinatorSettings(host=host, plaintext="behind-proxy").require_protection()
+    files = {"tls_certificate": Path("c.pem"), "tls_key": Path("k.pem")}
+    CoordinatorSettings(host=host, **files).require_protection()
+
+
+def test_a_certificate_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_text("nothing")
+    for certificate in ("c.pem", "absent.pem"):
+        files = ("--tls-certificate", tmp_path / certificate, "--tls-key", tmp_path / "k.pem")
+        result = CliRunner().invoke(coordinator, ["serve", "--port", "0", *map(str, files)])
+        assert result.exit_code == 1
+        [line] = result.stderr.splitlines()
+        assert line.startswith(f"error: {tmp_path / certificate} and {tmp_path / 'k.pem'} are not")
+    assert list(tmp_path.iterdir()) == [tmp_path / "c.pem"]
 
 
 @pytest.mark.parametrize("given", ["tls_certificate", "tls_key"])
@@ -166,10 +227,36 @@ def test_a_postgresql_is_told_its_bounds_and_the_urls_own_options_prevail() -> N
 def test_no_more_connections_are_taken_than_files_may_be_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    raised: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
     with capture_logs() as logs:
-        assert http_limits(CoordinatorSettings()).max_connections == 1024 - 15 - 64
-    assert logs[0]["max_connections"] == 10_000
+        limits = http_limits(CoordinatorSettings())
+    assert raised == [(4096, 4096)], "as many as the system lets it"
+    assert limits.max_connections == 4096 - 15 - 64
+    assert limits.max_connections_per_address == limits.max_connections // 2
+    assert (logs[0]["max_connections"], logs[0]["open_files"]) == (10_000, 4096)
     with capture_logs() as logs:
         assert http_limits(CoordinatorSettings(max_connections=10)).max_connections == 10
     assert logs == []
+
+
+def test_where_no_more_files_may_be_open_those_that_may_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_kind: int, _limits: tuple[int, int]) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert http_limits(CoordinatorSettings()).max_connections == 1024 - 15 - 64
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 5), (1, 1), (10, 10)])
+def test_an_address_has_half_of_the_connections_unless_the_settings_say_other(
+    given: int | None, expected: int
+) -> None:
+    settings = CoordinatorSettings(max_connections=10, max_connections_per_address=given)
+    assert http_limits(settings).max_connections_per_address == expected
+    least = CoordinatorSettings(max_connections=1)
+    assert http_limits(least).max_connections_per_address == 1

@@ -96,6 +96,7 @@ def test_ports_agree_with_the_settings(settings_of: Callable[[str, str], Any]) -
     settings = settings_of("coordinator", "coordinator")
     assert settings.port == default
     assert settings.host == "0.0.0.0"
+    settings.require_protection()
     assert dockerfile("coordinator").only("EXPOSE").text == str(default)
     (published,) = services()["coordinator"]["ports"]
     assert interpolate(published) == f"127.0.0.1:{default}:{default}"

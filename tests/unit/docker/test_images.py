@@ -8,6 +8,7 @@ import shlex
 
 import pytest
 
+from coordinator.settings import CoordinatorSettings
 from tests.support.docker import (
     DOCKER,
     ROOT,
@@ -90,6 +91,15 @@ def test_the_process_is_not_root_and_owns_its_volume(side: str) -> None:
     after_user = names[names.index("USER") :]
     assert not {"RUN", "COPY", "ADD"} & set(after_user)
     assert file.environment()["HOME"] == volume
+
+
+def test_the_coordinators_image_alone_serves_nothing_in_plaintext(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in dockerfile("coordinator").environment().items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="HYPERFL_PLAINTEXT=behind-proxy"):
+        CoordinatorSettings().require_protection()
 
 
 @pytest.mark.parametrize("side", SIDES)

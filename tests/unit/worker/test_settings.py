@@ -195,7 +195,7 @@ def test_settings_come_from_variables(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("HYPERFL_WORKER_CONFIG", str(tmp_path / "worker.toml"))
     monkeypatch.setenv("HYPERFL_DEVICE", "cuda:1")
     monkeypatch.setenv("HYPERFL_POLL_WAIT_SECONDS", "5")
-    monkeypatch.setenv("HYPERFL_SOMETHING_ELSE", "ignored")
+    monkeypatch.setenv("HYPERFL_HOST", "0.0.0.0")  # the coordinator's
     settings = WorkerSettings()
     assert settings.worker_config == tmp_path / "worker.toml"
     assert (settings.device, settings.poll_wait_seconds) == ("cuda:1", 5.0)
@@ -216,6 +216,21 @@ def test_a_variable_out_of_bounds_is_refused(
 ) -> None:
     monkeypatch.setenv(f"HYPERFL_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
+        WorkerSettings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("COORDINATOR_URL", "", "HYPERFL_COORDINATOR_URL is empty"),
+        ("DEVISE", "cpu", "HYPERFL_DEVISE is not a setting; is it HYPERFL_DEVICE"),
+    ],
+)
+def test_a_variable_that_is_empty_or_misspelt_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"HYPERFL_{name}", value)
+    with pytest.raises(ValidationError, match=message):
         WorkerSettings()
 
 
