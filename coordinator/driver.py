@@ -36,6 +36,7 @@ from coordinator.rounds import (
     Step,
     Verdict,
     WaitForClients,
+    deadline_from,
     judge,
     next_step,
 )
@@ -279,7 +280,7 @@ class Driver:
             phase=RoundPhase.OPEN,
             base_version=federation.weights_version,
             opened_at=now,
-            deadline_at=now + timedelta(seconds=policy.deadline_seconds),
+            deadline_at=deadline_from(now, policy),
         )
         try:
             async with session.begin_nested():

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coordinator.blobs import BlobWriter
 from coordinator.context import Context
 from coordinator.errors import IllegalTransition, NameTaken, UnreadableSpecification
-from coordinator.rounds import FEDERATION_TRANSITIONS
+from coordinator.rounds import FEDERATION_TRANSITIONS, deadline_from
 from coordinator.store import federations as store
 from coordinator.store import rounds as round_store
 from coordinator.tables import FederationRow, WeightsRow
@@ -142,7 +142,7 @@ async def act(context: Context, name: str, action: FederationAction) -> Federati
     now = context.clock()
     async with context.database.writing() as session:
         federation = await store.find_by_name(session, name)
-        await _apply(session, federation, action, now)
+        await _apply(context, session, federation, action, now)
     _log.info("federation changed", federation=name, action=action.value)
     context.tasks_bell.ring(federation.id)
     context.driver_wake.set()
@@ -150,7 +150,11 @@ async def act(context: Context, name: str, action: FederationAction) -> Federati
 
 
 async def _apply(
-    session: AsyncSession, federation: FederationRow, action: FederationAction, now: datetime
+    context: Context,
+    session: AsyncSession,
+    federation: FederationRow,
+    action: FederationAction,
+    now: datetime,
 ) -> None:
     values: dict[str, object] = {"reason": None}
     if action is FederationAction.FINISH:
@@ -166,6 +170,16 @@ async def _apply(
         )
     if action is FederationAction.START:
         await store.touch_started(session, federation.id, now)
+    if action is FederationAction.RESUME:
+        deadline_at = deadline_from(now, context.specification(federation).round_policy)
+        number = await round_store.put_off_deadline(session, federation.id, deadline_at)
+        if number is not None:
+            _log.info(
+                "round goes on",
+                federation=federation.name,
+                round=number,
+                deadline=deadline_at.isoformat(),
+            )
     if action is FederationAction.FINISH:
         reason = "the federation was finished by an administrator"
         await round_store.fail_live(session, federation.id, now, reason)

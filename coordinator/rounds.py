@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
 from typing import Generic, TypeVar
 
@@ -110,6 +110,11 @@ class RoundFacts:
     submitted: int
     outstanding: int
     """Clients of the cohort, not revoked, that have not submitted."""
+
+
+def deadline_from(start: datetime, policy: RoundPolicy) -> datetime:
+    """The end of a round that opens at ``start``, or goes on then after a pause of any length."""
+    return start + timedelta(seconds=policy.deadline_seconds)
 
 
 class Verdict(Enum):

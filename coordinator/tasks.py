@@ -25,6 +25,7 @@ from shared.schema import (
 )
 
 MAX_WAIT_SECONDS = 30.0
+"""The protocol's: proxies cut connections that are silent for longer."""
 
 _log = structlog.get_logger()
 

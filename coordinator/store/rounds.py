@@ -165,6 +165,23 @@ async def lock_open(session: AsyncSession, round_id: int) -> bool:
     return open_id is not None
 
 
+async def put_off_deadline(
+    session: AsyncSession, federation_id: int, deadline_at: datetime
+) -> int | None:
+    """Gives the federation's open round a later deadline; the round's number if it has one."""
+    number: int | None = await session.scalar(
+        update(RoundRow)
+        .where(
+            RoundRow.federation_id == federation_id,
+            RoundRow.phase == RoundPhase.OPEN,
+            RoundRow.deadline_at < deadline_at,
+        )
+        .values(deadline_at=deadline_at)
+        .returning(RoundRow.number)
+    )
+    return number
+
+
 async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
     """What decides a live round's fate."""
     submitted = AssignmentRow.state == AssignmentState.SUBMITTED

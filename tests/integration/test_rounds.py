@@ -160,6 +160,49 @@ async def test_rounds_that_keep_failing_pause_the_federation_with_a_reason(
     assert (await coordinator.poll("tiny", "a")).status_code == 200
 
 
+async def test_a_round_has_its_whole_time_again_when_its_federation_is_resumed(
+    coordinator: RunningCoordinator,
+) -> None:
+    specification = tiny_specification(max_failed_rounds=0, deadline_seconds=60)
+    await coordinator.started(specification, "a")
+    task = await coordinator.task("tiny", "a")
+    coordinator.clock.advance(50)
+    assert (await coordinator.act("tiny", "pause")).status_code == 200
+    coordinator.clock.advance(3600)
+    await coordinator.driver.step()
+    assert (await coordinator.act("tiny", "resume")).status_code == 200
+    await coordinator.driver.step()
+    coordinator.clock.advance(59)
+    await coordinator.driver.step()
+    assert [r["phase"] for r in await coordinator.show("tiny/rounds")] == ["open"]
+    again = await coordinator.task("tiny", "a")
+    assert again["round_number"] == task["round_number"] == 1
+    coordinator.clock.advance(1)
+    await coordinator.driver.step()
+    assert [r["phase"] for r in await coordinator.show("tiny/rounds")] == ["failed"]
+    assert (await coordinator.show("tiny"))["state"] == "paused"
+
+
+async def test_a_resumption_leaves_rounds_that_are_closed_or_not_paused_as_they_are(
+    coordinator: RunningCoordinator,
+) -> None:
+    specification = tiny_specification(max_failed_rounds=0, deadline_seconds=60)
+    other = specification.model_copy(update={"name": "other"})
+    await coordinator.started(specification, "a")
+    await coordinator.act("tiny", "pause")
+    coordinator.clock.advance(30)
+    await coordinator.started(other, "b")
+    before = await coordinator.show("other/rounds")
+    await coordinator.act("tiny", "resume")
+    assert await coordinator.show("other/rounds") == before
+    coordinator.clock.advance(60)
+    await coordinator.driver.step()
+    (failed,) = await coordinator.show("tiny/rounds")
+    assert failed["phase"] == "failed"
+    await coordinator.act("tiny", "resume")
+    assert await coordinator.show("tiny/rounds") == [failed]
+
+
 async def test_a_federation_says_how_many_clients_it_waits_for(
     coordinator: RunningCoordinator,
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.rounds import RoundFacts, Verdict, judge
+from coordinator.rounds import RoundFacts, Verdict, deadline_from, judge
 from shared.schema import RoundPhase, TaskKind
 from shared.specification import RoundPolicy
 
@@ -181,3 +181,14 @@ def test_one_more_update_never_makes_a_round_fail(round_: RoundFacts) -> None:
     enough = round_.submitted + 1 >= POLICY.minimum_updates
     if enough or round_.kind is TaskKind.EVALUATE:
         assert after is not Verdict.FAIL
+
+
+@given(paused=st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=1000)))
+def test_a_round_goes_on_for_its_whole_time_after_a_pause(paused: timedelta) -> None:
+    opened = replace(facts(1), deadline_at=deadline_from(NOW, POLICY))
+    resumed_at = NOW + paused
+    resumed = replace(opened, deadline_at=deadline_from(resumed_at, POLICY))
+    assert resumed.deadline_at >= opened.deadline_at
+    whole = timedelta(seconds=POLICY.deadline_seconds)
+    assert judge(resumed, POLICY, resumed_at + whole - SECOND)[0] is Verdict.WAIT
+    assert judge(resumed, POLICY, resumed_at + whole)[0] is Verdict.FAIL
