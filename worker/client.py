@@ -203,7 +203,11 @@ def _read(model: type[Reply], response: httpx.Response) -> Reply:
 
 
 def _unreachable(error: httpx.TransportError) -> Unreachable:
-    return Unreachable(f"the coordinator does not answer: {str(error) or type(error).__name__}")
+    reason = str(error) or type(error).__name__
+    cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+    if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
+        reason += "; if it serves TLS, its address begins with https"
+    return Unreachable(f"the coordinator does not answer: {reason}")
 
 
 def _raise(response: httpx.Response) -> None:

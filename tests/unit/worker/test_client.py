@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -161,6 +162,20 @@ async def test_a_broken_connection_without_words_is_named_by_its_kind(
     answer_everything(coordinator, httpx.ReadError(""))
     with pytest.raises(Unreachable, match="does not answer: ReadError"):
         await client.fetch_federation(FEDERATION)
+
+
+@pytest.mark.parametrize("error", [httpx.ReadError(""), httpx.RemoteProtocolError("cut off")])
+async def test_a_plain_connection_that_is_cut_off_may_have_met_tls(
+    coordinator: FakeCoordinator, error: httpx.TransportError
+) -> None:
+    answer_everything(coordinator, error)
+    for scheme, is_hinted in (("http", True), ("https", False)):
+        connection = replace(coordinator.connection, url=f"{scheme}://coordinator")
+        client = CoordinatorClient(connection, credential("alice"))
+        with pytest.raises(Unreachable) as raised:
+            await client.fetch_federation(FEDERATION)
+        await client.close()
+        assert ("its address begins with https" in str(raised.value)) == is_hinted
 
 
 @pytest.mark.parametrize("name", CALLS)
