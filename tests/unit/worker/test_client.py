@@ -168,8 +168,8 @@ async def test_a_broken_connection_without_words_is_named_by_its_kind(
 async def test_a_plain_connection_that_is_cut_off_may_have_met_tls(
     coordinator: FakeCoordinator, error: httpx.TransportError
 ) -> None:
-    answer_everything(coordinator, error)
     for scheme, is_hinted in (("http", True), ("https", False)):
+        answer_everything(coordinator, error)
         connection = replace(coordinator.connection, url=f"{scheme}://coordinator")
         client = CoordinatorClient(connection, credential("alice"))
         with pytest.raises(Unreachable) as raised:
