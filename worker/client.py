@@ -231,6 +231,14 @@ def _not_ours(response: httpx.Response) -> Unreachable:
     return Unreachable(f"{response.url} answered {response.status_code}, but no coordinator did")
 
 
+def _unreachable(error: httpx.TransportError) -> Unreachable:
+    reason = str(error) or type(error).__name__
+    cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+    if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
+        reason += "; if it serves TLS, its address begins with https"
+    return Unreachable(f"the coordinator does not answer: {reason}")
+
+
 def _raise(response: httpx.Response) -> None:
     """A refusal is a coordinator's that says why. All else passes: nothing was decided."""
     problem = _read_problem(response)

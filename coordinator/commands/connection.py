@@ -57,10 +57,17 @@ class Connection:
         try:
             response = self._client.request(method, path, **request)
         except httpx.HTTPError as error:
-            fail(f"{self._client.base_url} does not answer: {error}")
+            fail(f"{self._client.base_url} does not answer: {error}{_hint(error)}")
         if response.is_error:
             fail(_reason(response))
         return response.json() if response.content else None
+
+
+def _hint(error: httpx.HTTPError) -> str:
+    cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+    if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
+        return "; if it serves TLS, its address begins with https"
+    return ""
 
 
 def _reason(response: httpx.Response) -> str:

@@ -54,12 +54,17 @@ async def make_federation(
     return {name: credentials[name] for name in others}
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for a coordinator that is killed and started again, and for nobody else meanwhile.
+
+    It is bound here without listening, so the system gives it to no one who asks for any port;
+    a server that asks for this one may listen on it, since both allow the address to be shared.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @contextmanager
@@ -100,9 +105,9 @@ def finish_federation(folder: Path, federation: str, crash_point: str = "") -> d
 
     Returns the federation, with its ``rounds`` and with ``deaths`` of either process.
     """
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:
+        port = stack.enter_context(reserved_port())
+        url = f"http://127.0.0.1:{port}"
         stack.enter_context(
             child_environment(
                 PYTHONPATH=f"{CRASH_POINTS}:{PROJECT}",

@@ -53,6 +53,8 @@ class ServingCoordinator:
     process: BackgroundProcess
     folder: Path
     url: str
+    ca_file: Path | None = None
+    """Who signed its certificate, if it serves TLS."""
 
     @property
     def admin_token_file(self) -> Path:
@@ -60,11 +62,13 @@ class ServingCoordinator:
 
     def admin(self, *arguments: object) -> Finished:
         """Runs a command as the administrator."""
+        trust = {} if self.ca_file is None else {"SSL_CERT_FILE": str(self.ca_file)}
         return hyperfl(
             *arguments,
             folder=self.folder,
             HYPERFL_COORDINATOR_URL=self.url,
             HYPERFL_ADMIN_TOKEN_FILE=str(self.admin_token_file),
+            **trust,
         )
 
     def create_federation(self, name: str, *options: object) -> None:
@@ -83,13 +87,16 @@ class ServingCoordinator:
 
 
 @contextmanager
-def serving_coordinator(folder: Path, *options: str) -> Iterator[ServingCoordinator]:
+def serving_coordinator(
+    folder: Path, *options: str, ca_file: Path | None = None
+) -> Iterator[ServingCoordinator]:
     """A coordinator on a free port; with a SQLite file in ``folder``, if no option says other."""
     data_dir = str(folder / "coordinator")
     arguments = ("coordinator", "serve", "--data-dir", data_dir, "--port", "0", *options)
     with run_in_background("coordinator", folder, *arguments) as process:
         address = process.wait_for_event("listening")
-        yield ServingCoordinator(process, folder, f"http://{address['host']}:{address['port']}")
+        url = f"{'http' if ca_file is None else 'https'}://{address['host']}:{address['port']}"
+        yield ServingCoordinator(process, folder, url, ca_file)
 
 
 def worker_toml(

@@ -19,7 +19,7 @@ import numpy as np
 
 from shared.codec import MEDIA_TYPE
 from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
-from tests.support.federation_folder import child_environment, free_port, make_federation
+from tests.support.federation_folder import child_environment, make_federation, reserved_port
 from tests.support.processes import PROJECT
 from tests.support.updates import random_deltas, update_bytes
 from worker.demo.processes import BackgroundProcess, run_in_background
@@ -138,10 +138,10 @@ def two_sites(
             others=(PLAYED,),
         )
     )
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     options = () if database_url is None else ("--database-url", database_url)
     with ExitStack() as stack:
+        port = stack.enter_context(reserved_port())
+        url = f"http://127.0.0.1:{port}"
         stack.enter_context(
             child_environment(
                 PYTHONPATH=str(PROJECT),

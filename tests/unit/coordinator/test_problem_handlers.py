@@ -40,6 +40,7 @@ STATUSES = {
     "BodyTooSlow": ("too-slow", 408),
     "BodyLost": ("unavailable", 503),
     "UnsupportedMediaType": ("unsupported-media-type", 415),
+    "TooManyUploads": ("too-many-requests", 429),
     "RangeNotSatisfiable": ("range-not-satisfiable", 416),
     "MalformedUpdate": ("malformed-update", 422),
 }

@@ -175,6 +175,20 @@ def of_another_type(status: int) -> httpx.Response:
     )
 
 
+@pytest.mark.parametrize("error", [httpx.ReadError(""), httpx.RemoteProtocolError("cut off")])
+async def test_a_plain_connection_that_is_cut_off_may_have_met_tls(
+    coordinator: FakeCoordinator, error: httpx.TransportError
+) -> None:
+    for scheme, is_hinted in (("http", True), ("https", False)):
+        answer_everything(coordinator, error)
+        connection = replace(coordinator.connection, url=f"{scheme}://coordinator")
+        client = CoordinatorClient(connection, credential("alice"))
+        with pytest.raises(Unreachable) as raised:
+            await client.fetch_federation(FEDERATION)
+        await client.close()
+        assert ("its address begins with https" in str(raised.value)) == is_hinted
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("status", [302, 307, 400, 401, 403, 404, 410, 413, 422])
 @pytest.mark.parametrize("kind", ["a page", "another problem"])

@@ -1,0 +1,108 @@
+"""A coordinator that serves TLS with a certificate of its site's own authority."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.certificates import Authority, new_authority
+from tests.support.processes import (
+    Finished,
+    ServingCoordinator,
+    hyperfl,
+    serving_coordinator,
+    worker_toml,
+)
+
+pytestmark = pytest.mark.e2e
+
+_DATA = 'dataset = "digits"\npartition = "iid"\nnum_clients = 2\nclient_index = {index}'
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return new_authority(tmp_path_factory.mktemp("authorities") / "trusted")
+
+
+@pytest.fixture(scope="module")
+def coordinator(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServingCoordinator]:
+    certificate, key = authority.certify("127.0.0.1")
+    options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    folder = tmp_path_factory.mktemp("site")
+    with serving_coordinator(folder, *options, ca_file=authority.ca_file) as serving:
+        yield serving
+
+
+def _run_worker(folder: Path, config: str, **environment: str) -> Finished:
+    file = folder / "worker.toml"
+    file.write_text(config)
+    return hyperfl("worker", "run", "--config", file, folder=folder, **environment)
+
+
+def test_a_federation_trains_over_tls(
+    coordinator: ServingCoordinator, authority: Authority, tmp_path: Path
+) -> None:
+    coordinator.create_federation("private", "--dataset", "digits", "--rounds", 1)
+    clients = coordinator.invite("private", "site-a", "site-b")
+    assert coordinator.admin("federation", "start", "private").exit_code == 0
+    config = f'ca_file = "{authority.ca_file}"\n'
+    config += worker_toml(coordinator.url, "private", clients, _DATA)
+    assert "https://" in config
+    done = _run_worker(tmp_path, config)
+    assert done.exit_code == 0, done.errors
+    shown = coordinator.admin("federation", "show", "private", "--json").json
+    assert (shown["state"], shown["rounds_committed"]) == ("finished", 1)
+
+
+def test_a_worker_says_why_it_trusts_no_certificate_of_another_authority(
+    coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    other = new_authority(tmp_path / "other")
+    config = worker_toml(coordinator.url, "private", {"site-a": "token"}, _DATA)
+    for heading in (f'ca_file = "{other.ca_file}"\n', ""):
+        done = _run_worker(tmp_path, heading + config, HYPERFL_GIVE_UP_AFTER_SECONDS="0.1")
+        assert done.exit_code == 1
+        last = done.errors.splitlines()[-1]
+        assert last.startswith("error: "), done.errors
+        assert "certificate verify failed" in last, done.errors
+
+
+def test_plaintext_is_answered_nothing_and_both_sides_say_what_to_do(
+    coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    address = urlsplit(coordinator.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: coordinator\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):  # closed before all of it was read
+            assert connection.recv(4096) == b""
+    plain = coordinator.url.replace("https://", "http://")
+    config = worker_toml(plain, "private", {"site-a": "token"}, _DATA)
+    token_file = coordinator.admin_token_file
+    listing = ("federation", "list", "--url", plain, "--admin-token-file", token_file)
+    for done in (
+        _run_worker(tmp_path, config, HYPERFL_GIVE_UP_AFTER_SECONDS="0.1"),
+        hyperfl(*listing, folder=tmp_path),
+    ):
+        assert done.exit_code == 1
+        last = done.errors.splitlines()[-1]
+        assert last.startswith("error: "), done.errors
+        assert last.endswith("if it serves TLS, its address begins with https"), done.errors
+
+
+def test_a_command_trusts_no_certificate_of_another_authority(
+    coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    token_file = coordinator.admin_token_file
+    listing = ("federation", "list", "--url", coordinator.url, "--admin-token-file", token_file)
+    done = hyperfl(*listing, folder=tmp_path)
+    assert done.exit_code == 1
+    [line] = done.errors.splitlines()
+    assert line.startswith(f"error: {coordinator.url} does not answer: ")
+    assert "certificate verify failed" in line
