@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch.nn.functional import cross_entropy
 
+from shared.arrays import digest_arrays
 from shared.plans import PrivateModelPlan, TrainingPlan
 from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
 from worker.methods.head import Batch
@@ -101,9 +102,10 @@ class PrivateSteps:
         function = client.logits if self._trains_head else client.features
         self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
         self._descent = Descent(parameters, settings_of(plan))
-        # By steps taken, which are saved before anything is sent, and by round, so that a private
-        # state that was put back to an earlier day does not repeat the noise of a sent update.
-        purpose = f"privacy after {self._num_before} steps"
+        # By steps taken, which are saved before anything is sent, and by round and weights, so that
+        # a private state that was put back to an earlier day does not repeat a sent update's noise.
+        base = digest_arrays({name: one.cpu().numpy() for name, one in parameters.items()})
+        purpose = f"privacy after {self._num_before} steps from {base}"
         self._noise = client_generator(client.seed, purpose, client.round_number)
         client.metrics |= {
             "epsilon": plan.epsilon,

@@ -227,14 +227,18 @@ def test_noise_is_never_drawn_twice_even_if_a_round_is() -> None:
         assert not np.allclose(delta, later.deltas[name])
 
 
-def test_a_private_state_put_back_to_an_earlier_day_does_not_repeat_the_noise() -> None:
+@pytest.mark.parametrize(("later_round", "later_weight"), [(2, 0.0), (1, 1e-30)])
+def test_a_private_state_put_back_to_an_earlier_day_does_not_repeat_the_noise(
+    later_round: int, later_weight: float
+) -> None:
     # No example passes the clip, so that an update is noise alone.
     method = build_method(plan_for("dp-fedavg", clip_norm=1e-30, weight_decay=0.0), CPU)
     weights = method.parameters(seed=3).initial_values()
     weights = {name: np.zeros_like(array) for name, array in weights.items()}
     participant = make_participant(method)
     (sent,) = method.train([participant], weights, 1, never)
-    (later,) = method.train([participant], weights, 2, never)
+    weights = {name: np.full_like(array, later_weight) for name, array in weights.items()}
+    (later,) = method.train([participant], weights, later_round, never)
     one, two = (np.concatenate([d.ravel() for d in r.deltas.values()]) for r in (sent, later))
     assert np.any(one)
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.4

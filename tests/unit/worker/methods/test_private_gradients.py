@@ -8,6 +8,7 @@ from opacus.accountants import RDPAccountant
 
 from worker.methods.privacy_accountant import noise_multiplier
 from worker.methods.private_gradients import ClippedGradients, add_noise
+from worker.methods.random_streams import client_generator
 
 
 def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
@@ -26,7 +27,7 @@ def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
 def test_noise_is_gaussian_with_the_scale_asked_for_and_independent() -> None:
     count = 40_000
     known = {"a": torch.full((count,), 2.0), "b": torch.zeros(count)}
-    noisy = add_noise(known, 0.08, torch.Generator().manual_seed(1))
+    noisy = add_noise(known, 0.08, client_generator(1, "noise"))
     noise = torch.stack([noisy[name] - known[name] for name in known])
     error = 0.08 / (2 * count) ** 0.5
     assert abs(float(noise.mean())) < 5 * error
