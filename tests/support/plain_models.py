@@ -82,15 +82,16 @@ def train_privately(
     noise = client_generator(participant.seed, purpose, round_number)
     optimizer = _sgd(trained, plan.learning_rate, plan)
     num_examples = len(participant.data.train)
-    batch_size = min(plan.batch_size, num_examples)
+    rate = plan.sample_rate or plan.batch_size / num_examples
+    steps = round(1 / rate) if plan.sample_rate else math.ceil(num_examples / plan.batch_size)
     model.train()
     head_optimizer = None
     if isinstance(plan, CentaurPlan):
         _train_head(model, participant, plan, order)
     elif isinstance(plan, PPSGDPlan):
         head_optimizer = _sgd(model.head.parameters(), plan.head_learning_rate, plan)
-    for _ in range(plan.epochs * math.ceil(num_examples / plan.batch_size)):
-        chosen = torch.from_numpy(order.random(num_examples) < batch_size / num_examples)
+    for _ in range(plan.epochs * steps):
+        chosen = torch.from_numpy(order.random(num_examples) < rate)
         images, labels = participant.data.train.batch(chosen.nonzero().squeeze(1), CPU)
         if head_optimizer is not None and len(labels):
             head_optimizer.zero_grad()
@@ -105,7 +106,7 @@ def train_privately(
                 total.add_(one, alpha=min(1.0, plan.clip_norm / norm))
         for parameter, total in zip(trained, sums, strict=True):
             draw = torch.from_numpy(noise.standard_normal(parameter.shape)).float().double()
-            parameter.grad = (total + sigma * plan.clip_norm * draw) / batch_size
+            parameter.grad = (total + sigma * plan.clip_norm * draw) / (rate * num_examples)
         optimizer.step()
 
 

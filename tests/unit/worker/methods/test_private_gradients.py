@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from opacus.accountants import RDPAccountant
+from pydantic import ValidationError
 
-from worker.methods.privacy_accountant import noise_multiplier
+from shared.plans import PrivateModelPlan
+from worker.methods.privacy_accountant import PrivacyBudgetError, noise_multiplier
 from worker.methods.private_gradients import ClippedGradients, add_noise
 from worker.methods.random_streams import client_generator
 
@@ -34,6 +36,18 @@ def test_noise_is_gaussian_with_the_scale_asked_for_and_independent() -> None:
     assert float(noise.std()) == pytest.approx(0.08, rel=0.02)
     assert abs(float(torch.corrcoef(noise)[0, 1])) < 0.03
     assert float((noise.abs() < 0.08).double().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+def test_the_plans_least_epsilon_is_the_accountants() -> None:
+    def sigma(epsilon: float) -> float:
+        return noise_multiplier(epsilon=epsilon, delta=1e-5, sample_rate=1e-4, num_steps=1)
+
+    with pytest.raises(PrivacyBudgetError, match=r"epsilon 0\.1028 at delta 1e-05 in 1 steps"):
+        sigma(0.1028)
+    assert sigma(0.1029) > 0
+    with pytest.raises(ValidationError, match="not even in one"):
+        PrivateModelPlan(rounds=1, epsilon=0.1028)
+    PrivateModelPlan(rounds=1, epsilon=0.1029)
 
 
 @pytest.mark.parametrize(
