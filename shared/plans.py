@@ -8,9 +8,12 @@ method reads it. The registry of known methods is :data:`PLANS`; a method named 
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_SETTINGS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 HyperparameterValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
@@ -23,7 +26,7 @@ class HyperFLPlan(BaseModel):
     paper's, kept stable by a tight clip, and ten times its weight decay.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _SETTINGS
 
     embedding_size: int = Field(default=16, ge=1, le=4096)
     """Length of v, with ‖v‖² about as large. The trunk's real learning rate is η(1 + ‖v‖²)."""
@@ -46,7 +49,7 @@ class HyperFLPlan(BaseModel):
 class BackbonePlan(BaseModel):
     """Which weights the frozen backbone has: part of every plan that trains on one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _SETTINGS
 
     backbone_weights: Literal["hub", "random", "file"] = "hub"
     """Where a site finds them: timm's or torchvision's download, a fixed seed, a file of its own.
@@ -76,7 +79,7 @@ class ResNetHyperFLLPMPlan(HyperFLLPMPlan):
 class ModelPlan(BaseModel):
     """Hyperparameters of SGD on a whole model, one local round: ``fedavg`` and ``local``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _SETTINGS
 
     epochs: int = Field(default=5, ge=1, le=1000)
     learning_rate: float = Field(default=0.02, gt=0.0, le=100.0)
@@ -101,11 +104,17 @@ class ResNetBackboneModelPlan(BackboneModelPlan):
     learning_rate: float = Field(default=0.01, gt=0.0, le=100.0)
 
 
+_LARGEST_ORDER = 63
+"""Of the Rényi divergences that the workers' accountant (Opacus) considers."""
+
+
 class PrivateModelPlan(ModelPlan):
     """Hyperparameters of ``dp-fedavg``: differentially private SGD (Abadi et al., CCS 2016).
 
     Noise is scaled so that after ``rounds`` rounds what a client has shared is (ε, δ)-private with
-    respect to one of its training examples.
+    respect to one of its training examples. With ``sample_rate`` and ``noise_multiplier`` it is the
+    same for every client, and an epoch has :func:`steps_per_epoch` steps; without them both follow
+    from a client's number of examples n: batch_size / n, ⌈n / batch_size⌉ steps, and the least σ.
     """
 
     epsilon: float = Field(default=4.0, gt=0.0, le=1000.0)
@@ -115,6 +124,25 @@ class PrivateModelPlan(ModelPlan):
     rounds: int = Field(ge=1, le=1_000_000)
     """Rounds that the budget is spread over: those of the federation's round policy, and a few more
     where clients are to go on after rounds that failed, whose steps are spent."""
+    sample_rate: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Probability of each example to be in a step's sample."""
+    noise_multiplier: float | None = Field(default=None, gt=0.0)
+    """σ: the noise's standard deviation over ``clip_norm``."""
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if (self.sample_rate is None) != (self.noise_multiplier is None):
+            raise ValueError("sample_rate and noise_multiplier are given both or not at all")
+        # What the accountant makes of no Rényi divergence at all (Balle et al., 2020, theorem 21).
+        order = _LARGEST_ORDER
+        least = math.log1p(-1 / order) - math.log(self.delta * order) / (order - 1)
+        if self.epsilon <= least:
+            raise ValueError(
+                f"no noise keeps to epsilon {self.epsilon:g} at delta {self.delta:g}, not even in "
+                f"one of the steps of {self.rounds} rounds of {self.epochs} epochs: the least that "
+                f"the accountant gives is {least:.3g}"
+            )
+        return self
 
 
 class PPSGDPlan(PrivateModelPlan):
@@ -151,6 +179,16 @@ _RESNET_PLANS: dict[type[BaseModel], type[BaseModel]] = {
 def takes_backbone(method: str) -> bool:
     """Whether a known method trains on a frozen backbone, whose weights its plan pins."""
     return issubclass(PLANS.get(method, BaseModel), BackbonePlan)
+
+
+def steps_per_epoch(sample_rate: float) -> int:
+    """Steps in which an example is in one sample on average."""
+    return round(1 / sample_rate)
+
+
+def spreads_privacy_budget(method: str) -> bool:
+    """Whether a known method's noise is made for a number of rounds."""
+    return issubclass(PLANS.get(method, BaseModel), PrivateModelPlan)
 
 
 def _plan_for(method: str, model: str) -> type[BaseModel] | None:
@@ -213,7 +251,7 @@ class TrainingPlan(BaseModel):
         given = data.get("hyperparameters", {})
         if plan is None or not isinstance(given, dict):
             return data
-        return data | {"hyperparameters": plan.model_validate(given).model_dump()}
+        return data | {"hyperparameters": plan.model_validate(given).model_dump(exclude_none=True)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -273,6 +273,14 @@ def specify(
     backbone_weights: Annotated[
         str | None, typer.Option(help="Of a frozen backbone: hub (default), random or FILE.")
     ] = None,
+    examples_per_client: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training examples of a client; for dp-fedavg, centaur and ppsgd: agree on sample "
+            "rate and noise multiplier here. Else they follow from each client's own number.",
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
 ) -> None:
     """Write a federation's specification, for `hyperfl federation create`.
@@ -303,6 +311,7 @@ def specify(
             encoding=EncodingPlan.model_validate({"name": encoding}),
             seed=seed,
             backbone_weights=backbone_weights,
+            examples_per_client=examples_per_client,
         )
         text = specification.model_dump_json(indent=1)
         if output is None:

@@ -21,6 +21,8 @@ from worker.private_state import PrivateState, PrivateStateError
 from worker.settings import ClientConfig, ConfigError
 
 CREDENTIAL_NAME = "credential"
+SEED_BITS = 128
+"""Of a private seed that no configuration gives; a stream's key has as many."""
 
 _log = structlog.get_logger()
 
@@ -157,7 +159,7 @@ def load_client(
 def _new_state(
     config: ClientConfig, federation: str, specification_digest: str, method: Method
 ) -> PrivateState:
-    seed = secrets.randbits(63) if config.seed is None else config.seed
+    seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
     state = PrivateState(
         federation=federation,
         specification_digest=specification_digest,

@@ -68,7 +68,8 @@ class ClientConfig(BaseModel):
     enrolment_token: str | None = None
     enrolment_token_file: Path | None = None
     seed: int | None = Field(default=None, ge=0, lt=1 << 63)
-    """Seed of the client's private draws, for runs that must repeat; else the system's entropy."""
+    """Seed of the client's private draws, for experiments that must repeat; else from the system's
+    entropy. Noise of a known seed protects nothing."""
     data: DataSource
 
     @model_validator(mode="after")

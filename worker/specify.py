@@ -15,6 +15,7 @@ from shared.specification import (
     ParameterSpecification,
     RoundPolicy,
 )
+from worker.agreed_noise import with_agreed_noise
 from worker.data.loading import natural_image_shape, natural_num_classes
 from worker.methods import build_method
 from worker.methods.base import SiteResources
@@ -36,13 +37,16 @@ def build_specification(
     seed: int,
     aggregation: AggregationPlan | None = None,
     backbone_weights: str | None = None,
+    examples_per_client: int | None = None,
 ) -> FederationSpecification:
     """The specification whose tensors are those that the method shares for this model.
 
     ``backbone_weights`` is ``hub``, ``random`` or the path of a file; for methods on a backbone.
+    ``examples_per_client`` is for methods with a privacy budget; see :func:`with_agreed_noise`.
 
     Raises:
-        pydantic.ValidationError, ModelError: a part of it cannot be.
+        pydantic.ValidationError, ModelError, MethodError, PrivacyBudgetError, ConfigError: a part
+            of it cannot be.
     """
     file = None
     if takes_backbone(method):
@@ -60,7 +64,9 @@ def build_specification(
         model=model,
         image_shape=image_shape,
         num_classes=num_classes,
-        hyperparameters=_with_rounds(method, hyperparameters, round_policy),
+        hyperparameters=with_agreed_noise(
+            method, _with_rounds(method, hyperparameters, round_policy), examples_per_client
+        ),
     )
     built = build_method(training, torch.device("cpu"), SiteResources(backbone_weights_file=file))
     parameters: ParameterSpecification = built.parameters(seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -90,7 +91,7 @@ class _Federation:
             private["embedding"],
             self._plan.feature_scale,
         )
-        noise = torch.Generator()
+        noise = np.random.default_rng(0)
 
         def loss_on(batch: tuple[torch.Tensor, torch.Tensor]) -> Callable[..., torch.Tensor]:
             images, labels = batch

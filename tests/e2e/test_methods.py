@@ -27,6 +27,17 @@ def test_a_demo_runs_to_its_final_evaluation(method: str, encoding: str, tmp_pat
         assert result["bytes_up_per_client_round"] > 2 * 117_066
 
 
+def test_a_private_demo_agrees_on_its_noise_and_says_so(tmp_path: Path) -> None:
+    options = ("--method", "dp-fedavg", "--set", "epochs=1", "--state-dir", tmp_path / "demo")
+    done = hyperfl("demo", "--clients", 2, "--rounds", 1, *options, "--json", folder=tmp_path)
+    assert done.exit_code == 0, done.errors
+    found = json.loads((tmp_path / "demo" / "federation.json").read_text())
+    agreed = found["training"]["hyperparameters"]
+    assert agreed["sample_rate"] == pytest.approx(50 / 718, rel=0.01)
+    names = ("epsilon", "delta", "noise_multiplier", "sample_rate")
+    assert done.json["privacy"] == {name: agreed[name] for name in names}
+
+
 def test_a_demo_takes_a_rule_and_caps(tmp_path: Path) -> None:
     rule = ("--aggregation", "trimmed-mean", "--trim-fraction", 0.34, "--max-update-norm", 5)
     options = ("--clients", 3, "--rounds", 1, *rule, "--state-dir", tmp_path / "demo")

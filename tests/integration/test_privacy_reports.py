@@ -24,7 +24,9 @@ METHODS = ("dp-fedavg", "centaur", "ppsgd")
 ROUNDS, EPOCHS, BATCH_SIZE = 3, 2, 5
 
 
-def private_specification(method: str) -> FederationSpecification:
+def private_specification(
+    method: str, examples_per_client: int | None = None
+) -> FederationSpecification:
     return build_specification(
         "private",
         method=method,
@@ -40,6 +42,7 @@ def private_specification(method: str) -> FederationSpecification:
         round_policy=RoundPolicy(rounds=ROUNDS, evaluate_final=False),
         encoding=EncodingPlan(name="dense"),
         seed=1,
+        examples_per_client=examples_per_client,
     )
 
 
@@ -90,6 +93,31 @@ async def test_a_rounds_report_has_every_clients_privacy_parameters(
 
 
 @pytest.mark.parametrize("name", METHODS)
+async def test_what_is_agreed_at_creation_is_in_every_report(
+    coordinator: RunningCoordinator, name: str
+) -> None:
+    specification = private_specification(name, examples_per_client=20)
+    method = build_method(specification.training, torch.device("cpu"))
+    weights = specification.parameters.initial_values()
+    num_examples = {"a": 13, "b": 40}
+    await coordinator.started(specification, *num_examples)
+    for client, count in num_examples.items():
+        task = await coordinator.task("private", client)
+        result = train(method, weights, client, count)
+        body = update_bytes(
+            specification, task, dict(result.deltas), num_examples=count, metrics=result.metrics
+        )
+        assert (await coordinator.put(task, body)).status_code == 201
+    await coordinator.driver.step()
+    agreed = (await coordinator.show("private"))["specification"]["training"]["hyperparameters"]
+    assert agreed["sample_rate"] == 0.25
+    report = await coordinator.show("private/rounds/1")
+    for assignment in report["assignments"]:
+        for told in ("epsilon", "delta", "noise_multiplier", "sample_rate"):
+            assert assignment["metrics"][told] == agreed[told], told
+
+
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
     ("member", "value"),
     [
@@ -101,14 +129,19 @@ async def test_a_rounds_report_has_every_clients_privacy_parameters(
         ("delta", -1e-5),
         ("clip_norm", 0.0),
         ("batch_size", 0),
+        ("sample_rate", 0.0),
         ("sample_rate", 1.5),
+        ("noise_multiplier", 0.0),
+        ("noise_multiplier", -1.0),
+        ("epsilon", 1e-6),
         ("rounds", ROUNDS - 1),
     ],
 )
 async def test_a_budget_that_cannot_be_is_refused_by_name_and_nothing_is_created(
     coordinator: RunningCoordinator, name: str, member: str, value: Any
 ) -> None:
-    document = private_specification(name).model_dump(mode="json")
+    document = private_specification(name, 40).model_dump(mode="json")
+    assert document["training"]["hyperparameters"].pop(member) is not None
     document["training"]["hyperparameters"][member] = value
     response = await coordinator.http.post(
         "/v1/federations",
@@ -117,5 +150,6 @@ async def test_a_budget_that_cannot_be_is_refused_by_name_and_nothing_is_created
     )
     assert response.status_code == 422, response.text
     assert member in response.text
+    assert "Extra inputs" not in response.text
     listed = await coordinator.http.get("/v1/federations", headers=coordinator.admin)
     assert listed.json() == []

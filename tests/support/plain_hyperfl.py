@@ -160,7 +160,7 @@ def plain_round(
             all_labels = torch.cat([labels for _, labels in first_epoch])
             positions = torch.arange(len(all_labels))
         else:
-            positions = torch.randperm(len(all_labels), generator=order)
+            positions = torch.from_numpy(order.permutation(len(all_labels)))
         for part in torch.split(positions, plan.batch_size):
             optimizer.zero_grad()
             scores = scores_of(all_features[part])

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from shared.arrays import digest_arrays
 from shared.plans import CentaurPlan, ModelPlan, PPSGDPlan, PrivateModelPlan
 from worker.methods.base import Participant
 from worker.methods.random_streams import client_generator
@@ -70,20 +71,27 @@ def train_privately(
     """The rounds of dp-fedavg, centaur and ppsgd, told apart by their plans."""
     order = client_generator(participant.seed, "batches", round_number)
     steps_before = int(participant.private["privacy.steps"])
-    noise = client_generator(participant.seed, f"privacy after {steps_before} steps", round_number)
     shares_head = not isinstance(plan, PPSGDPlan)
     trained = list((model if shares_head else model.extractor).parameters())
+    shared = {
+        name: one.detach().numpy()
+        for name, one in model.named_parameters()
+        if shares_head or name.startswith("extractor.")
+    }
+    purpose = f"privacy after {steps_before} steps from {digest_arrays(shared)}"
+    noise = client_generator(participant.seed, purpose, round_number)
     optimizer = _sgd(trained, plan.learning_rate, plan)
     num_examples = len(participant.data.train)
-    batch_size = min(plan.batch_size, num_examples)
+    rate = plan.sample_rate or plan.batch_size / num_examples
+    steps = round(1 / rate) if plan.sample_rate else math.ceil(num_examples / plan.batch_size)
     model.train()
     head_optimizer = None
     if isinstance(plan, CentaurPlan):
         _train_head(model, participant, plan, order)
     elif isinstance(plan, PPSGDPlan):
         head_optimizer = _sgd(model.head.parameters(), plan.head_learning_rate, plan)
-    for _ in range(plan.epochs * math.ceil(num_examples / plan.batch_size)):
-        chosen = torch.rand(num_examples, generator=order) < batch_size / num_examples
+    for _ in range(plan.epochs * steps):
+        chosen = torch.from_numpy(order.random(num_examples) < rate)
         images, labels = participant.data.train.batch(chosen.nonzero().squeeze(1), CPU)
         if head_optimizer is not None and len(labels):
             head_optimizer.zero_grad()
@@ -97,13 +105,13 @@ def train_privately(
             for total, one in zip(sums, gradients, strict=True):
                 total.add_(one, alpha=min(1.0, plan.clip_norm / norm))
         for parameter, total in zip(trained, sums, strict=True):
-            draw = torch.randn(parameter.shape, generator=noise).double()
-            parameter.grad = (total + sigma * plan.clip_norm * draw) / batch_size
+            draw = torch.from_numpy(noise.standard_normal(parameter.shape)).float().double()
+            parameter.grad = (total + sigma * plan.clip_norm * draw) / (rate * num_examples)
         optimizer.step()
 
 
 def _train_head(
-    model: PlainModel, participant: Participant, plan: CentaurPlan, order: torch.Generator
+    model: PlainModel, participant: Participant, plan: CentaurPlan, order: np.random.Generator
 ) -> None:
     assert plan.head_epochs == 1
     optimizer = _sgd(model.head.parameters(), plan.head_learning_rate, plan)

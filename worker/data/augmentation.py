@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
 CROP_PADDING_PIXELS = 4
 
 
-def random_crop_and_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def random_crop_and_flip(images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
     """Pad each image with 4 black pixels, crop it back at a random place, flip it or not.
 
     The augmentation of the paper's CIFAR-10 and CINIC-10 runs. Each image gets its own crop and
@@ -16,14 +17,14 @@ def random_crop_and_flip(images: torch.Tensor, generator: torch.Generator) -> to
 
     Args:
         images: uint8 on the CPU, (B, C, H, W).
-        generator: CPU generator; the same state gives the same result.
+        generator: the same state gives the same result.
 
     Returns:
         uint8, (B, C, H, W), a new tensor.
     """
     count, channels, height, width = images.shape
-    offsets = torch.randint(2 * CROP_PADDING_PIXELS + 1, (2, count, 1), generator=generator)
-    flipped = torch.randint(2, (count, 1), generator=generator).bool()
+    offsets = torch.from_numpy(generator.integers(2 * CROP_PADDING_PIXELS + 1, size=(2, count, 1)))
+    flipped = torch.from_numpy(generator.integers(2, size=(count, 1), dtype=np.bool_))
     rows = offsets[0] + torch.arange(height)
     columns = offsets[1] + torch.arange(width)
     columns = torch.where(flipped, columns.flip(1), columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from worker.data.augmentation import random_crop_and_flip
@@ -81,15 +82,15 @@ class Examples:
         self,
         positions: torch.Tensor,
         device: torch.device,
-        generator: torch.Generator | None = None,
+        generator: np.random.Generator | None = None,
     ) -> Batch:
         """Some of the examples, ready for the model.
 
         Args:
             positions: int64 on the CPU, (B,), each in 0..len(self)-1.
             device: where the batch is wanted.
-            generator: CPU generator. Given, and with augmentation on, every image is cropped at
-                random (4 pixels of black padding, at its stored size) and flipped at random.
+            generator: given, and with augmentation on, every image is cropped at random (4
+                pixels of black padding, at its stored size) and flipped at random.
 
         Returns:
             float32 images (B, C, H, W), normalised, and int64 labels (B,), both on ``device``.
@@ -109,13 +110,13 @@ class Examples:
             yield self.batch(positions, device)
 
     def shuffled_batches(
-        self, batch_size: int, device: torch.device, generator: torch.Generator
+        self, batch_size: int, device: torch.device, generator: np.random.Generator
     ) -> Iterator[Batch]:
-        """One epoch in an order drawn from the CPU generator, the last short batch included.
+        """One epoch in an order drawn from the generator, the last short batch included.
 
         With augmentation on, crops and flips are drawn from the same generator, batch by batch.
         """
-        order = torch.randperm(len(self), generator=generator)
+        order = torch.from_numpy(generator.permutation(len(self)))
         for positions in torch.split(order, batch_size):
             yield self.batch(positions, device, generator)
 

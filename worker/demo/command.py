@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shared.plans import spreads_privacy_budget
 from worker.aggregation_options import (
     HostileClientsOption,
     MaxExamplesWeightOption,
@@ -124,10 +125,15 @@ def run(
             weights_file = str(Path(backbone_weights).resolve())
         options += ["--backbone-weights", weights_file or backbone_weights]
     options += [part for setting in settings or [] for part in ("--set", setting)]
+    agreed = any(setting.startswith("sample_rate=") for setting in settings or [])
     data = {"dataset": dataset, "partition": partition, "num_clients": clients, "seed": seed}
     if data_dir is not None:
         data["data_dir"] = str(data_dir.resolve())
     try:
+        if spreads_privacy_budget(method) and not agreed:
+            from worker.demo.examples import examples_per_client  # noqa: PLC0415 - torch
+
+            options += ["--examples-per-client", str(examples_per_client(data))]
         with _folder(state_dir) as folder:
             result = _run(
                 console,

@@ -41,7 +41,7 @@ def summarise(
         "bytes_up_per_client_round": sum(r["bytes_up"] for r in train_rounds) // client_rounds,
         "bytes_down_per_client_round": sum(r["bytes_down"] for r in train_rounds) // client_rounds,
         "weights_digest": federation["weights_digest"],
-    }
+    } | _privacy(specification["training"]["hyperparameters"], last_round)
 
 
 def print_table(console: Console, last_round: Json, final_round: Json, result: Json) -> None:
@@ -77,6 +77,13 @@ def print_table(console: Console, last_round: Json, final_round: Json, result: J
         format_bytes(result["bytes_down_per_client_round"]),
     )
     console.print(table)
+    if privacy := result.get("privacy"):
+        console.print(
+            f"privacy: ε {privacy['epsilon']:g}, δ {privacy['delta']:g}, "
+            f"noise multiplier σ {privacy['noise_multiplier']:.4g}, "
+            f"sample rate {privacy['sample_rate']:.4g}",
+            style="dim",
+        )
     console.print(
         "before, after: the last round's local training. final: the final weights with the "
         "client's own private tensors.",
@@ -94,6 +101,7 @@ def format_bytes(num_bytes: float) -> str:
 
 
 _ACCURACIES = ("accuracy_before", "accuracy_after")
+_PRIVACY = ("epsilon", "delta", "noise_multiplier", "sample_rate")
 _LOSSES = ("loss_before", "loss_after", "train_loss")
 
 
@@ -110,6 +118,14 @@ def _detail(round_: Json) -> Json:
             "seconds": _seconds(round_),
         }
     )
+
+
+def _privacy(hyperparameters: Json, last_round: Json) -> Json:
+    """What a private method's federation agreed on; where it did not, means over the clients."""
+    if "noise_multiplier" not in last_round["metrics"]:
+        return {}
+    told = last_round["metrics"] | hyperparameters
+    return {"privacy": {name: told[name] for name in _PRIVACY}}
 
 
 def _reported(round_: Json, metric: str) -> dict[str, float]:

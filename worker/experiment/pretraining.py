@@ -115,9 +115,9 @@ def pretrain(
     backbone = find_backbone(model)
     statistics = (backbone.config.mean, backbone.config.std)
     dataset = DatasetCache().dataset(source.dataset, source.data_dir, image_shape)
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = np.random.default_rng(recipe.seed)
     positions = torch.from_numpy(images_of_nobody(source, dataset))
-    positions = positions[torch.randperm(len(positions), generator=generator)]
+    positions = positions[torch.from_numpy(generator.permutation(len(positions)))]
     num_held_out = max(1, len(positions) // _HELD_OUT_SHARE)
     held_out, trained = (
         Examples(
@@ -165,7 +165,7 @@ def _epochs(
     whole: nn.Module,
     examples: Examples,
     recipe: Recipe,
-    generator: torch.Generator,
+    generator: np.random.Generator,
     device: torch.device,
 ) -> Iterator[float]:
     """Trains in place; yields each epoch's mean loss."""

@@ -43,6 +43,12 @@ def write_markdown(
             "Both of the same round, as above. Methods with a privacy budget spread it over all "
             "of a run's rounds, so that only their last round is told."
         )
+    if private := [cell for cell in cells if cell.privacy is not None]:
+        parts += ["## Privacy", _table(_privacy_rows(private))]
+        parts.append(
+            "Of what a client shares in all rounds together, for one of its training examples; "
+            "means over seeds. σ is the noise's standard deviation over the clip norm."
+        )
     parts += ["## Cost", _table(_cost_rows(cells))]
     parts.append(
         "Seconds: from a round's start to its commit, wall clock of the machine that ran it, all "
@@ -108,6 +114,14 @@ def _checkpoint_rows(cells: Sequence[Cell], checkpoints: Sequence[int]) -> list[
             }
         rows.append(row)
     return rows
+
+
+def _privacy_rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
+    names = {"epsilon": "ε", "delta": "δ", "noise_multiplier": "σ", "sample_rate": "sample rate"}
+    return [
+        _what(cell) | {shown: f"{(cell.privacy or {})[name]:.4g}" for name, shown in names.items()}
+        for cell in cells
+    ]
 
 
 def _cost_rows(cells: Sequence[Cell]) -> list[dict[str, str]]:

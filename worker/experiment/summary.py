@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.plans import PLANS, PrivateModelPlan
+from shared.plans import spreads_privacy_budget
 from worker.experiment.grid import Run
 from worker.experiment.paper import PaperTable
 
@@ -56,6 +56,9 @@ class Cell(BaseModel):
     seconds_per_round: Spread
     bytes_up_per_client_round: float
     bytes_down_per_client_round: float
+    privacy: dict[str, float] | None
+    """``epsilon``, ``delta``, ``noise_multiplier`` and ``sample_rate``, means over seeds; None
+    where a result has none."""
     paper_accuracy: float | None
     paper_rounds: int | None
     paper_seconds: float | None
@@ -98,7 +101,7 @@ def _summarise_cell(
     found = [results[member.key] for member in members]
     figure = None if paper is None else paper.find(run)
     wanted = {run.rounds}
-    if not _spreads_budget(run):
+    if not spreads_privacy_budget(run.method):
         wanted |= {number for number in checkpoints if number < run.rounds}
     return Cell(
         run=run,
@@ -113,14 +116,11 @@ def _summarise_cell(
         bytes_down_per_client_round=statistics.fmean(
             r["bytes_down_per_client_round"] for r in found
         ),
+        privacy=_privacy(found),
         paper_accuracy=None if figure is None else figure.accuracy,
         paper_rounds=None if paper is None else paper.rounds,
         paper_seconds=None if figure is None else figure.seconds,
     )
-
-
-def _spreads_budget(run: Run) -> bool:
-    return issubclass(PLANS.get(run.method, BaseModel), PrivateModelPlan)
 
 
 def _accuracy_at(found: list[Json], number: int) -> RoundAccuracy:
@@ -132,6 +132,13 @@ def _accuracy_at(found: list[Json], number: int) -> RoundAccuracy:
     return RoundAccuracy(
         before=_spread(before) if before else None, after=_spread(after) if after else None
     )
+
+
+def _privacy(found: list[Json]) -> dict[str, float] | None:
+    told = [result["privacy"] for result in found if "privacy" in result]
+    if not told:
+        return None
+    return {name: statistics.fmean(one[name] for one in told) for name in told[0]}
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -77,8 +77,10 @@ class Participant:
         name: the client's name in its federation.
         data: the client's examples.
         private: what ``Method.initial_private`` or the last ``TrainingResult`` gave.
-        seed: private seed, 63 bits, of all this client draws: initial values, batch order,
-            augmentation, dropout.
+        seed: private seed of all this client draws: initial values, batches, augmentation,
+            dropout, a private method's samples and noise. Whoever knows it can take the noise away
+            again. It has 128 bits from the system's entropy; 63 where the client was set up before
+            seeds had more; no secret where the worker's configuration names it.
     """
 
     name: str

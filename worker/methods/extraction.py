@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -133,7 +134,7 @@ class FunctionalExtractor:
         theta: torch.Tensor,
         buffers: dict[str, torch.Tensor],
         inputs: torch.Tensor,
-        noise: torch.Generator,
+        noise: np.random.Generator,
     ) -> torch.Tensor:
         """Features (B, width) in training mode; ``buffers`` are updated in place.
 
@@ -152,7 +153,7 @@ class FunctionalExtractor:
             self._module.eval()
 
     @contextmanager
-    def training_mode(self, noise: torch.Generator) -> Iterator[None]:
+    def training_mode(self, noise: np.random.Generator) -> Iterator[None]:
         """Training mode, with the global stream seeded from ``noise``, for calls of :meth:`call`.
 
         Args:
@@ -162,7 +163,7 @@ class FunctionalExtractor:
             self._module.train()
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(torch.randint(1 << 62, (), generator=noise)))
+            torch.manual_seed(int(noise.integers(1 << 62)))
             yield
 
     def call(

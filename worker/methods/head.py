@@ -9,10 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, leaky_relu, linear
 
+from worker.methods.random_streams import drawn_uniformly
 from worker.methods.sgd import SGDSettings, sgd_step
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -52,13 +54,13 @@ def initial_bound(shapes: Mapping[str, tuple[int, ...]], name: str) -> float:
 
 
 def initial_head(
-    shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator
+    shapes: Mapping[str, tuple[int, ...]], generator: np.random.Generator
 ) -> dict[str, torch.Tensor]:
     """float32 tensors on the CPU, drawn as linear layers are by default: U(±1/√inputs)."""
     tensors = {}
     for name, shape in shapes.items():
         bound = initial_bound(shapes, name)
-        tensors[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        tensors[name] = drawn_uniformly(shape, bound, generator)
     return tensors
 
 
@@ -83,7 +85,7 @@ def train_head(
     *,
     epochs: int,
     settings: SGDSettings,
-    generator: torch.Generator,
+    generator: np.random.Generator,
 ) -> Head:
     """The head after ``epochs`` of SGD on features that do not change.
 
@@ -92,7 +94,7 @@ def train_head(
         batches: features (B, width) and labels (B,), one epoch in the order of the first.
         epochs: how many; those after the first reorder the examples.
         settings: of the descent.
-        generator: CPU generator of the later epochs' orders.
+        generator: of the later epochs' orders.
     """
     parameters = {name: tensor.clone() for name, tensor in head.tensors.items()}
     velocities = [torch.zeros_like(tensor) for tensor in parameters.values()]
@@ -117,9 +119,9 @@ def _logits(tensors: Mapping[str, torch.Tensor], features: torch.Tensor) -> torc
     return linear(features, tensors["head.weight"], tensors["head.bias"])
 
 
-def _reordered(batches: list[Batch], generator: torch.Generator) -> list[Batch]:
+def _reordered(batches: list[Batch], generator: np.random.Generator) -> list[Batch]:
     features = torch.cat([features for features, _ in batches])
     labels = torch.cat([labels for _, labels in batches])
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    order = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
     size = len(batches[0][1])
     return [(features[part], labels[part]) for part in torch.split(order, size)]

@@ -43,7 +43,7 @@ from worker.methods.hyperfl_client import HyperFLClient
 from worker.methods.hyperfl_personalization import fit_private_part
 from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
 from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
-from worker.methods.random_streams import client_generator
+from worker.methods.random_streams import client_generator, drawn_normally
 from worker.methods.sgd import SGDSettings
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor
@@ -128,7 +128,7 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
     def initial_private(self, client_seed: int) -> PrivateTensors:
         """Embedding from N(0, 1), head as linear layers by default, buffers as the module's."""
         generator = client_generator(client_seed, "initial")
-        embedding = torch.randn(self._plan.embedding_size, generator=generator)
+        embedding = drawn_normally((self._plan.embedding_size,), generator)
         head = initial_head(self._head_shapes, generator)
         buffers = {name: buffer.clone() for name, buffer in self._initial_buffers.items()}
         return {"embedding": embedding} | head | buffers

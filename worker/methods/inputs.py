@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import structlog
 import torch
 
@@ -103,7 +104,7 @@ class Inputs:
     def __len__(self) -> int:
         return len(self._examples)
 
-    def batch(self, positions: torch.Tensor, order: torch.Generator | None = None) -> Batch:
+    def batch(self, positions: torch.Tensor, order: np.random.Generator | None = None) -> Batch:
         """Some of the examples; see :meth:`worker.data.client_data.Examples.batch`."""
         self._stop_if_asked()
         if self._begin is None:
@@ -122,12 +123,12 @@ class Inputs:
         for positions in torch.split(torch.arange(len(self)), batch_size):
             yield self.batch(positions)
 
-    def shuffled_batches(self, batch_size: int, order: torch.Generator) -> Iterator[Batch]:
-        """One epoch in an order drawn from the CPU generator, the last short batch included.
+    def shuffled_batches(self, batch_size: int, order: np.random.Generator) -> Iterator[Batch]:
+        """One epoch in an order drawn from the generator, the last short batch included.
 
         With augmentation on, it is drawn from the same generator, batch by batch.
         """
-        shuffled = torch.randperm(len(self), generator=order)
+        shuffled = torch.from_numpy(order.permutation(len(self)))
         for positions in torch.split(shuffled, batch_size):
             yield self.batch(positions, order)
 

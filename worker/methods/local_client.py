@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -57,8 +58,8 @@ class LocalClient:
         self._noise = client_generator(participant.seed, "noise", round_number)
 
     @property
-    def order(self) -> torch.Generator:
-        """CPU generator of this round's batches."""
+    def order(self) -> np.random.Generator:
+        """Generator of this round's batches."""
         return self._order
 
     @property

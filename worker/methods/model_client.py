@@ -61,8 +61,8 @@ class ModelClient(LocalClient):
 
     def sampled_batch(self, sample_rate: float) -> Batch | None:
         """Each training example with probability ``sample_rate`` (Poisson sampling); or None."""
-        chosen = torch.rand(self.num_examples, generator=self._order) < sample_rate
-        positions = chosen.nonzero().squeeze(1)
+        chosen = self._order.random(self.num_examples) < sample_rate
+        positions = torch.from_numpy(chosen.nonzero()[0])
         return self._train.batch(positions, self._order) if len(positions) else None
 
     def training_mode(self) -> AbstractContextManager[None]:

@@ -39,7 +39,7 @@ from worker.methods.local_client import BUFFER_PREFIX, HEAD_PREFIX
 from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
 from worker.methods.model_client import EXTRACTOR_PREFIX, ModelClient
 from worker.methods.model_sgd import settings_of, train_parameters
-from worker.methods.random_streams import client_generator
+from worker.methods.random_streams import client_generator, drawn_uniformly
 from worker.methods.sgd import SGDSettings
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor
@@ -156,8 +156,7 @@ class ModelMethod(LocalRounds[Tensors]):
         """The parts that are not shared, drawn as their layers are by default; buffers; extras."""
         generator = client_generator(client_seed, "initial")
         drawn = {
-            one.name: one.centre
-            + one.bound * torch.empty(one.shape).uniform_(-1, 1, generator=generator)
+            one.name: one.centre + drawn_uniformly(one.shape, one.bound, generator)
             for one in self._own
         }
         buffers = {name: buffer.clone() for name, buffer in self._initial_buffers.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.func import vmap
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from worker.methods.example_gradients import ExampleGradients, StackedGradients
 from worker.methods.layer_calls import LayerCall, LayerCalls
+from worker.methods.random_streams import drawn_normally
 from worker.models.errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
@@ -174,11 +176,11 @@ def _found_in(outputs: torch.Tensor, leaves: Mapping[str, torch.Tensor]) -> list
 
 
 def add_noise(
-    sums: Mapping[str, torch.Tensor], standard_deviation: float, generator: torch.Generator
+    sums: Mapping[str, torch.Tensor], standard_deviation: float, generator: np.random.Generator
 ) -> Tensors:
-    """Each element plus its own N(0, standard_deviation²), drawn from the CPU generator."""
+    """Each element plus its own N(0, standard_deviation²), drawn from the generator."""
     return {
-        name: one + standard_deviation * torch.randn(one.shape, generator=generator).to(one)
+        name: one + standard_deviation * drawn_normally(tuple(one.shape), generator).to(one)
         for name, one in sums.items()
     }
 

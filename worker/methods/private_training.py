@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch.nn.functional import cross_entropy
 
-from shared.plans import PrivateModelPlan, TrainingPlan
+from shared.arrays import digest_arrays
+from shared.plans import PrivateModelPlan, TrainingPlan, steps_per_epoch
 from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
 from worker.methods.head import Batch
 from worker.methods.local_client import HEAD_PREFIX
 from worker.methods.model_client import ModelClient
 from worker.methods.model_method import CannotTrain, ModelMethod
 from worker.methods.model_sgd import Descent, settings_of
-from worker.methods.privacy_accountant import noise_multiplier
+from worker.methods.privacy_accountant import PrivacyBudgetError, sufficient_noise_multiplier
 from worker.methods.private_gradients import (
     ClippedGradients,
     add_noise,
@@ -30,9 +31,11 @@ STEPS, NUM_EXAMPLES = "privacy.steps", "privacy.num_examples"
 class PrivateModelMethod(ModelMethod):
     """A :class:`ModelMethod` whose shared tensors are trained by private steps alone.
 
-    A step takes each example with probability batch / n (Poisson sampling, which the accountant
-    assumes), clips each example's gradient, adds noise σ·clip_norm to the sum and divides by the
-    expected batch. σ follows from the client's n and the steps of all planned rounds. The private
+    A step takes each example with the sample rate's probability (Poisson sampling, which the
+    accountant assumes), clips each example's gradient, adds noise σ·clip_norm to the sum and
+    divides by the expected batch. The plan agrees on sample rate and σ for all clients, or they
+    follow from the client's n and the steps of all planned rounds; a client for which either breaks
+    the budget does not train, nor one with fewer examples than a batch. The private
     tensors ``privacy.steps`` and ``privacy.num_examples`` hold the steps taken and the n they were
     accounted for; a client that would exceed its budget does not train. Steps count from the
     moment an update is made, whether or not its round is committed.
@@ -71,10 +74,15 @@ class PrivateSteps:
         """Begin the round.
 
         Raises:
-            CannotTrain: the budget does not allow for another round, or was made for other data.
+            CannotTrain: the budget does not allow for another round, was made for other data, or
+                cannot be kept to.
         """
-        batch_size = min(plan.batch_size, client.num_examples)
-        steps_per_round = plan.epochs * client.batches_per_epoch(plan.batch_size)
+        self._sample_rate = _sample_rate(plan, client.num_examples)
+        steps_per_round = plan.epochs * (
+            client.batches_per_epoch(plan.batch_size)
+            if plan.sample_rate is None
+            else steps_per_epoch(plan.sample_rate)
+        )
         num_planned = plan.rounds * steps_per_round
         self._num_before = int(client.private[STEPS])
         self._num_in_round = steps_per_round
@@ -89,21 +97,25 @@ class PrivateSteps:
                 f"its privacy budget is spent: {self._num_before} of {num_planned} steps are taken"
             )
         self._client, self._parameters, self._plan = client, parameters, plan
-        self._batch_size = batch_size
-        self._sample_rate = batch_size / client.num_examples
-        self._sigma = noise_multiplier(
-            epsilon=plan.epsilon,
-            delta=plan.delta,
-            sample_rate=self._sample_rate,
-            num_steps=num_planned,
-        )
+        self._expected_batch = self._sample_rate * client.num_examples
+        try:
+            self._sigma = sufficient_noise_multiplier(
+                plan.noise_multiplier,
+                epsilon=plan.epsilon,
+                delta=plan.delta,
+                sample_rate=self._sample_rate,
+                num_steps=num_planned,
+            )
+        except PrivacyBudgetError as error:
+            raise CannotTrain(str(error)) from error
         self._trains_head = any(name.startswith(HEAD_PREFIX) for name in parameters)
         function = client.logits if self._trains_head else client.features
         self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
         self._descent = Descent(parameters, settings_of(plan))
-        # By steps taken, which are saved before anything is sent, and by round, so that a private
-        # state that was put back to an earlier day does not repeat the noise of a sent update.
-        purpose = f"privacy after {self._num_before} steps"
+        # By steps taken, which are saved before anything is sent, and by round and weights, so that
+        # a private state that was put back to an earlier day does not repeat a sent update's noise.
+        base = digest_arrays({name: one.cpu().numpy() for name, one in parameters.items()})
+        purpose = f"privacy after {self._num_before} steps from {base}"
         self._noise = client_generator(client.seed, purpose, client.round_number)
         client.metrics |= {
             "epsilon": plan.epsilon,
@@ -137,7 +149,7 @@ class PrivateSteps:
             logits = run.outputs if self._trains_head else self._client.head.logits(run.outputs)
             sums = run.clipped_sum(cross_entropy(logits, labels, reduction="none"))
         noisy = add_noise(sums, self._sigma * self._plan.clip_norm, self._noise)
-        self._descent.step({name: one / self._batch_size for name, one in noisy.items()})
+        self._descent.step({name: one / self._expected_batch for name, one in noisy.items()})
 
     def remembered(self) -> PrivateTensors:
         """What the client must not forget once the round is done."""
@@ -145,3 +157,14 @@ class PrivateSteps:
             STEPS: torch.tensor(self._num_before + self._num_in_round),
             NUM_EXAMPLES: torch.tensor(self._client.num_examples),
         }
+
+
+def _sample_rate(plan: PrivateModelPlan, num_examples: int) -> float:
+    """As agreed, or one batch's share. Raises CannotTrain if it does not fit the client."""
+    rate = plan.sample_rate or plan.batch_size / num_examples
+    if rate > 1:
+        raise CannotTrain(
+            f"batch_size {plan.batch_size} with {num_examples} training examples is a sample rate "
+            f"of {rate:.4g}, which is more than 1"
+        )
+    return rate

@@ -186,6 +186,51 @@ def test_a_plan_without_the_digest_of_its_backbone_is_refused(digest: str | None
         plan(method="hyperfl-lpm", model="resnet18", hyperparameters=given)
 
 
+def private_plan(**hyperparameters: Any) -> TrainingPlan:
+    return plan(method="dp-fedavg", hyperparameters={"rounds": 7} | hyperparameters)
+
+
+def test_sample_rate_and_noise_are_agreed_on_together_or_left_out() -> None:
+    left_out = private_plan().hyperparameters
+    assert not left_out.keys() & {"sample_rate", "noise_multiplier"}
+    agreed = private_plan(sample_rate=1, noise_multiplier=1.5)
+    assert agreed.hyperparameters == left_out | {"sample_rate": 1.0, "noise_multiplier": 1.5}
+    assert TrainingPlan.model_validate_json(agreed.model_dump_json()) == agreed
+    for alone in ({"sample_rate": 0.5}, {"noise_multiplier": 1.0}):
+        with pytest.raises(ValidationError, match="given both or not at all"):
+            private_plan(**alone)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("sample_rate", 0.0, "greater than 0"),
+        ("sample_rate", 1.5, "less than or equal to 1"),
+        ("sample_rate", float("nan"), "finite number"),
+        ("noise_multiplier", 0.0, "greater than 0"),
+        ("noise_multiplier", float("inf"), "finite number"),
+        ("epsilon", float("nan"), "finite number"),
+        ("delta", float("nan"), "finite number"),
+        ("learning_rate", float("nan"), "finite number"),
+    ],
+)
+def test_what_is_agreed_on_has_bounds(setting: str, value: float, message: str) -> None:
+    given = {"sample_rate": 0.5, "noise_multiplier": 1.0} | {setting: value}
+    with pytest.raises(ValidationError) as refusal:
+        private_plan(**given)
+    (error,) = refusal.value.errors()
+    assert error["loc"] == (setting,)
+    assert message in error["msg"]
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 0.1])
+def test_a_budget_below_what_any_noise_gives_is_refused(epsilon: float) -> None:
+    message = rf"no noise keeps to epsilon {epsilon:g} at delta 1e-05, .* steps of 7 rounds of 5"
+    with pytest.raises(ValidationError, match=message):
+        private_plan(epsilon=epsilon)
+    private_plan(epsilon=0.11)
+
+
 def test_rounds_are_planned_where_noise_is_made_for_them() -> None:
     private = plan(method="dp-fedavg", hyperparameters={"rounds": 7})
     assert private.planned_rounds == 7

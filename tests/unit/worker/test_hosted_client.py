@@ -162,7 +162,17 @@ async def test_seeds_differ_unless_they_are_given(
     configs = [client_config(tmp_path, name) for name in ("alice", "bob")]
     first, second = (load(coordinator, config).state.seed for config in configs)
     assert first != second
+    # A random one is smaller once in 2**64 times.
+    assert all(1 << 64 <= seed < 1 << 128 for seed in (first, second))
     assert load(coordinator, client_config(tmp_path, "carol", seed=7)).state.seed == 7
+
+
+async def test_a_state_with_a_shorter_seed_goes_on(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    earlier = replace(first_state(coordinator, "alice"), seed=(1 << 63) - 1)
+    private_state.save(config.state_dir, earlier)
+    assert load(coordinator, config).participant().seed == (1 << 63) - 1
 
 
 async def test_the_data_has_the_models_shape(

@@ -45,7 +45,7 @@ STATES = st.builds(
     federation=st.just(BINDING["federation"]),
     specification_digest=st.just(BINDING["specification_digest"]),
     client=st.just(BINDING["client"]),
-    seed=st.integers(0, (1 << 63) - 1),
+    seed=st.integers(0, (1 << 128) - 1),
     tensors=st.dictionaries(
         st.sampled_from(["embedding", "head.weight", "buffers.mean"]), floats(2, 3)
     ),

@@ -18,6 +18,7 @@ from tests.support.backbones import VIT
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
 from worker.cli import worker
 from worker.data.errors import DataError
+from worker.methods.privacy_accountant import PrivacyBudgetError, noise_multiplier
 from worker.models.backbone_weights import pin_backbone
 from worker.models.backbones import find_backbone
 from worker.models.registry import ModelError
@@ -236,6 +237,72 @@ def test_a_method_with_a_privacy_budget_plans_for_the_policys_rounds() -> None:
         specification(**arguments, hyperparameters={"rounds": 4})
     spare = specification(**arguments, hyperparameters={"rounds": 7})
     assert (spare.training.hyperparameters["rounds"], spare.round_policy.rounds) == (7, 5)
+
+
+PRIVATE: dict[str, Any] = {
+    "method": "dp-fedavg",
+    "model": "tests.support.extractors:tiny_without_normalisation",
+}
+
+
+def test_examples_per_client_agree_on_sample_rate_and_noise() -> None:
+    found = specification(**PRIVATE, hyperparameters={}, examples_per_client=601)
+    agreed = found.training.hyperparameters
+    assert agreed["sample_rate"] == 50 / 601
+    assert agreed["noise_multiplier"] == noise_multiplier(
+        epsilon=4.0, delta=1e-5, sample_rate=50 / 601, num_steps=5 * 5 * 12
+    )
+    given = {name: agreed[name] for name in ("sample_rate", "noise_multiplier")}
+    assert specification(**PRIVATE, hyperparameters=given) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "examples_per_client", "message"),
+    [
+        (
+            {"sample_rate": 0.1, "noise_multiplier": 0.3},
+            None,
+            "of 2.*, but 0.3 is agreed$",
+        ),
+        ({"sample_rate": 0.1, "noise_multiplier": 3}, 600, "give examples per client, or sample_"),
+        ({}, 40, "batch_size 50 with 40 examples per client is a sample rate of 1.25, which is"),
+        ({"epsilon": 0.104, "rounds": 10**6, "epochs": 1000}, 50, "in 1000000000 steps"),
+    ],
+)
+def test_what_cannot_be_agreed_on_is_refused(
+    changes: dict[str, Any], examples_per_client: int | None, message: str
+) -> None:
+    with pytest.raises((ConfigError, PrivacyBudgetError), match=message):
+        specification(**PRIVATE, hyperparameters=changes, examples_per_client=examples_per_client)
+
+
+def test_examples_per_client_without_a_budget_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"methods dp-fedavg, centaur, ppsgd, not for hyperfl$"):
+        specification(examples_per_client=600)
+
+
+def test_the_command_agrees_on_noise() -> None:
+    options = ("--method", "dp-fedavg", "--model", PRIVATE["model"], "--minimum-updates", "1")
+    done = specify_command(*options, "--examples-per-client", "100")
+    assert done.exit_code == 0, done.output
+    agreed = FederationSpecification.model_validate_json(done.stdout).training.hyperparameters
+    assert agreed["sample_rate"] == 0.5
+    assert float(agreed["noise_multiplier"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("epsilon=1e-6", "no noise keeps to epsilon 1e-06 at delta 1e-05, not even in one"),
+        ("epsilon=nan", "epsilon: Input should be a finite number"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_a_budget(setting: str, words: str) -> None:
+    options = ("--method", "dp-fedavg", "--model", PRIVATE["model"], "--set", setting)
+    done = specify_command(*options, "--examples-per-client", "100")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {words}")
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 def specify_command(*options: str) -> Any:

@@ -126,7 +126,7 @@ def test_cifar10_has_the_numbers_offsets_and_augmentation_of_the_paper(fake_cifa
         taken = examples._positions[examples.labels == 9]
         assert torch.equal(taken, nines[first : first + len(taken)])
     positions = torch.arange(50)
-    generator = torch.Generator().manual_seed(0)
+    generator = np.random.default_rng(0)
     plain = data.train.batch(positions, CPU)[0]
     assert not torch.equal(data.train.batch(positions, CPU, generator)[0], plain)
     enlarged = cache.client_data(source, (3, 48, 48), 10).train
@@ -137,7 +137,7 @@ def test_cifar10_has_the_numbers_offsets_and_augmentation_of_the_paper(fake_cifa
 
 def test_augmentation_can_be_turned_off_and_on(fake_cifar10, tmp_path):
     positions = torch.arange(50)
-    generator = torch.Generator().manual_seed(0)
+    generator = np.random.default_rng(0)
     off = DataSource(dataset="cifar10", data_dir=tmp_path, augment=False)
     train = DatasetCache().client_data(off, (3, 32, 32), 10).train
     assert torch.equal(train.batch(positions, CPU, generator)[0], train.batch(positions, CPU)[0])

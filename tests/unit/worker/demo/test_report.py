@@ -42,7 +42,9 @@ def train_round(number: int, seconds: float, bytes_up: int, bytes_down: int) -> 
 
 
 FEDERATION = {
-    "specification": {"training": {"method": "hyperfl", "model": "cnn-mnist"}},
+    "specification": {
+        "training": {"method": "hyperfl", "model": "cnn-mnist", "hyperparameters": {}}
+    },
     "weights_digest": "sha256:0d",
 }
 TRAIN_ROUNDS = [train_round(1, 1.5, 2000, 4001), train_round(2, 12.25, 3000, 8000)]
@@ -71,6 +73,26 @@ def test_a_summary_says_what_was_trained(result: Any) -> None:
     assert (result["method"], result["model"]) == ("hyperfl", "cnn-mnist")
     assert (result["clients"], result["rounds"]) == (2, 2)
     assert result["weights_digest"] == "sha256:0d"
+
+
+def test_a_private_method_has_its_budget_in_the_summary_and_on_the_screen(result: Any) -> None:
+    assert "privacy" not in result
+    told = {"epsilon": 4.0, "delta": 1e-5, "noise_multiplier": 1.25, "sample_rate": 0.1}
+    last_round = LAST_ROUND | {"metrics": LAST_ROUND["metrics"] | told}
+    federation: Any = FEDERATION | {
+        "specification": {
+            "training": {
+                "method": "dp-fedavg",
+                "model": "cnn-mnist",
+                "hyperparameters": {"noise_multiplier": 1.5, "sample_rate": 0.2},
+            }
+        }
+    }
+    found = summarise(federation, TRAIN_ROUNDS, last_round, FINAL_ROUND)
+    assert found["privacy"] == told | {"noise_multiplier": 1.5, "sample_rate": 0.2}
+    screen = io.StringIO()
+    print_table(Console(file=screen, width=200), last_round, FINAL_ROUND, found)
+    assert "privacy: ε 4, δ 1e-05, noise multiplier σ 1.5, sample rate 0.2\n" in screen.getvalue()
 
 
 def test_accuracies_are_percent_and_means_are_over_clients(result: Any) -> None:

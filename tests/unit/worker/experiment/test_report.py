@@ -52,6 +52,28 @@ def test_nothing_is_said_of_the_papers_rounds_when_they_are_the_same() -> None:
     assert "another number of rounds" not in text
 
 
+def test_private_methods_have_a_table_of_their_budgets() -> None:
+    assert "## Privacy" not in write_markdown("Quick", summarise(RUNS, RESULTS, PAPER), [])
+    runs = [run_of("dp-fedavg", seed) for seed in (1, 2)]
+    results = {
+        run.key: result(90.0, 1.0, [50.0, 70.0])
+        | {
+            "privacy": {
+                "epsilon": 4.0,
+                "delta": 1e-5,
+                "noise_multiplier": sigma,
+                "sample_rate": 0.125,
+            }
+        }
+        for run, sigma in zip(runs, (1.0, 2.0), strict=True)
+    }
+    text = write_markdown("Quick", summarise([*RUNS, *runs], RESULTS | results, PAPER), [])
+    row = row_of(text, "Privacy", "dp-fedavg")
+    found = [row[name] for name in ("ε", "δ", "σ", "sample rate")]
+    assert found == ["4", "1e-05", "1.5", "0.125"]
+    assert "hyperfl" not in text.split("## Privacy")[1].split("##")[0]
+
+
 def test_what_it_costs_stands_beside_the_papers() -> None:
     text = write_markdown("Quick", summarise(RUNS, RESULTS, PAPER), [])
     hyperfl, local = (row_of(text, "Cost", method) for method in ("hyperfl", "local"))

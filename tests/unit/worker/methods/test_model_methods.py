@@ -55,10 +55,17 @@ def never() -> bool:
     return False
 
 
-@pytest.mark.parametrize("num_train", [13, 3])
-@pytest.mark.parametrize("name", METHODS)
-def test_a_round_equals_the_plain_loop(name: str, num_train: int) -> None:
-    training = plan_for(name, **({"clip_norm": 0.3} if name in PRIVATE_METHODS else {}))
+AGREED = {"sample_rate": 0.4, "noise_multiplier": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "num_train", "agreed"),
+    [(name, num_train, {}) for name in METHODS for num_train in (13, 5)]
+    + [(name, num_train, AGREED) for name in PRIVATE_METHODS for num_train in (13, 3)],
+)
+def test_a_round_equals_the_plain_loop(name: str, num_train: int, agreed: dict[str, float]) -> None:
+    private = {"clip_norm": 0.3} | agreed if name in PRIVATE_METHODS else {}
+    training = plan_for(name, **private)
     plan = PLANS[name].model_validate(training.hyperparameters)
     method = build_method(training, CPU)
     values = method.parameters(seed=3).initial_values()
@@ -194,6 +201,47 @@ def test_sigma_is_the_accountants_for_the_clients_own_number_of_examples() -> No
         assert "train_loss" not in result.metrics
 
 
+def test_agreed_noise_is_every_clients() -> None:
+    method = build_method(plan_for("centaur", **AGREED), CPU)
+    weights = method.parameters(seed=3).initial_values()
+    group = [make_participant(method, index, n) for index, n in enumerate([2, 13, 40])]
+    for result in method.train(group, weights, 1, never):
+        found = {key: result.metrics[key] for key in AGREED}
+        assert found == AGREED
+        assert result.metrics["private_steps"] == 2 * round(1 / 0.4)
+
+
+def refusal(name: str, num_train: int, **hyperparameters: Any) -> str:
+    method = build_method(plan_for(name, **hyperparameters), CPU)
+    weights = method.parameters(seed=3).initial_values()
+    group = [make_participant(method, 0, 40), make_participant(method, 1, num_train)]
+    with pytest.raises(TrainingFailedError) as caught:
+        list(method.train(group, weights, 1, never))
+    return caught.value.reasons["client-1"]
+
+
+@pytest.mark.parametrize("name", PRIVATE_METHODS)
+def test_a_client_with_fewer_examples_than_a_batch_is_left_out_by_name(name: str) -> None:
+    assert refusal(name, 4) == (
+        "batch_size 5 with 4 training examples is a sample rate of 1.25, which is more than 1"
+    )
+
+
+def test_agreed_noise_that_is_too_little_is_refused_with_both_figures() -> None:
+    needed = noise_multiplier(epsilon=4.0, delta=1e-5, sample_rate=0.4, num_steps=12)
+    assert refusal("dp-fedavg", 13, sample_rate=0.4, noise_multiplier=0.5) == (
+        "epsilon 4 at delta 1e-05 in 12 steps with a sample rate of 0.4 needs a noise multiplier "
+        f"of {needed:.4g}, but 0.5 is agreed"
+    )
+
+
+def test_a_budget_that_no_noise_keeps_to_is_the_clients_reason() -> None:
+    assert refusal("ppsgd", 13, epsilon=0.104, rounds=1_000_000, epochs=1000) == (
+        "no noise keeps to epsilon 0.104 at delta 1e-05 in 3000000000 steps with a sample rate of "
+        "0.3846"
+    )
+
+
 def test_a_spent_budget_ends_training_and_nothing_is_sent() -> None:
     method = build_method(plan_for("dp-fedavg", rounds=1), CPU)
     weights = method.parameters(seed=3).initial_values()
@@ -227,14 +275,18 @@ def test_noise_is_never_drawn_twice_even_if_a_round_is() -> None:
         assert not np.allclose(delta, later.deltas[name])
 
 
-def test_a_private_state_put_back_to_an_earlier_day_does_not_repeat_the_noise() -> None:
+@pytest.mark.parametrize(("later_round", "later_weight"), [(2, 0.0), (1, 1e-30)])
+def test_a_private_state_put_back_to_an_earlier_day_does_not_repeat_the_noise(
+    later_round: int, later_weight: float
+) -> None:
     # No example passes the clip, so that an update is noise alone.
     method = build_method(plan_for("dp-fedavg", clip_norm=1e-30, weight_decay=0.0), CPU)
     weights = method.parameters(seed=3).initial_values()
     weights = {name: np.zeros_like(array) for name, array in weights.items()}
     participant = make_participant(method)
     (sent,) = method.train([participant], weights, 1, never)
-    (later,) = method.train([participant], weights, 2, never)
+    weights = {name: np.full_like(array, later_weight) for name, array in weights.items()}
+    (later,) = method.train([participant], weights, later_round, never)
     one, two = (np.concatenate([d.ravel() for d in r.deltas.values()]) for r in (sent, later))
     assert np.any(one)
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.4

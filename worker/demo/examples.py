@@ -1,0 +1,36 @@
+"""How many examples the demo's clients have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from worker.data.client_split import split_for_client
+from worker.data.errors import DataError
+from worker.data.loading import DatasetCache, natural_image_shape
+from worker.data.source import DataSource
+from worker.demo.processes import DemoError
+
+
+def examples_per_client(data: dict[str, Any]) -> int:
+    """Training examples of a client, on average.
+
+    Args:
+        data: what every client's ``[clients.data]`` says.
+
+    Raises:
+        DemoError: the data cannot be used.
+    """
+    try:
+        sources = [
+            DataSource.model_validate(data | {"client_index": index})
+            for index in range(data["num_clients"])
+        ]
+        # The smallest images there are: only their labels are wanted.
+        shape = natural_image_shape(sources[0].dataset) or (1, 8, 8)
+        dataset = DatasetCache().dataset(sources[0].dataset, sources[0].data_dir, shape)
+        counts = [len(split_for_client(source, dataset)[0]) for source in sources]
+    except (DataError, OSError, ValidationError) as error:
+        raise DemoError(str(error).splitlines()[0]) from error
+    return round(sum(counts) / len(counts))
