@@ -211,8 +211,7 @@ class CoordinatorClient:
             async with asyncio.timeout(self._transfer_seconds):
                 yield
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise Unreachable(f"the coordinator does not answer: {reason}") from error
+            raise _unreachable(error) from error
         except TimeoutError as error:
             raise Unreachable(
                 f"the coordinator was not done after {self._transfer_seconds:g} s"
