@@ -23,14 +23,22 @@ _HIDDEN_SIZES = {"factored": 8, "dense": 4096}
 COORDINATOR_POINTS = (
     "round-opened-uncommitted",
     "round-opened",
+    "lease-granted-uncommitted",
     "lease-granted",
+    "update-received",
+    "update-recorded-uncommitted",
     "update-recorded",
+    "aggregation-claimed-uncommitted",
     "aggregation-claimed",
     "weights-written",
     "weights-published-uncommitted",
     "round-committed",
 )
+DOWNLOAD_POINTS = ("weights-half-downloaded", "weights-downloaded", "weights-obtained")
+"""Of whole weights; the other encoding's are rebuilt from deltas."""
+
 WORKER_POINTS = (
+    "weights-downloaded",
     "weights-obtained",
     "mid-training",
     "trained",
@@ -117,11 +125,17 @@ def test_a_coordinator_is_killed_in_the_middle_of_an_update(
     assert finished["weights_digest"] == digest
 
 
-@pytest.mark.parametrize("point", _points(*WORKER_POINTS))
+@pytest.mark.parametrize(
+    ("encoding", "point"),
+    [
+        *(pytest.param("factored", *one.values, marks=one.marks) for one in _points(*WORKER_POINTS)),
+        *(pytest.param("dense", *one.values, marks=one.marks) for one in _points(*DOWNLOAD_POINTS)),
+    ],
+)
 def test_a_worker_is_killed_and_ends_where_it_would_have(
-    undisturbed: Callable[[str], tuple[Path, str]], tmp_path: Path, point: str
+    undisturbed: Callable[[str], tuple[Path, str]], tmp_path: Path, encoding: str, point: str
 ) -> None:
-    start, digest = undisturbed("factored")
+    start, digest = undisturbed(encoding)
     finished = _finish_after_crash(start, tmp_path, point)
     assert finished["deaths"] == {"coordinator": 0, "worker": 1}
     assert _phases(finished) == _WHOLE
