@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared import codec
 from shared.specification import FederationSpecification
 from tests.support.coordinator import running_coordinator
 from tests.support.processes import PROJECT, worker_toml
@@ -27,13 +28,13 @@ _LOOK_AGAIN_SECONDS = 0.05
 async def make_federation(
     folder: Path,
     specification: FederationSpecification,
-    client: str,
+    clients: Sequence[str],
     data: str,
     *,
     database_url: str | None = None,
     others: tuple[str, ...] = (),
 ) -> dict[str, dict[str, str]]:
-    """A database with the federation started, and a worker's file with its client enrolled.
+    """A database with the federation started, and a worker's file with its clients enrolled.
 
     Returns the headers that ``others``, who have no worker, send as their credentials.
     """
@@ -41,16 +42,19 @@ async def make_federation(
     url = database_url or f"sqlite:///{folder / 'coordinator' / 'hyperfl.db'}"
     async with running_coordinator(url, folder) as coordinator:
         await coordinator.create(specification)
-        await coordinator.enrol(specification.name, client, *others)
+        await coordinator.enrol(specification.name, *clients, *others)
         started = await coordinator.act(specification.name, "start")
         assert started.status_code == 200, started.text
         credentials = coordinator.credentials
-    config = worker_toml("http://replaced", specification.name, {client: "used"}, data)
+    config = worker_toml(
+        "http://replaced", specification.name, dict.fromkeys(clients, "used"), data
+    )
     (folder / "worker.toml").write_text(config)
-    state = folder / "state" / client
-    state.mkdir(parents=True)
-    credential = credentials[client]["Authorization"].removeprefix("Bearer ")
-    (state / "credential").write_text(credential + "\n")
+    for client in clients:
+        state = folder / "state" / client
+        state.mkdir(parents=True)
+        credential = credentials[client]["Authorization"].removeprefix("Bearer ")
+        (state / "credential").write_text(credential + "\n")
     return {name: credentials[name] for name in others}
 
 
@@ -103,7 +107,8 @@ class Supervised:
 def finish_federation(folder: Path, federation: str, crash_point: str = "") -> dict[str, Any]:
     """Runs coordinator and worker until the federation has ended, whoever is killed meanwhile.
 
-    Returns the federation, with its ``rounds`` and with ``deaths`` of either process.
+    Returns the federation, with its ``rounds``, its last ``weights`` and ``deaths`` of either
+    process.
     """
     with ExitStack() as stack:
         port = stack.enter_context(reserved_port())
@@ -144,7 +149,10 @@ def finish_federation(folder: Path, federation: str, crash_point: str = "") -> d
                 shown = admin.get(f"/v1/federations/{federation}").json()
             except httpx.TransportError:  # it is dead, or starts
                 continue
-        shown["rounds"] = admin.get(f"/v1/federations/{federation}/rounds").json()
+        path = f"/v1/federations/{federation}"
+        shown["rounds"] = admin.get(f"{path}/rounds").json()
+        served = admin.get(f"{path}/weights/{shown['weights_version']}")
+        shown["weights"], _ = codec.decode(served.content)
         assert worker.wait() == 0, "the worker ends by itself when the federation has"
         shown["deaths"] = {"coordinator": coordinator.deaths, "worker": worker.deaths}
         return shown

@@ -132,7 +132,7 @@ def two_sites(
         make_federation(
             folder,
             specification,
-            WORKER,
+            [WORKER],
             'dataset = "digits"',
             database_url=database_url,
             others=(PLAYED,),

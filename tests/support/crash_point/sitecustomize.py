@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -29,13 +30,31 @@ class Point:
     function: str
     is_after: bool = False
     count: int = 1
-    condition: Callable[..., bool] = lambda *_: True
+    condition: Callable[..., bool] = lambda *_, **__: True
     """Of the function's arguments, once it has returned if ``is_after``."""
+
+
+_ANSWER_SECONDS = 60.0
+
+
+def _is_claim(_session: Any, _round_id: int, transition: Any, *_: Any, **__: Any) -> bool:
+    return bool(transition.target == "aggregating")
+
+
+def _has_answer_unread(connection: Any, *, request: Any) -> bool:
+    """Waits until an upload's answer lies in the socket, from which nothing of it was read."""
+    if request.method != b"PUT":
+        return False
+    socket = connection._network_stream.get_extra_info("socket")
+    if not select.select([socket], [], [], _ANSWER_SECONDS)[0]:
+        raise TimeoutError("the coordinator did not answer an upload")
+    return True
 
 
 POINTS = {
     "round-opened-uncommitted": Point("coordinator.driver", "Driver._open_round", is_after=True),
     "round-opened": Point("coordinator.driver", "Driver._advance", is_after=True),
+    "lease-granted-uncommitted": Point("coordinator.store.rounds", "lease", is_after=True),
     "lease-granted": Point("coordinator.tasks", "_lease", is_after=True),
     "update-half-received": Point(
         "coordinator.blobs",
@@ -43,18 +62,31 @@ POINTS = {
         is_after=True,
         condition=lambda writer, _piece: writer._num_chunks == 1,
     ),
+    "update-received": Point("coordinator.updates", "_record"),
+    "update-recorded-uncommitted": Point("coordinator.store.rounds", "submit", is_after=True),
     "update-recorded": Point("coordinator.updates", "_record", is_after=True),
+    "aggregation-claimed-uncommitted": Point(
+        "coordinator.store.rounds", "move", is_after=True, condition=_is_claim
+    ),
     "aggregation-claimed": Point(
         "coordinator.aggregation_lease", "AggregationLease.claim", is_after=True
     ),
     "weights-written": Point("coordinator.driver", "Driver._commit"),
     "weights-published-uncommitted": Point("coordinator.driver", "_publish", is_after=True),
     "round-committed": Point("coordinator.driver", "Driver._commit", is_after=True),
-    "weights-obtained": Point("worker.weights_cache", "WeightsCache.get", is_after=True),
+    # Once for each piece: the first is on disk, the second is not.
+    "weights-half-downloaded": Point("worker.client", "naming", count=2),
+    "weights-downloaded": Point("worker.client", "CoordinatorClient.fetch_weights", is_after=True),
+    # The first version is built from the seed.
+    "weights-obtained": Point("worker.weights_cache", "WeightsCache.get", is_after=True, count=2),
     "mid-training": Point("worker.methods.lock_step", "HypernetworkGroup.step", count=5),
     "trained": Point("worker.hosted_client", "HostedClient.save"),
     "state-saved": Point("worker.hosted_client", "HostedClient.save", is_after=True),
-    "update-unanswered": Point("worker.client", "CoordinatorClient.put_update", is_after=True),
+    "update-unanswered": Point(
+        "httpcore._async.http11",
+        "AsyncHTTP11Connection._receive_response_headers",
+        condition=_has_answer_unread,
+    ),
     "update-confirmed": Point(
         "worker.hosted_client", "HostedClient.confirm_pending", is_after=True
     ),
@@ -73,9 +105,9 @@ def _die(marker: str) -> None:
 def _wrap(function: Callable[..., Any], point: Point, marker: str) -> Callable[..., Any]:
     calls = 0
 
-    def note(*arguments: Any) -> None:
+    def note(*arguments: Any, **named: Any) -> None:
         nonlocal calls
-        if point.condition(*arguments):
+        if point.condition(*arguments, **named):
             calls += 1
             if calls == point.count:
                 _die(marker)
@@ -85,10 +117,10 @@ def _wrap(function: Callable[..., Any], point: Point, marker: str) -> Callable[.
         @functools.wraps(function)
         async def wrapped(*arguments: Any, **named: Any) -> Any:
             if not point.is_after:
-                note(*arguments)
+                note(*arguments, **named)
             result = await function(*arguments, **named)
             if point.is_after:
-                note(*arguments)
+                note(*arguments, **named)
             return result
 
     else:
@@ -96,10 +128,10 @@ def _wrap(function: Callable[..., Any], point: Point, marker: str) -> Callable[.
         @functools.wraps(function)
         def wrapped(*arguments: Any, **named: Any) -> Any:
             if not point.is_after:
-                note(*arguments)
+                note(*arguments, **named)
             result = function(*arguments, **named)
             if point.is_after:
-                note(*arguments)
+                note(*arguments, **named)
             return result
 
     return wrapped
