@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class Context:
         """The parsed specification of a federation; it never changes, so it is kept."""
         known = self._specifications.get(federation.id)
         if known is None:
-            known = FederationSpecification.model_validate_json(federation.specification)
+            known = FederationSpecification.of_record(json.loads(federation.specification))
             self._specifications[federation.id] = known
             if len(self._specifications) > _SPECIFICATIONS_KEPT:
                 self._specifications.popitem(last=False)
