@@ -23,7 +23,7 @@ def fill_in(plan: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         raise ValidationError.from_exception_data(
             error.title,
-            [_explained(details, plan) for details in error.errors(include_url=False)],  # type: ignore[arg-type]
+            [_explained(details, plan) for details in error.errors(include_url=False)],
         ) from None
 
 

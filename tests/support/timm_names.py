@@ -17,7 +17,8 @@ import timm
 FILE = Path(__file__).resolve().parents[2] / "shared" / "timm_models.py"
 _TRANSFORMERS = ("vision_transformer", "vision_transformer_hybrid", "deit", "beit", "eva")
 _ONE_MLP_BLOCKS = ("Block", "ResPostBlock")
-_HEADER = '''"""The models of timm that adapters fit, so that a coordinator knows names without timm.
+_HEADER = '''\
+"""The models of timm that adapters fit, so that a coordinator knows names without timm.
 
 Written by ``python -m tests.support.timm_names``; a test keeps it in step with the installed timm.
 """
