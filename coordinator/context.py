@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,7 +85,14 @@ class Context:
 
 def _parse(federation: FederationRow) -> FederationSpecification:
     try:
-        return FederationSpecification.model_validate_json(federation.specification)
+        document = json.loads(federation.specification)
+    except json.JSONDecodeError as error:
+        raise UnreadableSpecification(
+            f"what is recorded as the specification of federation {federation.name} is not JSON: "
+            f"{error}"
+        ) from error
+    try:
+        return FederationSpecification.of_record(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.plan_errors import fill_in
+
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 HyperparameterValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
@@ -191,7 +193,8 @@ def spreads_privacy_budget(method: str) -> bool:
     return issubclass(PLANS.get(method, BaseModel), PrivateModelPlan)
 
 
-def _plan_for(method: str, model: str) -> type[BaseModel] | None:
+def plan_for(method: str, model: str) -> type[BaseModel] | None:
+    """The hyperparameters of a known method with this model; None for a method by import path."""
     plan = PLANS.get(method)
     if plan is not None and model.startswith("resnet"):
         return _RESNET_PLANS.get(plan, plan)
@@ -247,11 +250,11 @@ class TrainingPlan(BaseModel):
     def _fill_in_hyperparameters(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        plan = _plan_for(str(data.get("method")), str(data.get("model")))
+        plan = plan_for(str(data.get("method")), str(data.get("model")))
         given = data.get("hyperparameters", {})
         if plan is None or not isinstance(given, dict):
             return data
-        return data | {"hyperparameters": plan.model_validate(given).model_dump(exclude_none=True)}
+        return data | {"hyperparameters": fill_in(plan, given)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -134,7 +133,7 @@ class FederationView(FederationSummary):
             raise ValueError(
                 f"the specification has digest {digest}, not {self.specification_digest}"
             )
-        return FederationSpecification.model_validate_json(json.dumps(self.specification))
+        return FederationSpecification.of_record(self.specification)
 
 
 class ClientInvitation(_Model):

@@ -13,10 +13,18 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from shared.aggregation_plan import AggregationPlan
 from shared.arrays import Array, digest_bytes
+from shared.catalogue import check_method, check_model, check_shared_names
 from shared.initialisation import TensorSpecification
 from shared.plans import TrainingPlan
 
@@ -24,6 +32,7 @@ FEDERATION_NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 CLIENT_NAME = FEDERATION_NAME
 EncodingName = Literal["dense", "factored"]
 WireDtype = Literal["float32", "float16", "bfloat16"]
+_RECORDED = "recorded"
 
 
 class _Model(BaseModel):
@@ -136,7 +145,10 @@ class EncodingPlan(_Model):
 
 
 class FederationSpecification(_Model):
-    """Everything that defines a federation, as an administrator posts it."""
+    """Everything that defines a federation, as an administrator posts it.
+
+    Methods, models and shared tensors are checked by name, except by :meth:`of_record`.
+    """
 
     name: str = Field(pattern=FEDERATION_NAME)
     parameters: ParameterSpecification
@@ -144,6 +156,36 @@ class FederationSpecification(_Model):
     round_policy: RoundPolicy
     encoding: EncodingPlan = EncodingPlan()
     aggregation: AggregationPlan = AggregationPlan()
+
+    @classmethod
+    def of_record(cls, document: Mapping[str, Any]) -> Self:
+        """Reads a document that a coordinator has recorded.
+
+        Names are not checked again: another version may have known others, and a federation that
+        no worker takes must not keep the rest from being listed.
+
+        Raises:
+            pydantic.ValidationError: it is no specification.
+        """
+        return cls.model_validate(document, context={_RECORDED: True})
+
+    @field_validator("training")
+    @classmethod
+    def _check_model_fits(cls, training: TrainingPlan, info: ValidationInfo) -> TrainingPlan:
+        if not _is_recorded(info):
+            check_method(training.method)
+            check_model(training.method, training.model)
+        return training
+
+    @model_validator(mode="after")
+    def _check_shared_names(self, info: ValidationInfo) -> Self:
+        if not _is_recorded(info):
+            names = self.parameters.by_name.keys()
+            try:
+                check_shared_names(self.training.method, self.training.model, names)
+            except ValueError as error:
+                raise ValueError(f"parameters.tensors: {error}") from error
+        return self
 
     @field_validator("encoding", mode="before")
     @classmethod
@@ -183,6 +225,10 @@ class FederationSpecification(_Model):
     def document(self) -> dict[str, Any]:
         """All of it as JSON, defaults too: what is recorded when the federation is created."""
         return self.model_dump(mode="json")
+
+
+def _is_recorded(info: ValidationInfo) -> bool:
+    return bool(info.context and info.context.get(_RECORDED))
 
 
 def document_digest(document: Mapping[str, Any]) -> str:

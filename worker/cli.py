@@ -12,14 +12,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import structlog
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +31,7 @@ from worker.aggregation_options import (
     aggregation_plan,
     policy_caps,
 )
+from worker.failures import INVALID_INPUT, fail, one_line_errors
 
 worker = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and evaluate where the data lies."
@@ -53,7 +51,7 @@ def run(config: ConfigOption = None) -> None:
 
     Example: hyperfl worker run --config worker.toml
     """
-    with _one_line_errors():
+    with one_line_errors():
         from worker import loop  # noqa: PLC0415 - torch
         from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
@@ -87,7 +85,7 @@ def evaluate(
 
     Example: hyperfl worker evaluate --config worker.toml
     """
-    with _one_line_errors():
+    with one_line_errors():
         from worker.evaluation import evaluate_clients  # noqa: PLC0415 - torch
         from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
@@ -128,7 +126,7 @@ def personalize(
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
-    with _one_line_errors():
+    with one_line_errors():
         from worker.personalization import personalize_clients  # noqa: PLC0415 - torch
         from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
@@ -166,7 +164,7 @@ def rotate(
 
     Example: hyperfl worker rotate --config worker.toml
     """
-    with _one_line_errors():
+    with one_line_errors():
         from worker.rotation import rotate_credentials  # noqa: PLC0415 - torch
         from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
@@ -204,7 +202,7 @@ def export(
 
     Example: hyperfl worker export --config worker.toml --client site-a --output site-a.pt2
     """
-    with _one_line_errors():
+    with one_line_errors():
         from worker.export.client_model import export_client  # noqa: PLC0415 - torch
         from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
@@ -238,7 +236,7 @@ def specify(
         str,
         typer.Option(
             help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, *-adapter "
-            "and *-fixed: vit:TIMM_NAME, resnet18, resnet34 or resnet50."
+            "and *-fixed: vit:TIMM_NAME, resnet:TIMM_NAME, or torchvision's resnet18 to resnet152."
         ),
     ] = "cnn-mnist",
     method: Annotated[str, typer.Option(help="What is shared and how it is trained.")] = "hyperfl",
@@ -287,7 +285,7 @@ def specify(
 
     Example: hyperfl worker specify hospitals --model cnn-cifar --num-classes 4 --rounds 60
     """
-    with _one_line_errors():
+    with one_line_errors():
         from worker import specify as parts  # noqa: PLC0415 - torch
 
         _configure_logging("warning")
@@ -323,36 +321,8 @@ def specify(
 def _config_file(given: Path | None, from_environment: Path | None) -> Path:
     file = given or from_environment
     if file is None:
-        _fail("name the worker's TOML file with --config")
+        fail("name the worker's TOML file with --config", INVALID_INPUT)
     return file
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turns what a user can cause into one line and exit code 1."""
-    try:
-        yield
-    except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRA_PACKAGES:
-            raise
-        _fail("this command needs the worker's packages: pip install 'hyperfl[worker]'")
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        _fail(f"{where}: {message}" if where else message)
-    except Exception as error:
-        if type(error).__module__.startswith(("worker.", "shared.")) or isinstance(error, OSError):
-            _fail(str(error))
-        raise
-
-
-_EXTRA_PACKAGES = ("opacus", "torch", "torchvision", "timm", "sklearn", "tenacity", "PIL")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
 
 
 def _configure_logging(level: str) -> None:

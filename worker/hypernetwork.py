@@ -14,13 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from shared.arrays import NamedArrays
+from shared.catalogue import HYPERNETWORK
 from shared.initialisation import RowRange, TensorSpecification
 from shared.specification import ParameterSpecification
 
-TRUNK_WEIGHT = "hypernetwork.trunk.weight"
-TRUNK_BIAS = "hypernetwork.trunk.bias"
-OUTPUT_WEIGHT = "hypernetwork.output.weight"
-OUTPUT_BIAS = "hypernetwork.output.bias"
+TRUNK_WEIGHT, TRUNK_BIAS, OUTPUT_WEIGHT, OUTPUT_BIAS = HYPERNETWORK
 
 
 @dataclass(frozen=True)

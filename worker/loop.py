@@ -94,7 +94,7 @@ async def open_site(
                 federation = found
                 members.append((client, http))
         if not members:
-            raise ConfigError(_NOBODY_TAKEN)
+            raise CoordinatorError(_NOBODY_TAKEN)
         specification = _read_specification(federation)
         method = build_method(
             specification.training,
@@ -237,7 +237,7 @@ class _Worker:
                 await self._pause_notice.look(active[0].connection)
                 await asyncio.sleep(_PAUSE_SECONDS)
         if all(client.is_shut_out for client in self._site.clients):
-            raise ConfigError(_NOBODY_TAKEN)
+            raise CoordinatorError(_NOBODY_TAKEN)
 
     async def _collect(self, active: Sequence[HostedClient]) -> list[HeldTask]:
         """The tasks of one round that hosted clients hold; none after a poll without work."""

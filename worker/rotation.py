@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from worker import private_state
-from worker.client import Connection, CoordinatorClient, Refused, Transport
+from worker.client import Connection, CoordinatorClient, CoordinatorError, Refused, Transport
 from worker.files import write_atomically
 from worker.hosted_client import CREDENTIAL_NAME
 from worker.patience import Patience
@@ -40,7 +40,9 @@ async def rotate_credentials(
             try:
                 await _rotate(client, connection, config.federation, patience)
             except Refused as refusal:
-                raise ConfigError(f"client {client.name}: {refusal.problem.detail}") from refusal
+                raise CoordinatorError(
+                    f"client {client.name}: {refusal.problem.detail}"
+                ) from refusal
     return [client.name for client in config.clients]
 
 

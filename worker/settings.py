@@ -18,9 +18,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.environment import PREFIX, check_environment
 from shared.specification import CLIENT_NAME, FEDERATION_NAME
 from worker.data.source import DataSource
+from worker.errors import InvalidInput
 
 
-class ConfigError(Exception):
+class ConfigError(InvalidInput):
     """The configuration cannot be used; the message names file and key."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from shared.aggregation_plan import AggregationPlan
+from shared.catalogue import check_method, check_model
 from shared.plans import PLANS, TrainingPlan, find_preset, takes_backbone
 from shared.specification import (
     EncodingPlan,
@@ -47,7 +48,9 @@ def build_specification(
     Raises:
         pydantic.ValidationError, ModelError, MethodError, PrivacyBudgetError, ConfigError: a part
             of it cannot be.
+        DownloadError: a hub did not give the backbone's weights.
     """
+    check_names(method, model)
     file = None
     if takes_backbone(method):
         source, file = _parse_backbone_weights(backbone_weights or "hub")
@@ -80,12 +83,24 @@ def build_specification(
     )
 
 
+def check_names(method: str, model: str) -> None:
+    """Raises ConfigError unless method and model are known, or import paths, and fit each other."""
+    try:
+        check_method(method)
+        check_model(method, model)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _parse_backbone_weights(given: str) -> tuple[BackboneSource, Path | None]:
     if given == "hub":
         return "hub", None
     if given == "random":
         return "random", None
-    return "file", Path(given)
+    file = Path(given)
+    if not file.is_file():
+        raise ConfigError(f"backbone weights are hub, random or an existing file, not {given}")
+    return "file", file
 
 
 def _with_rounds(

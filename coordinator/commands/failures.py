@@ -1,4 +1,8 @@
-"""How a command fails: one line on stderr and exit code 1, never a traceback."""
+"""How a command fails: one line on stderr, never a traceback.
+
+The exit code is 2 for input that cannot be used, found before anything ran, as for unknown options;
+1 for what went wrong at run time.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,13 @@ from typing import NoReturn
 import typer
 from pydantic import ValidationError
 
+INVALID_INPUT, FAILED = 2, 1
 
-def fail(message: str) -> NoReturn:
-    """Prints ``error: message`` and exits with 1."""
+
+def fail(message: str, exit_code: int = FAILED) -> NoReturn:
+    """Prints ``error: message`` and exits."""
     typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(exit_code)
 
 
 @contextmanager
@@ -25,8 +31,9 @@ def one_line_errors(*expected: type[Exception]) -> Iterator[None]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        fail(f"{where}: {message}" if where else message)
+        fail(f"{where}: {message}" if where else message, INVALID_INPUT)
     except Exception as error:
         if isinstance(error, (OSError, *expected)):
-            fail(str(error).partition("\n")[0])
+            exit_code = INVALID_INPUT if isinstance(error, ValueError) else FAILED
+            fail(str(error).partition("\n")[0], exit_code)
         raise

@@ -17,7 +17,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.failures import fail, one_line_errors
+from coordinator.commands.failures import INVALID_INPUT, fail, one_line_errors
 from coordinator.commands.output import print_json, print_rows, print_table
 from shared.schema import FederationAction
 from shared.specification import FederationSpecification
@@ -61,12 +61,13 @@ def create(
 def _read(file: Path) -> Any:
     if str(file) == "-":
         return json.load(sys.stdin)
-    if file.suffix == ".toml":
-        return tomllib.loads(file.read_text())
     try:
-        return json.loads(file.read_text())
+        text = file.read_text()
+        return tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", INVALID_INPUT)
     except json.JSONDecodeError as error:
-        fail(f"{file}: not JSON: {error}")
+        fail(f"{file}: not JSON: {error}", INVALID_INPUT)
 
 
 @federation.command("list")

@@ -181,7 +181,6 @@ def _says_one_line(errors: str, *parts: str) -> bool:
         (("federation", "start", "nowhere"), ("nowhere",)),
         (("round", "show", "nowhere", "1"), ("nowhere",)),
         (("client", "enroll", "nowhere", "site-a"), ("nowhere",)),
-        (("federation", "create", "absent.json"), ("absent.json",)),
     ],
 )
 def test_a_refusal_is_one_line_and_exit_code_1(
@@ -200,17 +199,53 @@ def test_a_specification_that_is_wrong_is_named_with_its_place(
     file = tmp_path / "wrong.json"
     file.write_text(json.dumps(document))
     done = coordinator.admin("federation", "create", file)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "round_policy.rounds"), done.errors
     file.write_text("{not json")
     done = coordinator.admin("federation", "create", file)
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "wrong.json", "not JSON"), done.errors
+    done = coordinator.admin("federation", "create", "absent.json")
+    assert done.exit_code == 2
+    assert _says_one_line(done.errors, "absent.json cannot be read"), done.errors
 
 
 def test_an_unknown_option_or_command_exits_with_2(tmp_path: Path) -> None:
     assert hyperfl("federation", "list", "--colour", folder=tmp_path).exit_code == 2
     assert hyperfl("federate", folder=tmp_path).exit_code == 2
     assert hyperfl("demo", "--clients", "0", folder=tmp_path).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("worker", "specify", "a", "--model", "cnn-mnits"), ("the closest are cnn-mnist",)),
+        (("worker", "specify", "a", "--preset", "papr"), ("unknown preset 'papr'", "paper")),
+        (("worker", "run", "--config", "absent.toml"), ("absent.toml cannot be read",)),
+        (("worker", "run"), ("--config",)),
+        (("demo", "--method", "hyprfl"), ("the closest are hyperfl",)),
+        (
+            (
+                "demo",
+                "--method",
+                "fedavg-fixed",
+                "--model",
+                "vit:test_vit",
+                "--backbone-weights",
+                "rnadom",
+            ),
+            ("hub, random or an existing file, not", "rnadom"),
+        ),
+        (("experiment", "run", "absent.toml"), ("absent.toml cannot be read",)),
+    ],
+)
+def test_invalid_input_exits_with_2(
+    tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    options = ("--dataset", "digits") if arguments[1] == "specify" else ()
+    done = hyperfl(*arguments, *options, folder=tmp_path)
+    assert done.exit_code == 2
+    assert _says_one_line(done.errors, *parts), done.errors
 
 
 def test_a_missing_token_and_a_silent_coordinator_are_one_line(tmp_path: Path) -> None:
@@ -236,7 +271,7 @@ def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path
     done = hyperfl(
         "coordinator", "serve", folder=tmp_path, HYPERFL_TLS_CERTIFICATE="certificate.pem"
     )
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "HYPERFL_TLS_KEY"), done.errors
     done = hyperfl("coordinator", "serve", "--host", "0.0.0.0", folder=tmp_path)
     assert done.exit_code == 1
@@ -245,7 +280,7 @@ def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path
     assert done.exit_code == 1
     assert _says_one_line(done.errors, "is it HYPERFL_COORDINATOR_URL"), done.errors
     done = hyperfl("coordinator", "migrate", "--database-url", "mysql://somewhere", folder=tmp_path)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "database_url", "mysql"), done.errors
     done = hyperfl(
         "coordinator", "migrate", "--database-url", "postgresql://u@127.0.0.1:9/d", folder=tmp_path

@@ -54,7 +54,7 @@ def test_a_demo_takes_a_rule_and_caps(tmp_path: Path) -> None:
 
 def test_a_demo_with_too_few_clients_for_its_rule_says_so(tmp_path: Path) -> None:
     done = hyperfl("demo", "--clients", 2, "--aggregation", "median", folder=tmp_path)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.errors.strip() == (
         "error: aggregation median needs minimum_updates of at least 3, not 2"
     )

@@ -90,5 +90,5 @@ def test_the_worker_file_shown_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "worker.toml"
     file.write_text(document)
     done = hyperfl("worker", "run", "--config", file, folder=tmp_path)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "site-a.token cannot be read" in done.errors.splitlines()[-1]

@@ -138,7 +138,7 @@ def test_data_that_cannot_be_used_is_one_line(
     (config.parent / "empty").mkdir()
     _write_images(config.parent / "three-classes", classes=("a", "b", "c"))
     done = hyperfl("worker", "run", "--config", config, folder=config.parent)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert words in _say_on_one_line(done.errors)
 
 
@@ -196,5 +196,5 @@ def test_the_demo_reports_what_it_measured_and_repeats_itself(tmp_path: Path) ->
     assert json.loads(again.output.splitlines()[-1])["weights_digest"] == first["weights_digest"]
 
     used = hyperfl("demo", *options, "--state-dir", tmp_path / "first", folder=tmp_path)
-    assert used.exit_code == 1
+    assert used.exit_code == 2
     assert "is not empty" in _say_on_one_line(used.errors)

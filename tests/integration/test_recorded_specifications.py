@@ -124,3 +124,15 @@ async def test_a_new_specification_is_recorded_with_its_defaults(
     created = await coordinator.create(tiny_specification())
     assert created["specification"] == tiny_specification().document
     assert created["specification_digest"] == document_digest(created["specification"])
+
+
+async def test_a_name_that_is_no_longer_known_keeps_nobody_from_looking(
+    coordinator: RunningCoordinator,
+) -> None:
+    document = tiny_specification().document
+    document["training"]["model"] = "vit:vit_of_another_timm"
+    await record(coordinator, document)
+    listed = await coordinator.http.get("/v1/federations", headers=coordinator.admin)
+    assert [one["model"] for one in listed.json()] == ["vit:vit_of_another_timm"]
+    shown = FederationView.model_validate(await coordinator.show("tiny"))
+    assert shown.checked_specification().training.model == "vit:vit_of_another_timm"

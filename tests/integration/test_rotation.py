@@ -13,7 +13,7 @@ from tests.support.coordinator import RunningCoordinator
 from tests.support.hosted_clients import client_config
 from tests.support.specifications import tiny_specification
 from worker import private_state, rotation
-from worker.client import CoordinatorClient
+from worker.client import CoordinatorClient, CoordinatorError
 from worker.private_state import PrivateStateError
 from worker.settings import ConfigError, WorkerConfig, WorkerSettings
 
@@ -113,7 +113,7 @@ async def test_a_client_that_is_not_enrolled_or_shut_out_is_named(
 ) -> None:
     path = "/v1/federations/tiny/clients/site-a"
     assert (await coordinator.http.delete(path, headers=coordinator.admin)).status_code == 204
-    with pytest.raises(ConfigError, match="client site-a: the token is not valid"):
+    with pytest.raises(CoordinatorError, match="client site-a: the token is not valid"):
         await rotate(coordinator, config)
     await asyncio.to_thread((config.clients[0].state_dir / "credential").unlink)
     with pytest.raises(ConfigError, match="client site-a is not enrolled"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from worker.errors import InvalidInput
 
-class DataError(Exception):
+
+class DataError(InvalidInput):
     """Data that cannot be used: one line naming the folder or file, what was expected and found."""

@@ -27,6 +27,7 @@ from worker.aggregation_options import (
     as_arguments,
 )
 from worker.demo import report
+from worker.demo.defaults import default_model
 from worker.demo.processes import (
     BackgroundProcess,
     DemoError,
@@ -34,10 +35,11 @@ from worker.demo.processes import (
     run_step,
     stream_step,
 )
+from worker.errors import InvalidInput
+from worker.failures import one_line_errors
 
 _FEDERATION = "demo"
 _READY_SECONDS = 600.0
-_DEFAULT_MODELS = {"digits": "cnn-mnist", "fashion-mnist": "cnn-mnist", "emnist": "cnn-mnist"}
 
 demo = typer.Typer(add_completion=False)
 
@@ -51,7 +53,7 @@ def run(
         str | None,
         typer.Option(
             help="cnn-mnist, cnn-cifar or package.module:function; for hyperfl-lpm, *-adapter "
-            "and *-fixed: vit:TIMM_NAME, resnet18, resnet34 or resnet50."
+            "and *-fixed: vit:TIMM_NAME, resnet:TIMM_NAME, or torchvision's resnet18 to resnet152."
         ),
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="Clients, all hosted by one worker.")] = 4,
@@ -101,7 +103,7 @@ def run(
     # A termination unwinds, so that the demo's own processes end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(stderr=as_json, soft_wrap=True)
-    options = ["--method", method, "--model", model or _DEFAULT_MODELS.get(dataset, "cnn-cifar")]
+    options = ["--method", method, "--model", model or default_model(dataset)]
     options += ["--encoding", encoding]
     options += ["--dataset", dataset, "--rounds", str(rounds), "--seed", str(seed)]
     # A cohort of everybody: the first round waits until all of them are enrolled.
@@ -129,7 +131,7 @@ def run(
     data = {"dataset": dataset, "partition": partition, "num_clients": clients, "seed": seed}
     if data_dir is not None:
         data["data_dir"] = str(data_dir.resolve())
-    try:
+    with one_line_errors():
         if spreads_privacy_budget(method) and not agreed:
             from worker.demo.examples import examples_per_client  # noqa: PLC0415 - torch
 
@@ -146,9 +148,6 @@ def run(
                 is_sampled=cohort_size < clients,
                 parent=parent,
             )
-    except DemoError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps({"dataset": dataset} | result))
 
@@ -160,7 +159,7 @@ def _folder(state_dir: Path | None) -> Iterator[Path]:
             yield Path(folder)
         return
     if state_dir.exists() and any(state_dir.iterdir()):
-        raise DemoError(f"{state_dir} is not empty; a demo starts in a folder of its own")
+        raise InvalidInput(f"{state_dir} is not empty; a demo starts in a folder of its own")
     state_dir.mkdir(parents=True, exist_ok=True)
     yield state_dir.resolve()
 

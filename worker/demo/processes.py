@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.errors import InvalidInput
+from worker.failures import INVALID_INPUT
+
 _STOP_SECONDS = 20
 _START_SECONDS = 60
 _STEP_SECONDS = 120
@@ -22,6 +25,10 @@ _LOOK_AROUND_SECONDS = 1.0
 
 class DemoError(Exception):
     """A step failed; the message is its last words."""
+
+
+class RefusedInput(InvalidInput):
+    """A step did not take what the demo was given; the message is what it said."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ def run_step(*arguments: str) -> Any:
     """Runs ``hyperfl ARGUMENTS`` to its end and returns the JSON it printed.
 
     Raises:
-        DemoError: it failed; the message is what it said.
+        RefusedInput: it ended as for invalid input.
+        DemoError: it failed otherwise; the message is what it said.
     """
     try:
         done = subprocess.run(
@@ -98,7 +106,8 @@ def run_step(*arguments: str) -> Any:
         raise DemoError(f"hyperfl {arguments[0]} {arguments[1]} did not end in time") from None
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        raise DemoError(said[-1].removeprefix("error: ") if said else "a step failed")
+        message = said[-1].removeprefix("error: ") if said else "a step failed"
+        raise (RefusedInput if done.returncode == INVALID_INPUT else DemoError)(message)
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from worker.data.errors import DataError
 from worker.experiment.grid import (
     ExperimentError,
     Run,
@@ -28,6 +25,7 @@ from worker.experiment.report import write_markdown
 from worker.experiment.results import read_results
 from worker.experiment.runner import WITHOUT_FOLDER, find_data_dirs, run_demo, run_missing
 from worker.experiment.summary import summarise
+from worker.failures import one_line_errors
 
 experiment = typer.Typer(
     no_args_is_help=True,
@@ -68,7 +66,7 @@ def run(
     Example: hyperfl experiment run experiments/quick.toml
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with _one_line_errors():
+    with one_line_errors():
         runs = load_experiment(file).runs()
         check_plans(runs)
         check_backbone_files(runs, file.parent)
@@ -131,7 +129,7 @@ def report(
 
     Example: hyperfl experiment report experiments/quick.toml
     """
-    with _one_line_errors():
+    with one_line_errors():
         loaded = load_experiment(file)
         runs = loaded.runs()
         results = read_results(output or file.with_name("RESULTS.jsonl"))
@@ -164,7 +162,9 @@ def report(
 
 @experiment.command()
 def pretrain(
-    model: Annotated[str, typer.Option(help="vit:TIMM_NAME, resnet18, resnet34 or resnet50.")],
+    model: Annotated[
+        str, typer.Option(help="vit:TIMM_NAME, resnet:TIMM_NAME, or resnet18 to resnet152.")
+    ],
     output: Annotated[Path, typer.Option(help="Write to this .safetensors file.")],
     dataset: Annotated[
         str, typer.Option(help="fashion-mnist, emnist, cifar10, cinic10 or digits.")
@@ -193,27 +193,22 @@ def pretrain(
 
     Example: hyperfl experiment pretrain --model resnet18 --data-dir DIR --output FILE.safetensors
     """
-    with _one_line_errors():
+    with one_line_errors():
         from worker.experiment import pretraining  # noqa: PLC0415 - torch
-        from worker.models.errors import ModelError  # noqa: PLC0415
-        from worker.settings import ConfigError  # noqa: PLC0415
         from worker.specify import choose_image_shape  # noqa: PLC0415
 
         def on_epoch(epoch: int, loss: float, accuracy: float) -> None:
             line = f"epoch {epoch}/{epochs}: training loss {loss:.4f}, accuracy {accuracy:.2%}"
             typer.echo(line, err=as_json)
 
-        try:
-            result = pretraining.pretrain(
-                model,
-                choose_image_shape(image_shape, model, dataset),
-                pretraining.source_of(dataset, data_dir, partition, clients, seed),
-                pretraining.Recipe(epochs, learning_rate, batch_size, seed),
-                output,
-                on_epoch,
-            )
-        except (ModelError, ConfigError, DataError) as error:
-            raise ExperimentError(str(error)) from error
+        result = pretraining.pretrain(
+            model,
+            choose_image_shape(image_shape, model, dataset),
+            pretraining.source_of(dataset, data_dir, partition, clients, seed),
+            pretraining.Recipe(epochs, learning_rate, batch_size, seed),
+            output,
+            on_epoch,
+        )
     if as_json:
         typer.echo(json.dumps(result))
     else:
@@ -251,13 +246,3 @@ def _commands(file: Path, output: Path | None, runs: list[Run]) -> list[list[str
     if any(run.dataset not in WITHOUT_FOLDER for run in runs):
         shared += ["--data-dir", "FOLDER"]
     return [["hyperfl", "experiment", command, *shared] for command in ("run", "report")]
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turns what a user can cause into one line and exit code 1."""
-    try:
-        yield
-    except (ExperimentError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import tomllib
@@ -12,11 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.plans import PLANS, HyperparameterValue, find_preset, takes_backbone
+from shared.catalogue import check_method, check_model
+from shared.plan_errors import fill_in
+from shared.plans import HyperparameterValue, find_preset, plan_for, takes_backbone
 from worker.data.source import DatasetName
+from worker.demo.defaults import default_model
+from worker.errors import InvalidInput
 
 
-class ExperimentError(Exception):
+class ExperimentError(InvalidInput):
     """The experiment cannot be run or reported; the message names file and place."""
 
 
@@ -202,19 +205,17 @@ def _from_specify(plan: type[BaseModel], run: Run) -> dict[str, HyperparameterVa
 
 
 def check_plans(runs: list[Run]) -> None:
-    """Raises ExperimentError at the first method, preset or setting that no worker would take."""
+    """Raises ExperimentError at the first method, model or setting that no worker would take."""
     for run in runs:
-        if run.method not in PLANS and ":" not in run.method:
-            close = difflib.get_close_matches(run.method, PLANS, n=3, cutoff=0.0)
-            raise ExperimentError(
-                f"unknown method {run.method!r}; the closest are {', '.join(close)}"
-            )
+        model = run.model or default_model(run.dataset)
         try:
+            check_method(run.method)
             chosen = {} if run.preset is None else find_preset(run.method, run.preset)
             if run.backbone_weights is not None and not takes_backbone(run.method):
                 raise ValueError("backbone_weights are for methods on a backbone")
-            if plan := PLANS.get(run.method):
-                plan.model_validate(_from_specify(plan, run) | chosen | run.settings)
+            check_model(run.method, model)
+            if plan := plan_for(run.method, model):
+                fill_in(plan, _from_specify(plan, run) | chosen | run.settings)
         except ValidationError as error:
             raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
         except ValueError as error:

@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from worker.errors import InvalidInput
 
-class PrivacyBudgetError(ValueError):
+
+class PrivacyBudgetError(InvalidInput, ValueError):
     """A privacy budget that cannot be kept to: one line with its numbers."""
 
 

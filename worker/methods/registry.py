@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 
 from shared.plans import TrainingPlan
+from worker.errors import InvalidInput
 from worker.methods.base import DEFAULT_RESOURCES, Method, SiteResources
 from worker.methods.centaur import Centaur
 from worker.methods.dp_fedavg import DPFedAvg
@@ -43,7 +44,7 @@ METHODS: Mapping[str, Callable[[TrainingPlan, torch.device, SiteResources], Meth
 """Methods by name; each has its plan under the same name in ``shared.plans.PLANS``."""
 
 
-class MethodError(ValueError):
+class MethodError(InvalidInput, ValueError):
     """A method that cannot be used: one line with the reason."""
 
 

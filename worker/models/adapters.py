@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -51,6 +52,20 @@ class _BatchNorm(nn.BatchNorm2d):
         return batch_norm(
             maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
+
+
+def adapt_blocks(network: nn.Module, width: int) -> None:
+    """Puts an adapter after the MLP of each of a vision transformer's blocks."""
+    for block in network.get_submodule("blocks").children():
+        mlp = block.get_submodule("mlp")
+        block.add_module("mlp", with_adapter(mlp, BottleneckAdapter(width)))
+
+
+def adapt_stages(network: nn.Module, planes: Sequence[int]) -> None:
+    """Puts an adapter after each of a ResNet's stages, which give so many channels."""
+    for number, channels in enumerate(planes, start=1):
+        stage = network.get_submodule(f"layer{number}")
+        network.add_module(f"layer{number}", with_adapter(stage, ConvolutionalAdapter(channels)))
 
 
 def with_adapter(layer: nn.Module, adapter: nn.Module) -> nn.Module:

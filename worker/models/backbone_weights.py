@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import structlog
 import torch
@@ -19,12 +19,14 @@ from torch import nn
 from shared.arrays import digest_arrays
 from worker.data.images import ImageShape
 from worker.models.backbones import Backbone, find_backbone
-from worker.models.errors import ModelError
+from worker.models.errors import DownloadError, ModelError
 from worker.models.frozen import BeforeNothing, FrozenBackbone, Split
 from worker.models.registry import CONSTRUCTION_SEED, FeatureExtractor, check_features
 
 BackboneSource = Literal["hub", "random", "file"]
 _SHOWN_DIFFERENCES = 3
+_SHOWN_NAMES = 5
+_CHECKPOINT_NAMES = ("state_dict", "model")
 
 _log = structlog.get_logger()
 
@@ -41,7 +43,7 @@ def load_frozen_backbone(
     """The backbone with the federation's weights, frozen.
 
     Args:
-        model: ``vit:TIMM_NAME``, ``resnet18``, ``resnet34`` or ``resnet50``.
+        model: of a frozen backbone (:func:`worker.models.backbones.find_backbone`).
         image_shape: 3, height, width.
         source: where the plan takes the weights from.
         expected_digest: of the weights, see :func:`backbone_digest`.
@@ -50,6 +52,7 @@ def load_frozen_backbone(
 
     Raises:
         ModelError: the model cannot be used, or the weights are not the expected ones.
+        DownloadError: the hub did not give them.
     """
     backbone = find_backbone(model)
     network = _load(model, backbone, image_shape, source, file)
@@ -89,6 +92,7 @@ def pin_backbone(
 
     Raises:
         ModelError: the model or its weights cannot be used.
+        DownloadError: the hub did not give them.
     """
     return backbone_digest(_load(model, find_backbone(model), image_shape, source, file))
 
@@ -118,8 +122,9 @@ def _load(
             torch.manual_seed(CONSTRUCTION_SEED)
             network = backbone.build(image_shape, from_hub=from_hub)
     except Exception as error:
-        what = "downloading" if from_hub else "building"
-        raise ModelError(f"{what} model {model!r} failed: {error}") from error
+        if from_hub:
+            raise DownloadError(f"downloading model {model!r} failed: {error}") from error
+        raise ModelError(f"building model {model!r} failed: {error}") from error
     if file is not None:
         _load_file(network, file, backbone.config.classifiers)
     elif source == "random":
@@ -128,6 +133,12 @@ def _load(
             model=model,
             seed=CONSTRUCTION_SEED,
         )
+    for name, tensor in network.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelError(
+                f"the weights of {model} from {file or source} cannot be used: "
+                f"{name} has NaN or infinite values"
+            )
     return network.eval()
 
 
@@ -149,23 +160,62 @@ def _load_file(network: nn.Module, file: Path, classifiers: tuple[str, ...]) -> 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
     """Tensors by name from a safetensors file, or from a state dict that torch.save wrote."""
-    try:
-        if file.suffix == ".safetensors":
+    if _is_safetensors(file) or file.suffix == ".safetensors":
+        try:
             return load_file(file)
+        except SafetensorError as error:
+            raise ModelError(f"{file} is not a safetensors file: {error}") from error
+    try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except SafetensorError as error:
-        raise ModelError(f"{file} is not a safetensors file: {error}") from error
-    except Exception as error:  # torch raises what its reader happened on
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{file} is not a state dict saved by torch: {reason}") from error
-    if not isinstance(loaded, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor)
-        for name, tensor in loaded.items()
-    ):
-        raise ModelError(f"{file} holds something other than tensors by name")
-    return loaded
+    # torch raises what its reader happened on, and may advise to load without weights_only, which
+    # would run whatever code is in the file. None of that is handed on.
+    except Exception as error:
+        raise ModelError(
+            f"{file} is neither a state dict saved by torch nor a safetensors file; a file that "
+            "holds more than tensors is not read, since that could run code in it"
+        ) from error
+    return _state_dict(file, loaded)
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether it starts as one: a JSON header after its length as 8 little-endian bytes."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and length <= file.stat().st_size - 8
+
+
+def _state_dict(file: Path, loaded: object) -> Mapping[str, torch.Tensor]:
+    """Tensors by name; those of a checkpoint are under a usual name in it."""
+    candidates = [loaded]
+    if isinstance(loaded, Mapping):
+        candidates += [loaded.get(name) for name in _CHECKPOINT_NAMES]
+    for candidate in candidates:
+        if _is_state_dict(candidate):
+            return candidate
+    found = f"a {type(loaded).__name__}"
+    if isinstance(loaded, Mapping):
+        names = [repr(name) for name in loaded]
+        shown = ", ".join(names[:_SHOWN_NAMES])
+        more = len(names) - _SHOWN_NAMES
+        found = f"entries {shown}" + (f" and {more} more" if more > 0 else "")
+    raise ModelError(
+        f"{file} holds something other than tensors by name: {found}; "
+        f"of a checkpoint, tensors by name are taken from {' or '.join(_CHECKPOINT_NAMES)}"
+    )
+
+
+def _is_state_dict(value: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor)
+            for name, tensor in value.items()
+        )
+    )
 
 
 def _differences(

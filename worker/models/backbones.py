@@ -1,25 +1,28 @@
-"""Pretrained networks by name: ``vit:TIMM_NAME`` and torchvision's ``resnet18``, 34 and 50.
+"""Pretrained networks by name: ``vit:NAME`` and ``resnet:NAME`` of timm, torchvision's ResNets.
 
 timm and torchvision are imported when a backbone is asked for, since they take seconds to load.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from shared.catalogue import (
+    RESNET_PREFIX,
+    TORCHVISION_RESNETS,
+    VIT_PREFIX,
+    check_model_name,
+)
 from worker.data.images import ImageShape
-from worker.models.adapters import BottleneckAdapter, ConvolutionalAdapter, with_adapter
+from worker.models.adapters import adapt_blocks, adapt_stages
 from worker.models.errors import ModelError
 from worker.models.frozen import Split
 
-_VIT_PREFIX = "vit:"
-_RESNETS = ("resnet18", "resnet34", "resnet50")
+_STAGES = ("layer1", "layer2", "layer3", "layer4")
 _RESNET_HIDDEN_WIDTH = 128
 _RESNET_IMAGE_SHAPE = (3, 224, 224)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -60,77 +63,93 @@ class Backbone(Protocol):
     def insert_adapters(self, network: nn.Module) -> Split | None:
         """Puts new adapters into ``network``; returns where its frozen beginning ends, if known."""
 
+    def build_source(self, image_shape: ImageShape) -> list[str]:
+        """Python that does what :meth:`build` does, without this project; names it ``network``."""
 
-def is_backbone(model: str) -> bool:
-    """Whether ``model`` names a pretrained network."""
-    return model.startswith(_VIT_PREFIX) or model in _RESNETS
+    def adapt_source(self, network: nn.Module) -> str:
+        """Python that puts adapters into ``network`` with functions of ``worker.models.adapters``.
+
+        Args:
+            network: with adapters or without.
+        """
 
 
 def find_backbone(model: str) -> Backbone:
     """The backbone called ``model``.
 
     Raises:
-        ModelError: the name is unknown; says the closest ones.
+        ModelError: the name is unknown, or no backbone's.
     """
-    if model.startswith(_VIT_PREFIX):
+    try:
+        check_model_name(model)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    if model.startswith(VIT_PREFIX):
         return _VisionTransformer(model)
-    if model in _RESNETS:
-        return _ResNet(model)
-    close = difflib.get_close_matches(model, _RESNETS, n=3, cutoff=0.0)
+    if model.startswith(RESNET_PREFIX):
+        return _TimmResNet(model)
+    if model in TORCHVISION_RESNETS:
+        return _TorchvisionResNet(model)
     raise ModelError(
-        f"model {model!r} is no pretrained backbone: the closest are {', '.join(close)}; "
-        "vit:NAME takes any name from timm"
+        f"model {model!r} is no pretrained backbone: take vit:NAME, resnet:NAME or one of "
+        f"{', '.join(TORCHVISION_RESNETS)}"
     )
+
+
+def _timm_config(model: str, name: str, private_hidden_width: int | None) -> BackboneConfig:
+    """Timm's own configuration of ``name``, which may have the tag of its weights."""
+    import timm  # noqa: PLC0415 - takes seconds
+
+    try:
+        found = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise ModelError(f"model {model!r}: {error}") from error
+    if found is None:
+        raise ModelError(f"model {model!r} is unknown to timm {timm.__version__}")
+    heads = found.classifier or ()
+    channels, height, width = found.input_size
+    return BackboneConfig(
+        image_shape=(channels, height, width),
+        mean=tuple(found.mean),
+        std=tuple(found.std),
+        classifiers=(heads,) if isinstance(heads, str) else tuple(heads),
+        private_hidden_width=private_hidden_width,
+    )
+
+
+def _timm_width(model: str, network: nn.Module) -> int:
+    width = network.num_features
+    if not isinstance(width, int):
+        raise ModelError(f"model {model!r} does not say the width of its features")
+    return width
 
 
 class _VisionTransformer:
     """Adapters follow each block's MLP, inside its residual."""
 
     def __init__(self, model: str) -> None:
-        import timm  # noqa: PLC0415 - takes seconds
-
         self._model = model
-        self._name = model.removeprefix(_VIT_PREFIX)
-        architecture = self._name.partition(".")[0]
-        names = timm.list_models()
-        if architecture not in names:
-            close = difflib.get_close_matches(architecture, names, n=3, cutoff=0.0)
-            raise ModelError(
-                f"unknown model {model!r}; the closest are "
-                f"{', '.join(_VIT_PREFIX + name for name in close)}"
-            )
-        try:
-            found = timm.models.get_pretrained_cfg(self._name)
-        except RuntimeError as error:
-            raise ModelError(f"model {model!r}: {error}") from error
-        if found is None:
-            raise ModelError(f"model {model!r} has no configuration in timm")
-        heads = found.classifier or ()
-        channels, height, width = found.input_size
-        self.config = BackboneConfig(
-            image_shape=(channels, height, width),
-            mean=tuple(found.mean),
-            std=tuple(found.std),
-            classifiers=(heads,) if isinstance(heads, str) else tuple(heads),
-            private_hidden_width=None,
-        )
+        self._name = model.removeprefix(VIT_PREFIX)
+        self.config = _timm_config(model, self._name, None)
+
+    def _options(self, image_shape: ImageShape) -> dict[str, Any]:
+        resized = image_shape != self.config.image_shape
+        return {"num_classes": 0} | ({"img_size": image_shape[1:]} if resized else {})
 
     def build(self, image_shape: ImageShape, *, from_hub: bool) -> nn.Module:
         import timm  # noqa: PLC0415
 
-        options: Mapping[str, Any] = {}
-        if image_shape != self.config.image_shape:
-            options = {"img_size": image_shape[1:]}
         network: nn.Module = timm.create_model(
-            self._name, pretrained=from_hub, num_classes=0, **options
+            self._name, pretrained=from_hub, **self._options(image_shape)
         )
         return network
 
+    def build_source(self, image_shape: ImageShape) -> list[str]:
+        options = ", ".join(f"{key}={value}" for key, value in self._options(image_shape).items())
+        return ["import timm", f"network = timm.create_model({self._name!r}, {options})"]
+
     def feature_width(self, network: nn.Module) -> int:
-        width = network.num_features
-        if not isinstance(width, int):
-            raise ModelError(f"model {self._model!r} does not say the width of its features")
-        return width
+        return _timm_width(self._model, network)
 
     def insert_adapters(self, network: nn.Module) -> Split | None:
         from timm.models.vision_transformer import Block, VisionTransformer  # noqa: PLC0415
@@ -142,15 +161,16 @@ class _VisionTransformer:
             raise ModelError(
                 f"model {self._model!r} is no vision transformer of blocks with an MLP"
             )
-        width = self.feature_width(network)
-        for block in blocks:
-            block.mlp = with_adapter(block.mlp, BottleneckAdapter(width))  # type: ignore[arg-type]
-        # timm's other transformers compute in other orders; theirs is not written down here.
         is_plain = type(network) is VisionTransformer and type(blocks[0]) is Block
+        adapt_blocks(network, self.feature_width(network))
+        # timm's other transformers compute in other orders; theirs is not written down here.
         return _InFirstBlock() if is_plain else None
 
+    def adapt_source(self, network: nn.Module) -> str:
+        return f"adapt_blocks(network, {self.feature_width(network)})"
 
-class _ResNet:
+
+class _TorchvisionResNet:
     """Adapters follow each of the four stages; the client's head has a hidden layer of its own."""
 
     config = BackboneConfig(
@@ -174,15 +194,69 @@ class _ResNet:
         network.fc = nn.Identity()
         return network
 
+    def build_source(self, image_shape: ImageShape) -> list[str]:
+        del image_shape
+        return [
+            "import torchvision",
+            f"network = torchvision.models.get_model({self._model!r}, weights=None)",
+            "network.fc = torch.nn.Identity()",
+        ]
+
     def feature_width(self, network: nn.Module) -> int:
-        return _out_channels(network)
+        return self._planes(network)[-1]
 
     def insert_adapters(self, network: nn.Module) -> Split | None:
-        for name in ("layer1", "layer2", "layer3", "layer4"):
-            stage = network.get_submodule(name)
-            adapter = ConvolutionalAdapter(_out_channels(stage))
-            setattr(network, name, with_adapter(stage, adapter))
+        adapt_stages(network, self._planes(network))
         return _AfterFirstStage()
+
+    def adapt_source(self, network: nn.Module) -> str:
+        return f"adapt_stages(network, {self._planes(network)})"
+
+    def _planes(self, network: nn.Module) -> list[int]:
+        """Channels after each stage: of its last block's last batch normalisation."""
+        return [
+            [
+                module.num_features
+                for name, module in network.get_submodule(stage).named_modules()
+                if isinstance(module, nn.BatchNorm2d) and "adapter" not in name
+            ][-1]
+            for stage in _STAGES
+        ]
+
+
+class _TimmResNet:
+    """As torchvision's, with timm's variants of stem, pooling and blocks."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._name = model.removeprefix(RESNET_PREFIX)
+        self.config = _timm_config(model, self._name, _RESNET_HIDDEN_WIDTH)
+
+    def build(self, image_shape: ImageShape, *, from_hub: bool) -> nn.Module:
+        import timm  # noqa: PLC0415
+
+        del image_shape  # convolutions take any
+        network: nn.Module = timm.create_model(self._name, pretrained=from_hub, num_classes=0)
+        return network
+
+    def build_source(self, image_shape: ImageShape) -> list[str]:
+        del image_shape
+        return ["import timm", f"network = timm.create_model({self._name!r}, num_classes=0)"]
+
+    def feature_width(self, network: nn.Module) -> int:
+        return _timm_width(self._model, network)
+
+    def insert_adapters(self, network: nn.Module) -> Split | None:
+        adapt_stages(network, self._planes(network))
+        return _AfterTimmsFirstStage()
+
+    def adapt_source(self, network: nn.Module) -> str:
+        return f"adapt_stages(network, {self._planes(network)})"
+
+    def _planes(self, network: nn.Module) -> list[int]:
+        info: Any = network.feature_info
+        channels = {one["module"]: one["num_chs"] for one in info}
+        return [channels[stage] for stage in _STAGES]
 
 
 class _InFirstBlock:
@@ -221,6 +295,17 @@ class _AfterFirstStage:
         return features
 
 
-def _out_channels(stage: nn.Module) -> int:
-    """Of a stage's last convolution, which a batch normalisation of as many features follows."""
-    return [m for m in stage.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+class _AfterTimmsFirstStage:
+    """As :class:`_AfterFirstStage`, for a network of timm."""
+
+    def begin(self, network: Any, images: torch.Tensor) -> torch.Tensor:
+        maps = network.maxpool(network.act1(network.bn1(network.conv1(images))))
+        begun: torch.Tensor = network.layer1.layer(maps)
+        return begun
+
+    def finish(self, network: Any, begun: torch.Tensor) -> torch.Tensor:
+        maps = network.layer1.adapter(begun)
+        for stage in (network.layer2, network.layer3, network.layer4):
+            maps = stage(maps)
+        features: torch.Tensor = network.forward_head(maps)
+        return features

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from worker.models.backbones import find_backbone, is_backbone
+from shared.catalogue import check_model_name, is_backbone
+from worker.models.backbones import find_backbone
 from worker.models.cnn import FEATURE_WIDTH, cnn_cifar, cnn_mnist
 from worker.models.errors import ModelError
 from worker.models.import_path import load_by_import_path
@@ -111,13 +111,10 @@ def build_feature_extractor(model: str, image_shape: ImageShape | None) -> Featu
 
 
 def _built_in(model: str) -> _BuiltIn:
-    if model not in _MODELS:
-        close = difflib.get_close_matches(model, _MODELS, n=3, cutoff=0.0)
-        raise ModelError(
-            f"unknown model {model!r}; the closest are {', '.join(close)}; "
-            "frozen backbones are vit:NAME, resnet18, resnet34 and resnet50; "
-            "a model of your own is named 'package.module:function'"
-        )
+    try:
+        check_model_name(model)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
     return _MODELS[model]
 
 

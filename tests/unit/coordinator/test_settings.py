@@ -102,7 +102,7 @@ def test_a_command_says_in_one_line_what_is_wrong(
 ) -> None:
     monkeypatch.setenv(name, value)
     result = CliRunner().invoke(coordinator, ["migrate"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     [line] = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert name.removeprefix("HYPERFL_").lower() in line.lower()

@@ -75,7 +75,11 @@ def test_an_own_methods_setting_that_is_taken_survives_its_json(value: Any) -> N
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("learning_rte", 0.1, "learning_rte\n  Extra inputs are not permitted"),
+        (
+            "learning_rte",
+            0.1,
+            "hyperparameters.learning_rte\n  unknown hyperparameter; the closest are learning_rate",
+        ),
         ("epochs", 0, "greater than or equal to 1"),
         ("epochs", 1.5, "valid integer"),
         ("head_epochs", -1, "greater than or equal to 0"),

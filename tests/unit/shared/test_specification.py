@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from shared.catalogue import HYPERNETWORK
 from shared.specification import (
     EncodingPlan,
     FederationSpecification,
@@ -263,7 +264,7 @@ def test_the_digest_does_not_depend_on_the_order_of_an_own_methods_settings() ->
     [
         {"name": "other"},
         {"parameters__seed": 8},
-        {"parameters__tensors": [tensor("a")]},
+        {"parameters__tensors": [tensor(name) for name in HYPERNETWORK]},
         {"training__num_classes": 4},
         {"training__hyperparameters": {"epochs": 6}},
         {"round_policy__rounds": 3},

@@ -23,7 +23,7 @@ from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker import loop, private_state
-from worker.client import Refused, Unreachable
+from worker.client import CoordinatorError, Refused, Unreachable
 from worker.methods.base import Participant
 from worker.patience import Patience
 from worker.private_state import FILE_NAME, PrivateState, PrivateStateError
@@ -324,7 +324,7 @@ async def test_a_proxys_page_does_not_end_the_worker(worker: Worker, status: int
 async def test_a_worker_without_any_client_left_is_an_error(worker: Worker) -> None:
     revoked = [problem(ProblemType.UNAUTHENTICATED, "revoked") for _ in range(2)]
     worker.coordinator.answer("GET", "/task", *revoked)
-    with pytest.raises(ConfigError, match="the coordinator takes none of this worker's clients"):
+    with pytest.raises(CoordinatorError, match="takes none of this worker's clients"):
         await worker.run("alice", "bob")
 
 

@@ -184,7 +184,6 @@ def test_a_specification_is_refused_or_survives_its_json(clip_norm: float) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "hyperfll"}, "unknown method 'hyperfll'; the closest are hyperfl"),
         ({"image_shape": (0, 4, 4)}, "every size of image_shape"),
         ({"num_classes": 1}, "num_classes"),
         ({"hyperparameters": {"epoch": 3}}, "epoch"),
@@ -200,6 +199,20 @@ def test_a_plan_that_cannot_be_is_refused(changes: dict[str, Any], message: str)
 def test_a_model_that_does_not_take_the_images_is_refused() -> None:
     with pytest.raises(ModelError, match="does not take images of 1×8×8"):
         specification(image_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "hyperfll"}, "unknown method 'hyperfll'; the closest are hyperfl"),
+        ({"model": "cnn-mnits"}, "unknown model 'cnn-mnits'; the closest are cnn-mnist"),
+        ({"method": "hyperfl-lpm"}, "hyperfl-lpm trains on a frozen backbone, which .* is not"),
+        ({"model": "resnet101"}, "train it with hyperfl-lpm, "),
+    ],
+)
+def test_names_are_checked_before_anything_is_loaded(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        specification(**changes)
 
 
 LPM = {"method": "hyperfl-lpm", "model": VIT, "image_shape": (3, 32, 32)}
@@ -219,6 +232,11 @@ def test_a_backbone_from_a_file_is_pinned_without_its_path(tmp_path: Path) -> No
     found = specification(**LPM, backbone_weights=str(file))
     assert found.training.hyperparameters["backbone_weights"] == "file"
     assert str(tmp_path) not in found.model_dump_json()
+
+
+def test_a_word_that_is_neither_a_source_nor_a_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="hub, random or an existing file, not rnadom"):
+        specification(**LPM, backbone_weights="rnadom")
 
 
 def test_backbone_weights_without_a_backbone_are_refused() -> None:
@@ -383,7 +401,7 @@ def test_the_command_says_what_is_wrong_with_a_rule_or_cap(
     options: tuple[str, ...], words: str
 ) -> None:
     done = specify_command(*options)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert words in done.stderr

@@ -84,16 +84,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         ({"method": "hyprfl"}, "unknown method 'hyprfl'; the closest are .*hyperfl"),
         ({"preset": "papr"}, "unknown preset 'papr'"),
-        ({"settings": {"learning_rte": 0.1}}, "hyperfl on digits.*learning_rte: unknown key"),
+        (
+            {"settings": {"learning_rte": 0.1}},
+            "hyperfl on digits.*learning_rte: unknown .* closest are learning_rate",
+        ),
         ({"settings": {"epochs": 0}}, "epochs: .*greater than or equal to 1"),
         ({"method": "dp-fedavg", "settings": {"epsilon": 0}}, "epsilon: .*greater than 0"),
+        ({"model": "cnn-mnits"}, "unknown model 'cnn-mnits'; the closest are cnn-mnist"),
+        ({"model": "resnet18"}, "frozen backbone, which method hyperfl does not take"),
+        ({"method": "hyperfl-lpm"}, "trains on a frozen backbone, which 'cnn-mnist' is not"),
+        ({"method": "no method"}, "unknown method 'no method'"),
     ],
 )
 def test_what_no_worker_would_take_is_refused_before_anything_runs(
     changed: dict[str, object], message: str
 ) -> None:
     good = {"method": "hyperfl", "dataset": "digits", "clients": 2, "rounds": 1, "seed": 1}
-    fine = ({}, {"preset": "paper"}, {"method": "dp-fedavg"}, {"method": "hyperfl-lpm"})
+    lpm = {"method": "hyperfl-lpm", "model": "resnet18"}
+    fine = ({}, {"preset": "paper"}, {"method": "dp-fedavg"}, {"method": "own:mine"}, lpm)
     check_plans([Run.model_validate(good | one) for one in fine])
     with pytest.raises(ExperimentError, match=message):
         check_plans([Run.model_validate(good | changed)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.backbones import IMAGE_SHAPE, RESNET, VIT
 from worker.models import backbone_weights
 from worker.models.backbone_weights import BackboneSource, load_frozen_backbone, pin_backbone
 from worker.models.backbones import find_backbone
-from worker.models.errors import ModelError
+from worker.models.errors import DownloadError, ModelError
 from worker.models.registry import FeatureExtractor
 
 Tensors = dict[str, torch.Tensor]
@@ -118,18 +119,44 @@ def test_the_first_three_differences_are_named(tmp_path: Path, published: Tensor
     )
 
 
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_a_checkpoints_state_dict_is_found(tmp_path: Path, published: Tensors, key: str) -> None:
+    digest = pin_backbone(VIT, IMAGE_SHAPE, "file", write(tmp_path, published, ".pt"))
+    file = write(tmp_path, {"epoch": 3, key: published, "optimizer": {}}, ".pth")
+    assert pin_backbone(VIT, IMAGE_SHAPE, "file", file) == digest
+
+
+def test_a_safetensors_file_of_another_name_is_read(tmp_path: Path, published: Tensors) -> None:
+    file = write(tmp_path, published, ".safetensors")
+    digest = pin_backbone(VIT, IMAGE_SHAPE, "file", file)
+    assert pin_backbone(VIT, IMAGE_SHAPE, "file", file.rename(tmp_path / "weights.bin")) == digest
+
+
 def test_a_file_of_something_else_is_refused(tmp_path: Path, published: Tensors) -> None:
     (tmp_path / "text.pt").write_text("not weights")
     (tmp_path / "text.safetensors").write_text("not weights")
-    nested = write(tmp_path, {"model": published, "epoch": 3}, ".pth")
+    (tmp_path / "empty.pt").touch()
+    nested = write(tmp_path, {"student": published, "epoch": 3}, ".pth")
     for file, message in [
-        (tmp_path / "text.pt", "text.pt is not a state dict saved by torch"),
+        (tmp_path / "text.pt", "text.pt is neither a state dict saved by torch nor a safetensors"),
+        (tmp_path / "empty.pt", "empty.pt is neither a state dict saved by torch nor"),
         (tmp_path / "text.safetensors", "text.safetensors is not a safetensors file"),
-        (nested, "something other than tensors by name"),
+        (nested, "something other than tensors by name: entries 'student', 'epoch'; .* or model"),
     ]:
         with pytest.raises(ModelError, match=message) as caught:
             pin_backbone(VIT, IMAGE_SHAPE, "file", file)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_tensor_that_is_not_finite_is_named(
+    tmp_path: Path, published: Tensors, value: float
+) -> None:
+    published["norm.bias"] = published["norm.bias"].clone()
+    published["norm.bias"][3] = value
+    file = write(tmp_path, published, ".pt")
+    with pytest.raises(ModelError, match=r"weights\.pt .*: norm\.bias has NaN or infinite values"):
+        load_from(file, "sha256:0")
 
 
 class _Harmful:
@@ -141,8 +168,9 @@ def test_a_file_that_would_run_code_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path, {"norm.bias": _Harmful()}, ".pt")
-    with pytest.raises(ModelError, match="not a state dict"):
+    with pytest.raises(ModelError, match=r"neither a state dict .* could run code") as caught:
         pin_backbone(VIT, IMAGE_SHAPE, "file", file)
+    assert "weights_only" not in str(caught.value)
     assert capsys.readouterr().out == ""
 
 
@@ -184,5 +212,5 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError("no route to the hub")
 
     monkeypatch.setattr(backbone_weights, "find_backbone", lambda model: Unreachable())
-    with pytest.raises(ModelError, match=r"downloading model .* failed: no route to the hub"):
+    with pytest.raises(DownloadError, match=r"downloading model .* failed: no route to the hub"):
         pin_backbone(VIT, IMAGE_SHAPE, "hub", None)

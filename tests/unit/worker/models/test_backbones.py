@@ -17,6 +17,7 @@ from worker.hypernetwork import ParameterLayout
 from worker.models.adapters import BottleneckAdapter, ConvolutionalAdapter
 from worker.models.backbones import find_backbone
 from worker.models.errors import ModelError
+from worker.models.frozen import FrozenBackbone
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import (
     FeatureExtractor,
@@ -69,6 +70,8 @@ def test_the_papers_vision_transformer_has_its_number_of_adapter_parameters() ->
         ("resnet18", (64, 128, 256, 512)),
         ("resnet34", (64, 128, 256, 512)),
         ("resnet50", (256, 512, 1024, 2048)),
+        ("resnet:resnet18", (64, 128, 256, 512)),
+        ("resnet:resnet26d", (256, 512, 1024, 2048)),
     ],
 )
 def test_resnets_have_an_adapter_after_each_stage(model: str, planes: tuple[int, ...]) -> None:
@@ -185,7 +188,7 @@ def test_pixels_are_normalised_as_in_pretraining() -> None:
     [
         ("vit:vit_smal_patch16_384", "unknown model .*; the closest are vit:vit_small_patch"),
         ("vit:vit_small_patch16_384.nope", "Invalid pretrained tag"),
-        ("cnn-mnist", "'cnn-mnist' is no pretrained backbone: the closest are .*resnet18"),
+        ("cnn-mnist", "'cnn-mnist' is no pretrained backbone: take vit:NAME, .*resnet18"),
     ],
 )
 def test_other_names_are_refused(model: str, message: str) -> None:
@@ -193,11 +196,41 @@ def test_other_names_are_refused(model: str, message: str) -> None:
         random_backbone(model)
 
 
-def test_a_network_without_blocks_is_refused() -> None:
+@pytest.mark.parametrize("model", ["vit:test_convnext", "vit:vit_pwee_patch16_reg1_gap_256"])
+def test_a_network_without_blocks_of_one_mlp_is_refused(model: str) -> None:
+    with pytest.raises(ModelError, match="whose blocks each have one MLP; the closest are vit:"):
+        random_backbone(model)
+
+
+def test_another_timms_network_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ModelError, match="no vision transformer of blocks with an MLP"):
-        random_backbone("vit:test_convnext", (3, 160, 160))
-    with pytest.raises(ModelError, match=r"building model .* failed: .*img_size"):
-        random_backbone("vit:test_convnext")
+        find_backbone(VIT).insert_adapters(nn.Sequential())
+
+
+@pytest.mark.parametrize("model", ["resnet101", "resnet152"])
+def test_deeper_resnets_have_the_same_places(model: str) -> None:
+    backbone = find_backbone(model)
+    with torch.device("meta"):
+        network = backbone.build((3, 224, 224), from_hub=False)
+        backbone.insert_adapters(network)
+    assert backbone.feature_width(network) == 2048
+    adapters = {n for n, m in network.named_modules() if isinstance(m, ConvolutionalAdapter)}
+    assert adapters == {f"layer{stage}.adapter" for stage in range(1, 5)}
+
+
+def test_timms_resnets_come_with_its_own_configuration() -> None:
+    assert default_image_shape("resnet:test_resnet") == (3, 160, 160)
+    extractor = random_backbone("resnet:test_resnet", (3, 64, 64))
+    assert extractor.private_hidden_width == 128
+    assert isinstance(extractor.module, FrozenBackbone)
+    assert extractor.module.split is not None
+    network = timm.create_model("test_resnet", pretrained=False, num_classes=0)
+    assert extractor.feature_width == network.num_features
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    begun = extractor.module.eval().begin(images)
+    torch.testing.assert_close(
+        extractor.module(begun, is_begun=True), extractor.module.network(images)
+    )
 
 
 @pytest.mark.parametrize(

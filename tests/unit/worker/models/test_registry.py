@@ -61,6 +61,7 @@ def test_building_is_repeatable_and_leaves_the_global_stream_alone() -> None:
     ("model", "image_shape", "message"),
     [
         ("cnn-mnits", None, "unknown model 'cnn-mnits'; the closest are cnn-mnist"),
+        ("resnet81", None, "unknown model 'resnet81'; the closest are resnet18"),
         ("cnn-mnist", (3, 32, 32), "does not take images of 3×32×32"),
         (f"{TINY}:tiny", None, "needs an image shape"),
         (f"{TINY}:tiny", (1, 5, 4), "does not take images of 1×5×4"),
