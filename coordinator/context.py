@@ -89,7 +89,8 @@ def _parse(federation: FederationRow) -> FederationSpecification:
     except json.JSONDecodeError as error:
         raise UnreadableSpecification(
             f"what is recorded as the specification of federation {federation.name} is not JSON: "
-            f"{error}"
+            f"{error}",
+            is_damaged=True,
         ) from error
     try:
         return FederationSpecification.of_record(document)
@@ -99,5 +100,6 @@ def _parse(federation: FederationRow) -> FederationSpecification:
         raise UnreadableSpecification(
             f"this coordinator cannot read the specification of federation {federation.name}: "
             + (f"{where}: " if where else "")
-            + first["msg"]
+            + first["msg"],
+            is_damaged=False,
         ) from error

@@ -185,7 +185,7 @@ class Driver:
         try:
             policy = self._context.specification(federation).round_policy
         except UnreadableSpecification as error:
-            await self._break(federation, error.detail)
+            await self._stop(federation, error)
             return False
         if live is None or facts is None:
             async with self._context.database.writing() as session:
@@ -201,22 +201,22 @@ class Driver:
             return True
         return _DueAggregation(federation, live, reason)
 
-    async def _break(self, federation: FederationRow, reason: str) -> None:
-        """Ends a federation whose own data do not let it go on, and its live round."""
-        now = self._context.clock()
+    async def _stop(self, federation: FederationRow, error: UnreadableSpecification) -> None:
+        """Pauses what another version may go on with; ends, with its live round, what none can."""
+        now, reason = self._context.clock(), error.detail
         async with self._context.database.writing() as session:
-            is_broken = await federation_store.move(
+            if not error.members["is_damaged"]:
+                await self._give_up(session, federation, reason)
+            elif await federation_store.move(
                 session,
                 federation.id,
                 FEDERATION_TRANSITIONS[FederationEvent.BREAK],
                 finished_at=now,
                 reason=reason,
-            )
-            if is_broken:
+            ):
                 await store.fail_live(session, federation.id, now, reason)
-        if is_broken:
-            _log.error("federation failed", federation=federation.name, reason=reason)
-            self._context.tasks_bell.ring(federation.id)
+                _log.error("federation failed", federation=federation.name, reason=reason)
+        self._context.tasks_bell.ring(federation.id)
 
     async def _take_next_step(self, session: AsyncSession, federation_id: int) -> Step | None:
         """Opens the next round, or ends, pauses or explains; None if there is a round already."""
@@ -254,14 +254,14 @@ class Driver:
                 )
                 _log.info("federation finished", federation=federation.name)
             case GiveUp(reason):
-                await federation_store.move(
-                    session,
-                    federation_id,
-                    FEDERATION_TRANSITIONS[FederationEvent.GIVE_UP],
-                    reason=reason,
-                )
-                _log.warning("federation paused", federation=federation.name, reason=reason)
+                await self._give_up(session, federation, reason)
         return step
+
+    async def _give_up(self, session: AsyncSession, federation: FederationRow, reason: str) -> None:
+        """Pauses a federation until an administrator resumes it."""
+        event = FEDERATION_TRANSITIONS[FederationEvent.GIVE_UP]
+        if await federation_store.move(session, federation.id, event, reason=reason):
+            _log.warning("federation paused", federation=federation.name, reason=reason)
 
     async def _open_round(
         self, session: AsyncSession, federation: FederationRow, kind: TaskKind

@@ -81,7 +81,10 @@ class VersionRemoved(CoordinatorError):
 
 
 class UnreadableSpecification(CoordinatorError):
-    """A recorded specification is damaged, or of a version that knows more."""
+    """A recorded specification is damaged, or of a version that knows more.
+
+    Its member ``is_damaged`` says that no version can read it.
+    """
 
 
 class BodyTooLarge(CoordinatorError):

@@ -137,7 +137,8 @@ async def act(context: Context, name: str, action: FederationAction) -> Federati
     """Starts, pauses, resumes or finishes a federation.
 
     Raises:
-        IllegalTransition: its state does not allow the action.
+        IllegalTransition: its state does not allow the action, or it is to run and this version
+            cannot read its specification.
     """
     now = context.clock()
     async with context.database.writing() as session:
@@ -156,6 +157,11 @@ async def _apply(
     action: FederationAction,
     now: datetime,
 ) -> None:
+    if action in (FederationAction.START, FederationAction.RESUME):
+        try:
+            context.specification(federation)
+        except UnreadableSpecification as error:
+            raise IllegalTransition(error.detail, state=federation.state) from error
     values: dict[str, object] = {"reason": None}
     if action is FederationAction.FINISH:
         values |= {"finished_at": now, "reason": "finished by an administrator"}

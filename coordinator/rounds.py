@@ -37,7 +37,7 @@ class FederationEvent(StrEnum):
 
     COMPLETE = "complete"
     GIVE_UP = "give_up"
-    """Too many rounds failed in a row: it pauses and says why."""
+    """It cannot go on as it is, as when too many rounds failed in a row: it pauses, saying why."""
     BREAK = "break"
     """Its own data make it impossible to go on."""
 

@@ -72,12 +72,13 @@ async def test_a_federation_of_an_earlier_version_goes_on(coordinator: RunningCo
 
 
 LATER = tiny_specification().document | {"a_later_setting": 1}
-UNREADABLE = {"of a later version": json.dumps(LATER), "damaged": '{"name": "ti', "a list": "[]"}
+UNREADABLE = {"of a later version": json.dumps(LATER), "a list": "[]"}
+DAMAGED = '{"name": "ti'
 REASON = "this coordinator cannot read the specification of federation tiny: "
 
 
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
-async def test_a_federation_that_cannot_be_read_fails_with_the_reason_and_stops_no_other(
+async def test_a_federation_that_cannot_be_read_pauses_with_the_reason_and_stops_no_other(
     coordinator: RunningCoordinator, text: str
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
@@ -88,14 +89,34 @@ async def test_a_federation_that_cannot_be_read_fails_with_the_reason_and_stops_
     listed = await coordinator.http.get("/v1/federations", headers=coordinator.admin)
     assert listed.status_code == 200, listed.text
     tiny, well = (FederationSummary.model_validate(one) for one in listed.json())
-    assert (tiny.state, tiny.method, tiny.model, tiny.rounds_planned) == ("failed", *[None] * 3)
+    assert (tiny.state, tiny.method, tiny.model, tiny.rounds_planned) == ("paused", *[None] * 3)
     assert tiny.reason is not None
     assert tiny.reason.startswith(REASON)
-    assert tiny.finished_at is not None
     assert (well.state, well.method, well.round_number) == ("running", "hyperfl", 1)
-    assert (await coordinator.show("tiny"))["state"] == "failed"
+    assert (await coordinator.show("tiny"))["state"] == "paused"
+    resumed = await coordinator.act("tiny", "resume")
+    assert (resumed.status_code, resumed.json()["detail"]) == (409, tiny.reason)
+
+    await write_specification(coordinator, json.dumps(tiny_specification().document))
+    assert (await coordinator.act("tiny", "resume")).status_code == 200
+    sent = await coordinator.put(task, update_bytes(tiny_specification(), task))
+    assert sent.status_code == 201, sent.text
+    await coordinator.driver.step()
+    assert (await coordinator.show("tiny"))["weights_version"] == 1
+
+
+async def test_a_federation_whose_record_is_damaged_fails_with_the_reason(
+    coordinator: RunningCoordinator,
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    await write_specification(coordinator, DAMAGED)
+    await coordinator.driver.step()
+    shown = await coordinator.show("tiny")
+    assert shown["state"] == "failed"
+    assert shown["reason"].startswith("what is recorded as the specification of federation tiny is")
     [round_] = await coordinator.show("tiny/rounds")
-    assert (round_["phase"], round_["reason"]) == ("failed", tiny.reason)
+    assert (round_["phase"], round_["reason"]) == ("failed", shown["reason"])
     assert (await coordinator.poll("tiny", "a")).status_code == 410
     late = await coordinator.put(task, update_bytes(tiny_specification(), task))
     assert late.json()["type"] == "urn:hyperfl:problem:round-closed"
@@ -112,10 +133,8 @@ async def test_a_federation_that_cannot_be_read_says_so_before_it_runs(
         REASON + "a_later_setting: Extra inputs are not permitted",
     )
     assert shown.specification == LATER
-    assert (await coordinator.act("tiny", "start")).status_code == 200
-    await coordinator.driver.step()
-    failed = await coordinator.show("tiny")
-    assert (failed["state"], failed["reason"]) == ("failed", shown.reason)
+    refused = await coordinator.act("tiny", "start")
+    assert (refused.status_code, refused.json()["detail"]) == (409, shown.reason)
 
 
 async def test_a_new_specification_is_recorded_with_its_defaults(

@@ -223,7 +223,7 @@ def test_what_is_agreed_on_has_bounds(setting: str, value: float, message: str) 
     with pytest.raises(ValidationError) as refusal:
         private_plan(**given)
     (error,) = refusal.value.errors()
-    assert error["loc"] == (setting,)
+    assert error["loc"] == ("hyperparameters", setting)
     assert message in error["msg"]
 
 
