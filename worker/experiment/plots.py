@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worker.experiment.drawing import describe_panel, looks_of, new_figure, save
 from worker.experiment.grid import Run
+from worker.methods.registry import shares_whole_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
 Json = dict[str, Any]
-_SHARED_MODELS = frozenset({"fedavg", "dp-fedavg", "fedavg-adapter", "fedavg-fixed"})
-"""Methods whose clients all have the same model before they train: drawn before and after."""
 _VARIANT_STYLES = ("-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _VARIANT_FILLS: tuple[Literal["full", "left", "bottom", "top"], ...] = (
     "full",
@@ -106,7 +105,8 @@ def find_curves(
     for members in cells.values():
         found = [results[run.key]["rounds_detail"] for run in members]
         curves = [_curve(members[0], found, chosen.keys, is_before=False)]
-        if members[0].method in _SHARED_MODELS and measure in _BEFORE:
+        # A model that is everybody's before they train is drawn then, too.
+        if measure in _BEFORE and shares_whole_model(members[0].method):
             curves.append(_curve(members[0], found, (_BEFORE[measure],), is_before=True))
         panels.setdefault(describe_panel(members[0]), []).extend(
             curve for curve in curves if curve.means
