@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worker.experiment.drawing import describe_panel, looks_of, new_figure, save
 from worker.experiment.grid import Run
-from worker.methods.registry import shares_whole_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,6 +95,8 @@ def find_curves(
     runs: Iterable[Run], results: Mapping[str, Json], measure: str
 ) -> dict[str, list[Curve]]:
     """Curves by panel. Runs that are not finished, or lack the measure, are left out."""
+    from worker.methods.registry import shares_whole_model  # noqa: PLC0415 - torch
+
     (chosen,) = (one for one in _MEASURES if one.name == measure)
     cells: dict[str, list[Run]] = {}
     for run in runs:
