@@ -202,7 +202,9 @@ def plan_for(method: str, model: str) -> type[BaseModel] | None:
 
 
 PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
+    **{method: {"default": {}} for method in PLANS},
     "hyperfl": {
+        "default": {},
         "paper": {
             "embedding_size": 64,
             "hidden_size": 128,
@@ -210,10 +212,11 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "learning_rate": 0.02,
             "weight_decay": 5e-4,
             "clip_norm": 50.0,
-        }
-    }
+        },
+    },
 }
-"""Named hyperparameters by method. What a preset does not name keeps the plan's default."""
+"""Named hyperparameters by method. What a preset does not name keeps the plan's default; every
+known method has the preset ``default``, which names nothing. A specification records all values."""
 
 
 class UnknownPresetError(ValueError):

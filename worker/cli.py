@@ -249,7 +249,8 @@ def specify(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first shared weights.")] = 2022,
     preset: Annotated[
-        str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
+        str | None,
+        typer.Option(help="Named hyperparameters: default, paper; --set replaces them."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; repeatable.")

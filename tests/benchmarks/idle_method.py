@@ -11,14 +11,14 @@ from shared.arrays import NamedArrays
 from shared.initialisation import RowRange, TensorSpecification
 from shared.plans import TrainingPlan
 from shared.specification import ParameterSpecification
-from worker.methods.base import Participant, PrivateTensors, TrainingResult
+from worker.methods.base import Participant, PrivateTensors, SiteResources, TrainingResult
 
 
 class Idle:
     """Sends an update at once, of its own for every client and round."""
 
-    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
-        del device
+    def __init__(self, plan: TrainingPlan, device: torch.device, resources: SiteResources) -> None:
+        del device, resources
         self._shape = (int(plan.hyperparameters["rows"]), int(plan.hyperparameters["columns"]))
         self._noise = np.random.default_rng(1).standard_normal(self._shape, np.float32)
 

@@ -54,6 +54,28 @@ def test_every_command_shown_exists_with_its_options(words: list[str]) -> None:
     command.make_context(" ".join(words), rest)
 
 
+def test_the_method_shown_trains(tmp_path: Path) -> None:
+    (code,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", _README, re.DOTALL)
+        if block.startswith("# radiology/methods.py")
+    )
+    (tmp_path / "radiology").mkdir()
+    (tmp_path / "radiology" / "methods.py").write_text(code)
+    (words,) = (words for words in _HYPERFL_COMMANDS if "radiology.methods:FedProx" in words)
+    path = f"{PROJECT}:{tmp_path}"
+    sizes = ("--clients", "2", "--rounds", "1", "--json")
+    done = hyperfl(*words[1:], *sizes, folder=tmp_path, PYTHONPATH=path)
+    assert done.exit_code == 0, done.errors
+    assert done.json["accuracy_mean"] > 60
+    refused = hyperfl(*words[1:], *sizes, "--set", "epochs=0", folder=tmp_path, PYTHONPATH=path)
+    assert refused.exit_code == 1
+    assert refused.errors.strip().endswith(
+        "building 'radiology.methods:FedProx' failed: epochs: "
+        "Input should be greater than or equal to 1"
+    )
+
+
 def test_every_setting_shown_is_one() -> None:
     shown = set(re.findall(r"HYPERFL_([A-Z_]+)`", _README))
     known = {

@@ -83,7 +83,8 @@ def run(
     on_excess: OnExcessOption = None,
     max_examples_weight: MaxExamplesWeightOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="Named hyperparameters, such as paper; --set replaces them.")
+        str | None,
+        typer.Option(help="Named hyperparameters: default, paper; --set replaces them."),
     ] = None,
     backbone_weights: Annotated[
         str | None, typer.Option(help="Of a frozen backbone: hub (default), random or FILE.")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 Json = dict[str, Any]
-_SHARED_MODELS = frozenset({"fedavg", "dp-fedavg", "fedavg-adapter", "fedavg-fixed"})
-"""Methods whose clients all have the same model before they train: drawn before and after."""
 _VARIANT_STYLES = ("-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _VARIANT_FILLS: tuple[Literal["full", "left", "bottom", "top"], ...] = (
     "full",
@@ -97,6 +95,8 @@ def find_curves(
     runs: Iterable[Run], results: Mapping[str, Json], measure: str
 ) -> dict[str, list[Curve]]:
     """Curves by panel. Runs that are not finished, or lack the measure, are left out."""
+    from worker.methods.registry import shares_whole_model  # noqa: PLC0415 - torch
+
     (chosen,) = (one for one in _MEASURES if one.name == measure)
     cells: dict[str, list[Run]] = {}
     for run in runs:
@@ -106,7 +106,8 @@ def find_curves(
     for members in cells.values():
         found = [results[run.key]["rounds_detail"] for run in members]
         curves = [_curve(members[0], found, chosen.keys, is_before=False)]
-        if members[0].method in _SHARED_MODELS and measure in _BEFORE:
+        # A model that is everybody's before they train is drawn then, too.
+        if measure in _BEFORE and shares_whole_model(members[0].method):
             curves.append(_curve(members[0], found, (_BEFORE[measure],), is_before=True))
         panels.setdefault(describe_panel(members[0]), []).extend(
             curve for curve in curves if curve.means

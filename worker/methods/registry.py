@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from shared.plans import TrainingPlan
 from worker.errors import InvalidInput
@@ -21,25 +23,25 @@ from worker.methods.hyperfl_lpm import HyperFLLPM
 from worker.methods.local import Local
 from worker.methods.local_adapter import LocalAdapter
 from worker.methods.local_fixed import LocalFixed
+from worker.methods.model_method import ModelMethod
 from worker.methods.ppsgd import PPSGD
+from worker.models.errors import ModelError
 from worker.models.import_path import load_by_import_path
 
-METHODS: Mapping[str, Callable[[TrainingPlan, torch.device, SiteResources], Method]] = (
-    MappingProxyType(
-        {
-            "hyperfl": HyperFL,
-            "hyperfl-lpm": HyperFLLPM,
-            "local": Local,
-            "fedavg": FedAvg,
-            "dp-fedavg": DPFedAvg,
-            "centaur": Centaur,
-            "ppsgd": PPSGD,
-            "fedavg-adapter": FedAvgAdapter,
-            "local-adapter": LocalAdapter,
-            "fedavg-fixed": FedAvgFixed,
-            "local-fixed": LocalFixed,
-        }
-    )
+METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
+    {
+        "hyperfl": HyperFL,
+        "hyperfl-lpm": HyperFLLPM,
+        "local": Local,
+        "fedavg": FedAvg,
+        "dp-fedavg": DPFedAvg,
+        "centaur": Centaur,
+        "ppsgd": PPSGD,
+        "fedavg-adapter": FedAvgAdapter,
+        "local-adapter": LocalAdapter,
+        "fedavg-fixed": FedAvgFixed,
+        "local-fixed": LocalFixed,
+    }
 )
 """Methods by name; each has its plan under the same name in ``shared.plans.PLANS``."""
 
@@ -53,24 +55,51 @@ def build_method(
 ) -> Method:
     """The method that ``plan`` names, ready to train on ``device``.
 
-    A method by import path (``package.module:name``) is called with the plan and the device.
+    A method by import path (``package.module:name``) is called with all three, too.
 
     Raises:
         MethodError: the method is unknown, cannot be built, or shares what it calls private.
         ModelError: the plan's feature extractor cannot be used.
     """
-    method = _build(plan, device, resources)
-    private = method.initial_private(client_seed=0).keys()
-    if both := sorted(private & method.parameters(seed=0).by_name.keys()):
-        raise MethodError(
-            f"method {plan.method!r} would share what it calls private: {', '.join(both)}"
-        )
+    if plan.method in METHODS:
+        method: Method = METHODS[plan.method](plan, device, resources)
+        _check_names(plan.method, method)
+        return method
+    build = _find(plan)
+    try:
+        method = build(plan, device, resources)
+        if missing := [name for name in _MEMBERS if not callable(getattr(method, name, None))]:
+            raise MethodError(
+                f"{plan.method!r} gives no method: {type(method).__name__} lacks "
+                f"{', '.join(missing)}"
+            )
+        _check_names(plan.method, method)
+    except (MethodError, ModelError):
+        raise
+    except Exception as error:
+        raise MethodError(f"building {plan.method!r} failed: {_one_line(error)}") from error
     return method
 
 
-def _build(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
-    if plan.method in METHODS:
-        return METHODS[plan.method](plan, device, resources)
+def shares_whole_model(name: str) -> bool:
+    """Whether the clients of a known method have one and the same model before they train.
+
+    So it is where the head is shared: no method here shares it without what feeds it.
+    """
+    known = METHODS.get(name)
+    return known is not None and issubclass(known, ModelMethod) and known.shares_head
+
+
+_MEMBERS = tuple(name for name in vars(Method) if not name.startswith("_"))
+
+
+def _check_names(name: str, method: Method) -> None:
+    private = method.initial_private(client_seed=0).keys()
+    if both := sorted(private & method.parameters(seed=0).by_name.keys()):
+        raise MethodError(f"method {name!r} would share what it calls private: {', '.join(both)}")
+
+
+def _find(plan: TrainingPlan) -> Callable[[TrainingPlan, torch.device, SiteResources], Any]:
     if ":" not in plan.method:
         close = difflib.get_close_matches(plan.method, METHODS, n=3, cutoff=0.0)
         raise MethodError(
@@ -83,5 +112,14 @@ def _build(plan: TrainingPlan, device: torch.device, resources: SiteResources) -
         raise MethodError(str(error)) from error
     if not callable(build):
         raise MethodError(f"{plan.method!r} is neither a class nor a function")
-    method: Method = build(plan, device)
-    return method
+    found: Callable[[TrainingPlan, torch.device, SiteResources], Any] = build
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    """Its type and message; of what a plan refuses, the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

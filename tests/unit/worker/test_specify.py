@@ -94,15 +94,25 @@ def test_a_preset_is_taken_and_settings_replace_it() -> None:
     assert choose_hyperparameters("hyperfl", None, ["epochs=2"]) == {"epochs": 2}
 
 
-@pytest.mark.parametrize("method", sorted(PRESETS))
-def test_every_preset_is_a_plan(method: str) -> None:
+@pytest.mark.parametrize("method", sorted(PLANS))
+def test_every_preset_is_a_plan_and_default_is_the_plans_own(method: str) -> None:
+    needed: dict[str, Any] = {"rounds": 2, "backbone_digest": "sha256:" + "0" * 64}
+    needed = {name: value for name, value in needed.items() if name in PLANS[method].model_fields}
     for name, hyperparameters in PRESETS[method].items():
-        made = PLANS[method].model_validate(choose_hyperparameters(method, name, []))
+        chosen = choose_hyperparameters(method, name, [])
+        made = PLANS[method].model_validate(needed | chosen)
         assert made.model_dump().items() >= hyperparameters.items()
+    assert choose_hyperparameters(method, "default", []) == choose_hyperparameters(method, None, [])
+
+
+def test_the_command_takes_the_preset_default() -> None:
+    done, plain = specify_command("--preset", "default"), specify_command()
+    assert done.exit_code == 0, done.output
+    assert done.stdout == plain.stdout
 
 
 def test_an_unknown_preset_gets_the_closest_names() -> None:
-    with pytest.raises(UnknownPresetError, match=r"'papr' of method 'hyperfl'.*closest are paper"):
+    with pytest.raises(UnknownPresetError, match=r"'papr' of method 'hyperfl'.*are paper, default"):
         choose_hyperparameters("hyperfl", "papr", [])
     with pytest.raises(UnknownPresetError, match="the method has none"):
         choose_hyperparameters("own.methods:mine", "paper", [])

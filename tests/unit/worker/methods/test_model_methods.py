@@ -14,7 +14,13 @@ from tests.support import extractors
 from tests.support.plain_models import PlainModel, load, train_privately, train_whole
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, random_client_data
 from worker.methods import build_method
-from worker.methods.base import Method, Participant, TrainingFailedError, TrainingInterrupted
+from worker.methods.base import (
+    Method,
+    Participant,
+    SiteResources,
+    TrainingFailedError,
+    TrainingInterrupted,
+)
 from worker.methods.fedavg import FedAvg
 from worker.methods.privacy_accountant import noise_multiplier
 from worker.methods.registry import MethodError
@@ -127,12 +133,12 @@ def test_what_is_sent_is_what_is_shared_and_nothing_private(
         assert np.any(delta), f"{sent} was not trained"
 
 
-def leaky(plan: TrainingPlan, device: torch.device) -> Method:
+def leaky(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
     class Leaky(FedAvg):
         def initial_private(self, client_seed: int) -> dict[str, torch.Tensor]:
             return {"head.weight": torch.zeros(1)}
 
-    return Leaky(plan, device)
+    return Leaky(plan, device, resources)
 
 
 def test_a_method_that_would_share_what_is_private_is_refused() -> None:

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from shared.plans import TrainingPlan
+from shared.plans import ModelPlan, TrainingPlan
+from shared.specification import ParameterSpecification
 from tests.support.random_clients import tiny_plan
 from worker.methods import build_method
-from worker.methods.base import Method
+from worker.methods.base import Method, SiteResources
+from worker.methods.fedavg import FedAvg
 from worker.methods.hyperfl import HyperFL
+from worker.methods.registry import METHODS, MethodError, shares_whole_model
+from worker.models.errors import ModelError
 
 CPU = torch.device("cpu")
 
 
-def own_method(plan: TrainingPlan, device: torch.device) -> Method:
-    return HyperFL(plan.model_copy(update={"method": "hyperfl"}), device)
+GIVEN: list[SiteResources] = []
+
+
+def own_method(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
+    GIVEN.append(resources)
+    return HyperFL(plan.model_copy(update={"method": "hyperfl"}), device, resources)
+
+
+def raising(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
+    raise KeyError("scanner\nof site A")
+
+
+def with_two_arguments(plan: TrainingPlan, device: torch.device) -> Method:
+    return HyperFL(plan, device)
+
+
+def no_method(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> object:
+    return torch.nn.Linear(1, 1)
+
+
+def strict_plan(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> object:
+    return ModelPlan.model_validate({"learning_rate": -1.0})
+
+
+def without_a_model(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
+    return HyperFL(plan.model_copy(update={"model": "cnn-mnis"}), device, resources)
+
+
+class HalfMade(FedAvg):
+    def parameters(self, seed: int) -> ParameterSpecification:
+        raise NotImplementedError
 
 
 def plan_for(method: str) -> TrainingPlan:
@@ -27,7 +62,46 @@ def test_hyperfl_is_known() -> None:
 
 
 def test_a_method_of_the_user_is_loaded_by_import_path() -> None:
-    assert isinstance(build_method(plan_for(f"{__name__}:own_method"), CPU), HyperFL)
+    resources = SiteResources(backbone_weights_file=Path("backbone.safetensors"))
+    built = build_method(plan_for(f"{__name__}:own_method"), CPU, resources)
+    assert isinstance(built, HyperFL)
+    assert GIVEN[-1] is resources
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raising", "building '{}' failed: KeyError: 'scanner\\nof site A'"),
+        (
+            "with_two_arguments",
+            "building '{}' failed: TypeError: with_two_arguments() takes 2 positional arguments "
+            "but 3 were given",
+        ),
+        (
+            "no_method",
+            "'{}' gives no method: Linear lacks initial_private, check_private, evaluate",
+        ),
+        ("strict_plan", "building '{}' failed: learning_rate: Input should be greater than 0"),
+        ("HalfMade", "building '{}' failed: NotImplementedError"),
+    ],
+)
+def test_what_a_method_of_the_user_does_wrong_is_one_line(name: str, message: str) -> None:
+    path = f"{__name__}:{name}"
+    with pytest.raises(MethodError) as caught:
+        build_method(plan_for(path).model_copy(update={"hyperparameters": {}}), CPU)
+    assert str(caught.value) == message.format(path)
+
+
+def test_what_is_wrong_with_the_model_is_said_as_it_is() -> None:
+    with pytest.raises(ModelError, match="cnn-mnis"):
+        build_method(plan_for(f"{__name__}:without_a_model"), CPU)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_methods_that_share_their_whole_model_are_known(method: str) -> None:
+    shared = {"fedavg", "dp-fedavg", "fedavg-adapter", "fedavg-fixed"}
+    assert shares_whole_model(method) == (method in shared)
+    assert not shares_whole_model(f"{__name__}:own_method")
 
 
 @pytest.mark.parametrize(
