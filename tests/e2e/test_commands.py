@@ -225,8 +225,10 @@ def test_an_unknown_option_or_command_exits_with_2(tmp_path: Path) -> None:
         (("worker", "run"), ("--config",)),
         (("demo", "--method", "hyprfl"), ("the closest are hyperfl",)),
         (
-            ("demo", "--method", "fedavg-fixed", "--model", "vit:test_vit")
-            + ("--backbone-weights", "rnadom"),
+            (
+                *("demo", "--method", "fedavg-fixed", "--model", "vit:test_vit"),
+                *("--backbone-weights", "rnadom"),
+            ),
             ("hub, random or an existing file, not", "rnadom"),
         ),
         (("experiment", "run", "absent.toml"), ("absent.toml cannot be read",)),
