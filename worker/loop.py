@@ -91,9 +91,7 @@ async def open_site(
             raise CoordinatorError(_NOBODY_TAKEN)
         specification = _read_specification(federation)
         device = _device(settings)
-        method = build_method(
-            specification.training, device, _resources(config, settings, device)
-        )
+        method = build_method(specification.training, device, _resources(config, settings, device))
         _check_specification(specification.parameters, method)
         datasets = DatasetCache(pixel_statistics(specification.training.model))
         clients = [
