@@ -196,8 +196,9 @@ def export(
 
     It takes float32 images (B, C, H, W) with pixels 0..1 at the model's size and gives logits; the
     data set's normalisation is inside. A state-dict (safetensors: module.*, head.*) has the
-    normalisation in its metadata instead, and needs the network's own code. The metadata
-    `hyperfl-model` of each file says all this; Python code that loads the file is printed.
+    normalisation in its metadata instead. The metadata `hyperfl-model` of each file says all this.
+    Python code that loads the file is printed: it needs torch, and timm or torchvision for a
+    state-dict of a backbone, whose classes are in it; a model of your own comes from your own code.
     TorchScript still works but is deprecated by PyTorch; pt2 (torch.export) takes its place.
 
     Example: hyperfl worker export --config worker.toml --client site-a --output site-a.pt2

@@ -29,6 +29,7 @@ from worker.client import (
     Transport,
 )
 from worker.data.loading import DatasetCache
+from worker.free_memory import default_feature_cache_bytes
 from worker.hosted_client import HostedClient, load_client, obtain_credential
 from worker.methods import build_method
 from worker.methods.base import Method, SiteResources, TrainingInterrupted
@@ -96,15 +97,8 @@ async def open_site(
         if not members:
             raise CoordinatorError(_NOBODY_TAKEN)
         specification = _read_specification(federation)
-        method = build_method(
-            specification.training,
-            _device(settings),
-            SiteResources(
-                max_factor_bytes=settings.max_factor_bytes,
-                max_feature_cache_bytes=settings.max_feature_cache_bytes,
-                backbone_weights_file=config.backbone_weights_file,
-            ),
-        )
+        device = _device(settings)
+        method = build_method(specification.training, device, _resources(config, settings, device))
         _check_specification(specification.parameters, method)
         datasets = DatasetCache(pixel_statistics(specification.training.model))
         clients = [
@@ -145,6 +139,19 @@ def _read_specification(federation: FederationView) -> FederationSpecification:
         ) from error
     except ValueError as error:
         raise ConfigError(f"federation {federation.name}: {error}") from error
+
+
+def _resources(
+    config: WorkerConfig, settings: WorkerSettings, device: torch.device
+) -> SiteResources:
+    cache_bytes = settings.max_feature_cache_bytes
+    if cache_bytes is None:
+        cache_bytes = default_feature_cache_bytes(device)
+    return SiteResources(
+        max_factor_bytes=settings.max_factor_bytes,
+        max_feature_cache_bytes=cache_bytes,
+        backbone_weights_file=config.backbone_weights_file,
+    )
 
 
 def _device(settings: WorkerSettings) -> torch.device:

@@ -38,8 +38,10 @@ class WorkerSettings(BaseSettings):
     """``cpu``, ``cuda``, ``cuda:1``…; ``auto`` takes CUDA when it is there."""
     max_factor_bytes: int = Field(default=1 << 30, gt=0)
     """Memory for what clients that train in lock step keep of their steps; beyond it, in parts."""
-    max_feature_cache_bytes: int = Field(default=1 << 30, ge=0)
-    """Memory on the training device for what a frozen backbone makes of images; 0: keep nothing."""
+    max_feature_cache_bytes: int | None = Field(default=None, ge=0)
+    """Memory on the training device for what a frozen backbone makes of images; 0: keep nothing.
+
+    By default a quarter of what is free there when the worker starts."""
     request_timeout_seconds: float = Field(default=60.0, gt=0.0)
     """Longest silence within one request."""
     transfer_seconds: float = Field(default=6 * 3600.0, gt=0.0)

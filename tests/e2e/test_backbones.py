@@ -21,7 +21,8 @@ def test_a_resnets_adapters_are_trained(tmp_path: Path) -> None:
         folder=tmp_path,
     ).json
     assert (result["method"], result["model"]) == ("hyperfl-lpm", "resnet18")
-    assert result["accuracy_final_mean"] > 0.3
+    # In percent; measured: 95 and 96 with two seeds, one class in ten is right by chance.
+    assert result["accuracy_final_mean"] > 80
 
 
 def test_a_vision_transformers_weights_come_from_a_file(tmp_path: Path) -> None:

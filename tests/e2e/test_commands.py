@@ -226,13 +226,8 @@ def test_an_unknown_option_or_command_exits_with_2(tmp_path: Path) -> None:
         (("demo", "--method", "hyprfl"), ("the closest are hyperfl",)),
         (
             (
-                "demo",
-                "--method",
-                "fedavg-fixed",
-                "--model",
-                "vit:test_vit",
-                "--backbone-weights",
-                "rnadom",
+                *("demo", "--method", "fedavg-fixed", "--model", "vit:test_vit"),
+                *("--backbone-weights", "rnadom"),
             ),
             ("hub, random or an existing file, not", "rnadom"),
         ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.plans import PLANS, takes_backbone
 from tests.support.processes import hyperfl
 
 pytestmark = pytest.mark.e2e
@@ -36,6 +37,28 @@ def test_a_private_demo_agrees_on_its_noise_and_says_so(tmp_path: Path) -> None:
     assert agreed["sample_rate"] == pytest.approx(50 / 718, rel=0.01)
     names = ("epsilon", "delta", "noise_multiplier", "sample_rate")
     assert done.json["privacy"] == {name: agreed[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        # Two of the demo's processes load timm.
+        pytest.param(method, marks=[pytest.mark.slow] if takes_backbone(method) else [])
+        for method in sorted(PLANS.keys() - {"fedavg", "local"})
+    ],
+)
+def test_every_method_runs_a_round(method: str, tmp_path: Path) -> None:
+    options = ["--method", method, "--clients", 2, "--rounds", 1, "--dataset", "digits"]
+    options += ["--set", "epochs=1"]
+    if takes_backbone(method):
+        options += ["--model", "vit:test_vit", "--image-shape", "3x32x32"]
+        options += ["--backbone-weights", "random"]
+    done = hyperfl("demo", *options, "--json", folder=tmp_path)
+    assert done.exit_code == 0, done.errors
+    result = done.json
+    assert (result["method"], result["rounds"]) == (method, 1)
+    assert set(result["accuracy_per_client"]) == {"client-0", "client-1"}
+    assert 0 < result["accuracy_final_mean"] <= 100
 
 
 def test_a_demo_takes_a_rule_and_caps(tmp_path: Path) -> None:

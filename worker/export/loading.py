@@ -7,6 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from worker.export.model import Description, ExportedModel
+from worker.export.network_source import network_source
+from worker.methods.base import PersonalModel
 
 _OPEN = {
     "torchscript": "model = torch.jit.load({file!r})",
@@ -19,8 +21,7 @@ def loading_code(
 ) -> str:
     """A program that gives ``logits`` of one image.
 
-    For a state dict, ``Network`` is to be replaced by the extractor's class: such a file has the
-    tensors alone.
+    For a state dict, which has the tensors alone, it has the network's classes in it.
     """
     size = ", ".join(map(str, description.image_shape))
     images = f"images = torch.rand(1, {size})  # {description.input}"
@@ -33,13 +34,13 @@ def loading_code(
         ]
     elif file_format == "state-dict":
         lines = [
+            network_source(PersonalModel(model.module, model.head), description),
             "import torch, safetensors.torch",
             f"tensors = safetensors.torch.load_file({str(file)!r})",
             "def part(prefix):",
             "    return {name.removeprefix(prefix): one for name, one in tensors.items()"
             " if name.startswith(prefix)}",
-            f"extractor = Network().eval()  # the network of {description.model}",
-            'extractor.load_state_dict(part("module."))',
+            'extractor.eval().load_state_dict(part("module."))',
             f"head = {_construction(model.head)}",
             'head.load_state_dict(part("head."))',
             f"mean, std = torch.tensor({list(description.mean)}), "

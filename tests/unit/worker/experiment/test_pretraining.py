@@ -106,7 +106,7 @@ def test_what_cannot_be_pretrained_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, _, errors = run(*arguments, "--dataset", "digits")
-    assert code == 1
+    assert code == 2
     assert message in errors
     assert errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

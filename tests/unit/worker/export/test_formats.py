@@ -15,13 +15,18 @@ import pytest
 import torch
 from torch import nn
 
+from shared.plans import TrainingPlan, takes_backbone
+from tests.support.backbones import IMAGE_SHAPE as BACKBONE_SHAPE
 from tests.support.random_clients import IMAGE_SHAPE, random_client_data, tiny_plan
 from worker.export import formats
 from worker.export.formats import ExportError, encode
 from worker.export.loading import loading_code
 from worker.export.model import METADATA_KEY, Description, ExportedModel, describe_input
+from worker.methods import build_method
 from worker.methods.base import BuildsPersonalModel, Participant, PersonalModel
 from worker.methods.hyperfl import HyperFL
+from worker.models.backbone_weights import pin_backbone
+from worker.models.registry import default_image_shape
 
 DESCRIPTION = Description(
     federation="hospitals",
@@ -52,6 +57,45 @@ def tiny_model(name: str = "tiny") -> ExportedModel:
     return ExportedModel(personal, torch.tensor([0.5]), torch.tensor([0.25]))
 
 
+def built_in_model(method: str, model: str) -> tuple[ExportedModel, Description]:
+    """A client's model of a built-in network, random but for its private statistics."""
+    hyperparameters: dict[str, Any] = {}
+    shape = default_image_shape(model)
+    assert shape is not None
+    if takes_backbone(method):
+        shape = BACKBONE_SHAPE
+        digest = pin_backbone(model, shape, "random", None)
+        hyperparameters = {"backbone_weights": "random", "backbone_digest": digest}
+    plan = TrainingPlan(
+        method=method,
+        model=model,
+        image_shape=shape,
+        num_classes=3,
+        hyperparameters=hyperparameters,
+    )
+    built = build_method(plan, torch.device("cpu"))
+    assert isinstance(built, BuildsPersonalModel)
+    private = built.initial_private(7)
+    for name in private:
+        if name.endswith("running_mean"):
+            private[name] += 0.5
+    participant = Participant("site-a", random_client_data(0, 5), private, 7)
+    weights = built.parameters(seed=3).initial_values()
+    personal = built.personal_model(participant, weights)
+    statistics = (torch.full((shape[0],), 0.5), torch.full((shape[0],), 0.25))
+    description = DESCRIPTION.model_copy(
+        update={
+            "model": model,
+            "method": method,
+            "image_shape": shape,
+            "input": describe_input(shape, is_normalised=True),
+            "mean": (0.5,) * shape[0],
+            "std": (0.25,) * shape[0],
+        }
+    )
+    return ExportedModel(personal, *statistics), description
+
+
 _METADATA = {
     "state-dict": """
 with safetensors.safe_open(FILE, "pt") as opened:
@@ -71,8 +115,9 @@ said = extra["KEY.json"]
 said = session.get_modelmeta().custom_metadata_map["KEY"]
 """,
 }
-_NETWORK = """
-class Network(torch.nn.Module):
+_OWN_MODELS = """
+import types, torch
+class Tiny(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.convolution = torch.nn.Conv2d(1, 3, 3)
@@ -81,48 +126,64 @@ class Network(torch.nn.Module):
     def forward(self, images):
         maps = torch.tanh(self.normalisation(self.convolution(images)))
         return torch.tanh(self.linear(maps.flatten(1)))
+models = types.ModuleType("own.models")
+models.tiny = lambda: (Tiny(), 5)
+sys.modules |= {"own": types.ModuleType("own"), "own.models": models}
 """
 
 
 def run_elsewhere(
-    file: Path, file_format: str, loading: str, images: np.ndarray
-) -> tuple[np.ndarray, Any]:
-    """Logits and metadata, by an isolated interpreter in another folder.
+    file_format: str, models: list[tuple[Path, str, np.ndarray]]
+) -> list[tuple[np.ndarray, Any]]:
+    """Logits and metadata of each file, by an isolated interpreter that lacks this project.
 
     It does what is printed for those who load a file, with our images in place of random ones.
+
+    Args:
+        file_format: of all of them.
+        models: a file, what is printed, and images, for each.
     """
-    np.save(file.with_name("images.npy"), images)
-    search_path = [
+    programs = []
+    for file, loading, images in models:
+        np.save(file.with_suffix(".npy"), images)
+        loaded = f"numpy.load({str(file.with_suffix('.npy'))!r})"
+        if file_format != "onnx":
+            loaded = f"torch.from_numpy({loaded})"
+        program = re.sub(r"(?m)^images = .*$", f"images = {loaded}", loading)
+        metadata = _METADATA[file_format].replace("KEY", METADATA_KEY)
+        programs.append((program + metadata.replace("FILE", repr(str(file))), str(file)))
+    needed = [
         str(Path(spec.origin).parents[1])
         for name in ("onnxruntime", "google.protobuf")
         if find_spec(name.partition(".")[0]) and (spec := find_spec(name)) and spec.origin
     ]
-    loaded = f"numpy.load({str(file.with_name('images.npy'))!r})"
-    if file_format != "onnx":
-        loaded = f"torch.from_numpy({loaded})"
-    loading = re.sub(r"(?m)^images = .*$", f"images = {loaded}", loading)
     code = f"""
-import json, sys
-sys.path += {search_path!r}
+import importlib.util, json, os, sys
+sys.path = [path for path in sys.path if not os.path.isdir(os.path.join(path, "worker"))]
+sys.path += {needed!r}
+assert not any(map(importlib.util.find_spec, ("worker", "shared", "coordinator", "tests")))
 import numpy
 {"import torch" if file_format != "onnx" else ""}
-{_NETWORK if file_format == "state-dict" else ""}
-{loading}
-{_METADATA[file_format].replace("KEY", METADATA_KEY).replace("FILE", repr(str(file)))}
-assert not any(name.partition(".")[0] in ("worker", "shared", "tests") for name in sys.modules)
-logits = logits if isinstance(logits, numpy.ndarray) else logits.detach().numpy()
-numpy.save({str(file.with_name("logits.npy"))!r}, logits)
-print(said if isinstance(said, str) else said.decode())
-"""
+{_OWN_MODELS if file_format == "state-dict" else ""}
+given = dict(globals())
+for program, file in {programs!r}:
+    names = dict(given)
+    exec(compile(program, file, "exec", dont_inherit=True), names)
+    logits, said = names["logits"], names["said"]
+    numpy.save(file + ".logits.npy", logits if file_format == "onnx" else logits.detach().numpy())
+    print(json.dumps(json.loads(said)))
+""".replace('file_format == "onnx"', repr(file_format == "onnx"))
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
         capture_output=True,
         text=True,
-        cwd=file.parent,
+        cwd=models[0][0].parent,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return np.load(file.with_name("logits.npy")), json.loads(done.stdout)
+    said = map(json.loads, done.stdout.splitlines())
+    logits = [np.load(f"{file}.logits.npy") for file, _, _ in models]
+    return list(zip(logits, said, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -137,9 +198,48 @@ def test_another_process_that_does_what_is_printed_gets_the_same_logits(
     file.write_bytes(encode(model, DESCRIPTION, file_format))
     images = torch.rand(4, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(9))
     loading = loading_code(model, DESCRIPTION, file_format, file)
-    logits, said = run_elsewhere(file, file_format, loading, images.numpy())
+    ((logits, said),) = run_elsewhere(file_format, [(file, loading, images.numpy())])
     np.testing.assert_allclose(logits, model(images).numpy(), rtol=1e-5, atol=1e-5)
     assert Description.model_validate(said) == DESCRIPTION
+
+
+_BUILT_IN = [("hyperfl", "cnn-mnist"), ("hyperfl-lpm", "vit:test_vit"), ("hyperfl-lpm", "resnet18")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file_format", "others"),
+    [
+        (
+            "state-dict",
+            [
+                ("fedavg", "cnn-cifar"),
+                ("fedavg-fixed", "resnet18"),
+                ("fedavg-adapter", "resnet:test_resnet"),
+            ],
+        ),
+        ("torchscript", []),
+        pytest.param("onnx", [], marks=_needs_onnx),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxscript")
+def test_models_that_a_federation_names_give_the_same_logits_elsewhere(
+    file_format: str, others: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    written, expected = [], []
+    for index, (method, model) in enumerate([*_BUILT_IN, *others]):
+        exported, description = built_in_model(method, model)
+        file = tmp_path / f"model-{index}"
+        file.write_bytes(encode(exported, description, file_format))
+        generator = torch.Generator().manual_seed(9)
+        images = torch.rand(3, *description.image_shape, generator=generator)
+        loading = loading_code(exported, description, file_format, file)
+        written.append((file, loading, images.numpy()))
+        expected.append((exported(images).numpy(), description))
+    found = run_elsewhere(file_format, written)
+    for (logits, said), (same, description) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(logits, same, rtol=1e-4, atol=1e-4)
+        assert Description.model_validate(said) == description
 
 
 def test_a_head_of_two_layers_is_constructed_as_it_is() -> None:
