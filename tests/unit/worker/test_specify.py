@@ -328,7 +328,7 @@ def test_the_command_agrees_on_noise() -> None:
 def test_the_command_says_what_is_wrong_with_a_budget(setting: str, words: str) -> None:
     options = ("--method", "dp-fedavg", "--model", PRIVATE["model"], "--set", setting)
     done = specify_command(*options, "--examples-per-client", "100")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {words}")
     assert done.stderr.count("\n") == 1, done.stderr
 
