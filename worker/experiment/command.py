@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from worker.experiment.grid import (
     ExperimentError,
     Run,
-    check_backbone_files,
-    check_plans,
     load_experiment,
+    with_backbone_digests,
+    with_hyperparameters,
 )
 from worker.experiment.paper import load_paper_table
 from worker.experiment.plots import draw_curves
@@ -67,9 +67,8 @@ def run(
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with one_line_errors():
-        runs = load_experiment(file).runs()
-        check_plans(runs)
-        check_backbone_files(runs, file.parent)
+        runs = with_hyperparameters(load_experiment(file).runs())
+        runs = with_backbone_digests(runs, file.parent)
         folders = find_data_dirs(runs, data_dir)
         results = output or file.with_name("RESULTS.jsonl")
         console = Console(stderr=True, soft_wrap=True)
@@ -131,7 +130,7 @@ def report(
     """
     with one_line_errors():
         loaded = load_experiment(file)
-        runs = loaded.runs()
+        runs = with_hyperparameters(loaded.runs())
         results = read_results(output or file.with_name("RESULTS.jsonl"))
         paper = (
             None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared.arrays import digest_bytes
 from shared.catalogue import check_method, check_model
 from shared.plan_errors import fill_in
 from shared.plans import HyperparameterValue, find_preset, plan_for, takes_backbone
@@ -28,7 +29,7 @@ class _Model(BaseModel):
 
 
 class Run(_Model):
-    """One run. Its key says everything that decides the result, but not where the data lies."""
+    """One run: what decides its result, but not where the data lies."""
 
     method: str
     dataset: str
@@ -43,16 +44,23 @@ class Run(_Model):
     preset: str | None = None
     backbone_weights: str | None = None
     settings: dict[str, HyperparameterValue] = Field(default_factory=dict)
+    hyperparameters: dict[str, HyperparameterValue] = Field(default_factory=dict)
+    """All of the method's, defaults too: under another version's defaults it is another run."""
+    backbone_digest: str | None = None
+    """Of the file of the backbone's weights, where they come from one; not part of the key."""
 
     @property
     def key(self) -> str:
         """The same for the same run, however it was written."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return self._without("backbone_digest")
 
     @property
     def cell(self) -> str:
         """The same for runs that differ in their seed alone."""
-        return json.dumps(self.model_dump(mode="json", exclude={"seed"}), sort_keys=True)
+        return self._without("backbone_digest", "seed")
+
+    def _without(self, *left_out: str) -> str:
+        return json.dumps(self.model_dump(mode="json", exclude=set(left_out)), sort_keys=True)
 
     def backbone_file(self, folder: Path) -> Path | None:
         """The file of the backbone's weights, if they come from one; ``folder`` is the grid's."""
@@ -195,36 +203,57 @@ def describe_first(error: ValidationError) -> str:
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def _from_specify(plan: type[BaseModel], run: Run) -> dict[str, HyperparameterValue]:
-    """What ``hyperfl worker specify`` fills in by itself; for the digest, any of its form."""
-    filled: dict[str, HyperparameterValue] = {
-        "rounds": run.rounds,
-        "backbone_digest": f"sha256:{'0' * 64}",
-    }
-    return {name: value for name, value in filled.items() if name in plan.model_fields}
+_SPECIFIED = ("rounds", "backbone_weights", "backbone_digest")
+"""What ``hyperfl worker specify`` fills in by itself, from what a run says elsewhere."""
 
 
-def check_plans(runs: list[Run]) -> None:
-    """Raises ExperimentError at the first method, model or setting that no worker would take."""
-    for run in runs:
-        model = run.model or default_model(run.dataset)
-        try:
-            check_method(run.method)
-            chosen = {} if run.preset is None else find_preset(run.method, run.preset)
-            if run.backbone_weights is not None and not takes_backbone(run.method):
-                raise ValueError("backbone_weights are for methods on a backbone")
-            check_model(run.method, model)
-            if plan := plan_for(run.method, model):
-                fill_in(plan, _from_specify(plan, run) | chosen | run.settings)
-        except ValidationError as error:
-            raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
-        except ValueError as error:
-            raise ExperimentError(f"{run.describe()}: {error}") from error
+def with_hyperparameters(runs: list[Run]) -> list[Run]:
+    """The runs, each with all of its method's hyperparameters.
+
+    Raises:
+        ExperimentError: at the first method, model or setting that no worker would take.
+    """
+    return [run.model_copy(update={"hyperparameters": _hyperparameters(run)}) for run in runs]
 
 
-def check_backbone_files(runs: list[Run], folder: Path) -> None:
-    """Raises ExperimentError at the first file of a backbone's weights that is not there."""
-    for run in runs:
-        file = run.backbone_file(folder)
-        if file is not None and not file.is_file():
+def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
+    model = run.model or default_model(run.dataset)
+    try:
+        check_method(run.method)
+        chosen = {} if run.preset is None else find_preset(run.method, run.preset)
+        if run.backbone_weights is not None and not takes_backbone(run.method):
+            raise ValueError("backbone_weights are for methods on a backbone")
+        check_model(run.method, model)
+        plan = plan_for(run.method, model)
+        if plan is None:
+            return chosen | run.settings
+        specified: dict[str, HyperparameterValue] = {
+            "rounds": run.rounds,
+            "backbone_digest": f"sha256:{'0' * 64}",
+        }
+        specified = {name: one for name, one in specified.items() if name in plan.model_fields}
+        filled = fill_in(plan, specified | chosen | run.settings)
+        return {name: value for name, value in filled.items() if name not in _SPECIFIED}
+    except ValidationError as error:
+        raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
+    except ValueError as error:
+        raise ExperimentError(f"{run.describe()}: {error}") from error
+
+
+def with_backbone_digests(runs: list[Run], folder: Path) -> list[Run]:
+    """The runs, each with the digest of the file of its backbone's weights, if it has one.
+
+    Raises:
+        ExperimentError: at the first file that is not there.
+    """
+    digests: dict[Path | None, str | None] = {None: None}
+    for file in {run.backbone_file(folder) for run in runs}:
+        if file is None:
+            continue
+        if not file.is_file():
             raise ExperimentError(f"{file} is missing; `hyperfl experiment pretrain` makes one")
+        digests[file] = digest_bytes(file.read_bytes())
+    return [
+        run.model_copy(update={"backbone_digest": digests[run.backbone_file(folder)]})
+        for run in runs
+    ]

@@ -18,23 +18,30 @@ Json = dict[str, Any]
 def read_results(file: Path) -> dict[str, Json]:
     """What the demo printed for each finished run, by the run's key.
 
-    A last line without an end was being written when the process died, and does not count.
+    Of a run that was made again, the last result counts. A last line without an end was being
+    written when the process died, and does not count.
 
     Raises:
         ExperimentError: any other line is not a result.
     """
+    return {run.key: result for run, result in _read(file)}
+
+
+def read_finished(file: Path) -> dict[str, Run]:
+    """The finished runs by key, as they were. Raises ExperimentError like :func:`read_results`."""
+    return {run.key: run for run, _ in _read(file)}
+
+
+def _read(file: Path) -> Iterator[tuple[Run, Json]]:
     if not file.exists():
-        return {}
-    results: dict[str, Json] = {}
+        return
     lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
             document = json.loads(line)
-            run = Run.model_validate(document["run"])
-            results[run.key] = dict(document["result"])
+            yield Run.model_validate(document["run"]), dict(document["result"])
         except (ValueError, KeyError, TypeError) as error:
             raise ExperimentError(f"{file}: line {number} is not a result") from error
-    return results
 
 
 @contextmanager

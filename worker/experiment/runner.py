@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.experiment.grid import ExperimentError, Run
-from worker.experiment.results import append, appending, read_results
+from worker.experiment.results import append, appending, read_finished
 
 WITHOUT_FOLDER = frozenset({"digits"})
 """Data sets that need no folder."""
@@ -32,8 +32,9 @@ def run_missing(
     execute: Execute,
     on_progress: Callable[[Run, str], None],
 ) -> list[Run]:
-    """Executes every run whose key is not in ``file`` and appends its result; returns who failed.
+    """Executes every run that ``file`` has no result of and appends its own; returns who failed.
 
+    What was made with other hyperparameters or another backbone is no result of the run.
     A failed run leaves no result, so the next call tries it again.
 
     Args:
@@ -45,9 +46,10 @@ def run_missing(
     """
     failed = []
     with appending(file) as stream:
-        finished = read_results(file)
+        finished = read_finished(file)
         for run in runs:
-            if run.key in finished:
+            made = finished.get(run.key)
+            if made is not None and made.backbone_digest == run.backbone_digest:
                 on_progress(run, "skipped")
                 continue
             on_progress(run, "running")

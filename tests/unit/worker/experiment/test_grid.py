@@ -13,9 +13,9 @@ from worker.experiment.grid import (
     ExperimentError,
     Grid,
     Run,
-    check_backbone_files,
-    check_plans,
     load_experiment,
+    with_backbone_digests,
+    with_hyperparameters,
 )
 from worker.experiment.paper import load_paper_table
 from worker.models.registry import default_image_shape
@@ -102,9 +102,9 @@ def test_what_no_worker_would_take_is_refused_before_anything_runs(
     good = {"method": "hyperfl", "dataset": "digits", "clients": 2, "rounds": 1, "seed": 1}
     lpm = {"method": "hyperfl-lpm", "model": "resnet18"}
     fine = ({}, {"preset": "paper"}, {"method": "dp-fedavg"}, {"method": "own:mine"}, lpm)
-    check_plans([Run.model_validate(good | one) for one in fine])
+    with_hyperparameters([Run.model_validate(good | one) for one in fine])
     with pytest.raises(ExperimentError, match=message):
-        check_plans([Run.model_validate(good | changed)])
+        with_hyperparameters([Run.model_validate(good | changed)])
 
 
 def test_the_arguments_are_ones_the_demo_takes() -> None:
@@ -165,7 +165,7 @@ def test_the_key_does_not_depend_on_the_order_of_settings() -> None:
 def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
     experiment = load_experiment(file)
     runs = experiment.runs()
-    check_plans(runs)
+    with_hyperparameters(runs)
     if experiment.paper is None:
         return
     paper = load_paper_table(file.with_name("paper.toml"), experiment.paper)
@@ -178,6 +178,7 @@ def test_there_are_ready_files() -> None:
     assert names == {"accuracy", "lpm", "quick", "table1", "table2", "table4"}
 
 
+ONE = {"method": "hyperfl", "dataset": "digits", "clients": 2, "rounds": 3, "seed": 1}
 LPM = GOOD.replace('"hyperfl"', '"fedavg-fixed"').replace(
     "rounds = 3", 'rounds = 3\nmodels = ["resnet18"]\nbackbone_weights = "weights.safetensors"'
 )
@@ -185,21 +186,40 @@ LPM = GOOD.replace('"hyperfl"', '"fedavg-fixed"').replace(
 
 def test_a_backbones_file_lies_beside_the_grid_and_not_in_the_key(tmp_path: Path) -> None:
     runs = load_experiment(write(tmp_path, LPM)).runs()
-    check_plans(runs)
+    with_hyperparameters(runs)
     with pytest.raises(ExperimentError, match=r"weights.safetensors is missing; .*pretrain"):
-        check_backbone_files(runs, tmp_path)
+        with_backbone_digests(runs, tmp_path)
     (tmp_path / "weights.safetensors").touch()
-    check_backbone_files(runs, tmp_path)
+    with_backbone_digests(runs, tmp_path)
     assert str(tmp_path) not in runs[0].key
     arguments = runs[0].arguments(None, tmp_path)
     place = arguments.index("--backbone-weights")
     assert arguments[place + 1] == str(tmp_path / "weights.safetensors")
 
 
+def test_runs_under_other_defaults_are_other_runs() -> None:
+    (run,) = with_hyperparameters([Run.model_validate(ONE)])
+    (chosen,) = with_hyperparameters([Run.model_validate(ONE | {"settings": {"epochs": 2}})])
+    (paper,) = with_hyperparameters([Run.model_validate(ONE | {"preset": "paper"})])
+    assert run.hyperparameters["weight_decay"] == 0.005
+    assert (chosen.hyperparameters["epochs"], paper.hyperparameters["hidden_size"]) == (2, 128)
+    before = run.model_copy(
+        update={"hyperparameters": run.hyperparameters | {"weight_decay": 0.0005}}
+    )
+    assert len({one.key for one in (run, chosen, paper, before)}) == 4
+
+
+def test_what_specify_fills_in_is_no_hyperparameter_of_a_run() -> None:
+    given = ONE | {"method": "dp-fedavg"}
+    (run,) = with_hyperparameters([Run.model_validate(given)])
+    assert "rounds" not in run.hyperparameters
+    assert run.hyperparameters["epsilon"] == 4.0
+
+
 @pytest.mark.parametrize("source", ["hub", "random"])
 def test_weights_that_are_no_file_are_handed_on(tmp_path: Path, source: str) -> None:
     runs = load_experiment(write(tmp_path, LPM.replace("weights.safetensors", source))).runs()
-    check_backbone_files(runs, tmp_path)
+    with_backbone_digests(runs, tmp_path)
     arguments = runs[0].arguments(None, tmp_path)
     assert arguments[arguments.index("--backbone-weights") + 1] == source
 
@@ -207,14 +227,14 @@ def test_weights_that_are_no_file_are_handed_on(tmp_path: Path, source: str) -> 
 def test_backbone_weights_without_a_backbone_are_refused(tmp_path: Path) -> None:
     runs = load_experiment(write(tmp_path, LPM.replace("fedavg-fixed", "fedavg"))).runs()
     with pytest.raises(ExperimentError, match="for methods on a backbone"):
-        check_plans(runs)
+        with_hyperparameters(runs)
 
 
 @pytest.mark.parametrize(
     "file", [file for file in READY if file.stem != "table2"], ids=lambda file: file.stem
 )
 def test_the_ready_files_are_ones_that_workers_take(file: Path) -> None:
-    check_plans(load_experiment(file).runs())
+    with_hyperparameters(load_experiment(file).runs())
 
 
 def test_accuracy_has_what_it_is_for_in_order_of_worth() -> None:

@@ -51,6 +51,27 @@ def test_every_run_is_executed_once_and_kept(tmp_path: Path) -> None:
     assert second.states == [(1, "skipped"), (2, "skipped"), (3, "skipped")]
 
 
+def test_what_was_made_under_other_defaults_or_with_another_backbone_is_made_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "RESULTS.jsonl"
+    made = RUNS[0].model_copy(
+        update={"hyperparameters": {"epochs": 5}, "backbone_digest": "sha256:1"}
+    )
+    same_key = made.model_copy(update={"backbone_digest": "sha256:2"})
+    other = made.model_copy(update={"hyperparameters": {"epochs": 4}})
+    executed: list[Run] = []
+
+    def execute(run: Run) -> dict[str, Any]:
+        executed.append(run)
+        return {"backbone": run.backbone_digest}
+
+    for runs in ([made], [made], [same_key], [same_key], [other], [made]):
+        run_missing(runs, file, execute, lambda *_: None)
+    assert executed == [made, same_key, other, made]
+    assert read_results(file)[made.key] == {"backbone": "sha256:1"}
+
+
 def test_after_a_kill_it_goes_on_where_it_was(tmp_path: Path) -> None:
     file = tmp_path / "RESULTS.jsonl"
     with pytest.raises(KeyboardInterrupt):
