@@ -63,6 +63,7 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", self._configure_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(self.engine.sync_engine, "invalidate", _end_sqlite)
         else:
             deadlines = DatabaseDeadlines(
                 self._limits.connect_seconds, self._limits.transaction_seconds, self._note_silence
@@ -164,6 +165,15 @@ def _begin_sqlite(connection: Connection) -> None:
     level = "FULL" if options[_IS_DURABLE] else "NORMAL"
     connection.exec_driver_sql(f"PRAGMA synchronous={level}")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _end_sqlite(connection: Any, *_: Any) -> None:
+    """Before a connection is closed whose statement was cancelled: it keeps no lock.
+
+    SQLite ends a closed connection's transaction with its last statement, and a cancelled one may
+    be held by its error until that is collected as garbage.
+    """
+    connection.rollback()
 
 
 def _begin_postgresql(connection: Connection) -> None:

@@ -31,10 +31,7 @@ _TIMEOUT_SECONDS = 120
 async def worker_config(coordinator: RunningCoordinator, folder: Path, *names: str) -> WorkerConfig:
     clients = []
     for name in names:
-        invited = await coordinator.http.post(
-            "/v1/federations/tiny/clients", json={"name": name}, headers=coordinator.admin
-        )
-        token = invited.json()["enrolment_token"]
+        token = await coordinator.invite("tiny", name)
         clients.append(client_config(folder, name, enrolment_token=token))
     return WorkerConfig(
         coordinator_url="http://coordinator", federation="tiny", clients=tuple(clients)

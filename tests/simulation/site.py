@@ -85,13 +85,14 @@ class SimulatedClient:
 class SimulatedSite:
     """Federations of a few clients; every answer is checked against what is documented."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, database_url: str, folder: Path) -> None:
         self.answers: Counter[tuple[str, int, str]] = Counter()
         self.clock = ManualClock()
         self.replicas: list[RunningCoordinator] = []
         self.clients: list[SimulatedClient] = []
         self.oracles = {one.name: Oracle(one) for one in SPECIFICATIONS}
         self.closed_rounds: dict[tuple[str, int], RecordedRound] = {}
+        self._database_url = database_url
         self._folder = folder
         self._stacks = [AsyncExitStack() for _ in range(NUM_REPLICAS)]
         self._specifications = {one.name: one for one in SPECIFICATIONS}
@@ -116,7 +117,7 @@ class SimulatedSite:
     async def _start(self, index: int) -> RunningCoordinator:
         return await self._stacks[index].enter_async_context(
             running_coordinator(
-                f"sqlite:///{self._folder / 'hyperfl.db'}",
+                self._database_url,
                 self._folder,
                 self.clock,
                 aggregation_lease_seconds=AGGREGATION_LEASE_SECONDS,

@@ -7,6 +7,7 @@ step at once need not do the same twice; an operation that makes no sense now do
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import tempfile
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
@@ -37,10 +39,13 @@ from tests.simulation.site import (
     SimulatedClient,
     SimulatedSite,
 )
+from tests.support.postgres import create_database
 
 pytestmark = pytest.mark.integration
 
 _STEPS = 50
+_POSTGRESQL_RUNS = 6
+"""About two minutes."""
 clients = st.integers(0, CLIENTS_EACH * len(SPECIFICATIONS) - 1)
 replicas = st.integers(0, NUM_REPLICAS - 1)
 federations = st.sampled_from([one.name for one in SPECIFICATIONS])
@@ -63,12 +68,17 @@ class Federations(RuleBasedStateMachine):
     """Two federations of three clients each, on two replicas."""
 
     tally = Tally()
+    postgres_url: str | None = None
+    """A server on which each run gets a database; without one it is on SQLite."""
 
     def __init__(self) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
         self._folder = Path(tempfile.mkdtemp(prefix="hyperfl-simulation-"))
-        self.site = SimulatedSite(self._folder)
+        database_url = f"sqlite:///{self._folder / 'hyperfl.db'}"
+        if self.postgres_url is not None:
+            database_url = create_database(self.postgres_url)
+        self.site = SimulatedSite(database_url, self._folder)
         self._await(self.site.open())
 
     def teardown(self) -> None:
@@ -255,17 +265,20 @@ class Federations(RuleBasedStateMachine):
         self._await(self.site.restart(replica))
 
 
-def _simulate(num_runs: int) -> Tally:
-    class Machine(Federations):
-        tally = Tally()
+def _simulate(num_runs: int, postgres_url: str | None = None, seed: int | None = None) -> Tally:
+    """Runs of the machine: drawn with ``seed``, or without one always the same."""
 
+    class Machine(Federations):
+        pass
+
+    Machine.tally, Machine.postgres_url = Tally(), postgres_url
     with structlog.testing.capture_logs() as logs:
         run_state_machine_as_test(
-            Machine,
+            Machine if seed is None else hypothesis.seed(seed)(Machine),
             settings=settings(
                 max_examples=num_runs,
                 stateful_step_count=_STEPS,
-                derandomize=True,
+                derandomize=seed is None,
                 database=None,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
@@ -292,3 +305,17 @@ def test_rounds_hold_whatever_happens() -> None:
     for kind in ("train", "evaluate"):
         assert tally.phases[kind, "committed"] > 0
     assert tally.phases["train", "failed"] > 0
+
+
+@pytest.mark.slow
+def test_rounds_hold_on_postgresql_whatever_is_drawn(
+    postgres_url: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: str | None = request.config.getoption("--hypothesis-seed")
+    seed = secrets.randbits(32) if given is None else int(given)
+    how = f"the same draws again: --hypothesis-seed={seed}"
+    with capsys.disabled():
+        print(f"\n{how}")
+    print(how)  # and with a failure's report
+    tally = _simulate(_POSTGRESQL_RUNS, postgres_url, seed)
+    assert tally.phases["train", "committed"] > 0

@@ -48,15 +48,19 @@ class RunningCoordinator:
         created: dict[str, Any] = response.json()
         return created
 
+    async def invite(self, federation: str, name: str) -> str:
+        """The enrolment token."""
+        invited = await self.http.post(
+            f"/v1/federations/{federation}/clients", json={"name": name}, headers=self.admin
+        )
+        assert invited.status_code == 201, invited.text
+        token: str = invited.json()["enrolment_token"]
+        return token
+
     async def enrol(self, federation: str, *names: str) -> None:
         for name in names:
-            invited = await self.http.post(
-                f"/v1/federations/{federation}/clients", json={"name": name}, headers=self.admin
-            )
-            assert invited.status_code == 201, invited.text
-            enrolled = await self.http.post(
-                "/v1/enrolments", json={"enrolment_token": invited.json()["enrolment_token"]}
-            )
+            token = await self.invite(federation, name)
+            enrolled = await self.http.post("/v1/enrolments", json={"enrolment_token": token})
             assert enrolled.status_code == 201, enrolled.text
             self.credentials[name] = {"Authorization": f"Bearer {enrolled.json()['credential']}"}
 
