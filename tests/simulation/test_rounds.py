@@ -44,7 +44,7 @@ from tests.support.postgres import create_database
 pytestmark = pytest.mark.integration
 
 _STEPS = 50
-_POSTGRESQL_RUNS = 6
+_POSTGRESQL_RUNS = 9
 """About two minutes."""
 clients = st.integers(0, CLIENTS_EACH * len(SPECIFICATIONS) - 1)
 replicas = st.integers(0, NUM_REPLICAS - 1)
