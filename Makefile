@@ -27,7 +27,8 @@ test: $(STAMP) ## Run the tests
 	  --numprocesses auto --dist loadfile
 
 test-slow: $(STAMP) ## Run the slow tests: crashes, two coordinators, long simulations
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m pytest -m slow --durations=10 \
+	  --numprocesses auto --dist loadfile
 
 check: $(STAMP) ## Lint, types, architecture, migrations, Dockerfiles
 	$(BIN)/ruff check .

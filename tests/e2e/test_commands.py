@@ -269,10 +269,10 @@ def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path
     assert done.exit_code == 2
     assert _says_one_line(done.errors, "HYPERFL_TLS_KEY"), done.errors
     done = hyperfl("coordinator", "serve", "--host", "0.0.0.0", folder=tmp_path)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "no TLS on 0.0.0.0", "HYPERFL_PLAINTEXT"), done.errors
     done = hyperfl("federation", "list", folder=tmp_path, HYPERFL_COORDINATR_URL="http://far")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "is it HYPERFL_COORDINATOR_URL"), done.errors
     done = hyperfl("coordinator", "migrate", "--database-url", "mysql://somewhere", folder=tmp_path)
     assert done.exit_code == 2

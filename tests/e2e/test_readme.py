@@ -69,7 +69,7 @@ def test_the_method_shown_trains(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.errors
     assert done.json["accuracy_mean"] > 60
     refused = hyperfl(*words[1:], *sizes, "--set", "epochs=0", folder=tmp_path, PYTHONPATH=path)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert refused.errors.strip().endswith(
         "building 'radiology.methods:FedProx' failed: epochs: "
         "Input should be greater than or equal to 1"

@@ -129,14 +129,14 @@ def test_a_misspelt_setting_is_refused_with_the_names_nearest_to_it(
 ) -> None:
     monkeypatch.setenv(name, "certificate.pem")
     result = CliRunner().invoke(coordinator, ["migrate"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     [line] = result.stderr.splitlines()
     assert line.startswith(f"error: {name} is not a setting; is it HYPERFL_TLS_CERTIFICATE")
 
 
 def test_an_empty_option_is_refused_like_an_empty_variable() -> None:
     result = CliRunner().invoke(coordinator, ["migrate", "--database-url", ""])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith("error: database_url: not a URL")
 
 
@@ -159,7 +159,7 @@ def test_a_certificate_that_cannot_be_read_is_refused_by_name(tmp_path: Path) ->
     for certificate in ("c.pem", "absent.pem"):
         files = ("--tls-certificate", tmp_path / certificate, "--tls-key", tmp_path / "k.pem")
         result = CliRunner().invoke(coordinator, ["serve", "--port", "0", *map(str, files)])
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         [line] = result.stderr.splitlines()
         assert line.startswith(f"error: {tmp_path / certificate} and {tmp_path / 'k.pem'} are not")
     assert list(tmp_path.iterdir()) == [tmp_path / "c.pem"]

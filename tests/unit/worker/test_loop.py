@@ -298,7 +298,7 @@ async def test_a_client_that_is_shut_out_keeps_its_pending_update(worker: Worker
     worker.coordinator.receive = lambda _: None
     before = (worker.folder / "alice" / FILE_NAME).read_bytes()
     worker.coordinator.answer("GET", "/task", problem(ProblemType.UNAUTHENTICATED, "revoked"))
-    with pytest.raises(ConfigError):
+    with pytest.raises(CoordinatorError, match="takes none of this worker"):
         await worker.run("alice")
     assert (worker.folder / "alice" / FILE_NAME).read_bytes() == before
 

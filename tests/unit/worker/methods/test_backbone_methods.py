@@ -234,7 +234,7 @@ def test_learning_rates_are_those_of_hyperfl_lpm(name: str) -> None:
 def test_a_backbone_that_cannot_be_used_is_refused(name: str) -> None:
     plan = plan_for(name)
     for model, message in [
-        ("cnn-mnist", "no pretrained backbone: the closest are"),
+        ("cnn-mnist", "no pretrained backbone: take vit:NAME"),
         ("vit:test_vitt", "unknown model .*; the closest are vit:test_vit"),
     ]:
         with pytest.raises(ModelError, match=message):
