@@ -64,6 +64,7 @@ WORKER_NAMES = frozenset(
         "MAX_FEATURE_CACHE_BYTES",
         "POLL_WAIT_SECONDS",
         "REQUEST_TIMEOUT_SECONDS",
+        "TRANSFER_SECONDS",
         "WORKER_CONFIG",
     }
 )
