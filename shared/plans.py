@@ -46,6 +46,8 @@ class HyperFLPlan(BaseModel):
     weight_decay: float = Field(default=5e-3, ge=0.0, lt=1.0)
     clip_norm: float = Field(default=3.0, gt=0.0, allow_inf_nan=False)
     """Largest norm of the hypernetwork's gradient, and separately of the embedding's."""
+    feature_dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+    """Share of the features before the head that a training step leaves out."""
 
 
 class BackbonePlan(BaseModel):
@@ -70,6 +72,7 @@ class HyperFLLPMPlan(HyperFLPlan, BackbonePlan):
     learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
     batch_size: int = Field(default=16, ge=1, le=100_000)
     weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)
+    feature_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
 class ResNetHyperFLLPMPlan(HyperFLLPMPlan):
@@ -88,6 +91,8 @@ class ModelPlan(BaseModel):
     batch_size: int = Field(default=50, ge=1, le=100_000)
     momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)
+    feature_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the features before the head that a training step leaves out."""
 
 
 class BackboneModelPlan(ModelPlan, BackbonePlan):
@@ -212,6 +217,7 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "learning_rate": 0.02,
             "weight_decay": 5e-4,
             "clip_norm": 50.0,
+            "feature_dropout": 0.0,
         },
     },
 }

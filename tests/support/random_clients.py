@@ -64,6 +64,12 @@ def tiny_plan(model: str = "tiny", **hyperparameters: Any) -> TrainingPlan:
         model=f"tests.support.extractors:{model}",
         image_shape=IMAGE_SHAPE,
         num_classes=NUM_CLASSES,
-        hyperparameters={"embedding_size": 6, "hidden_size": 4, "batch_size": 5, "epochs": 2}
+        hyperparameters={
+            "embedding_size": 6,
+            "hidden_size": 4,
+            "batch_size": 5,
+            "epochs": 2,
+            "feature_dropout": 0.0,
+        }
         | hyperparameters,
     )

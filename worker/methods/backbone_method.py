@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from shared.plans import BackboneModelPlan, BackbonePlan, TrainingPlan
-from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
+from worker.methods.base import PrivateTensors, SiteResources
 from worker.methods.model_client import ModelClient
 from worker.methods.model_method import ModelMethod
 from worker.methods.model_sgd import train_model
@@ -26,23 +26,12 @@ class BackboneMethod(ModelMethod):
     """
 
     has_adapters: ClassVar[bool]
-
-    def __init__(
-        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
-    ) -> None:
-        """Load the backbone and check it.
-
-        Raises:
-            ModelError: it cannot be used, or its weights are not the federation's.
-            pydantic.ValidationError: the plan's hyperparameters are not this method's.
-        """
-        super().__init__(plan, device, resources)
-        self._plan = BackboneModelPlan.model_validate(plan.hyperparameters)
+    plan_type = BackboneModelPlan
+    _plan: BackboneModelPlan
 
     def build_extractor(self, plan: TrainingPlan, resources: SiteResources) -> FeatureExtractor:
         """See :class:`ModelMethod`."""
-        pinned = BackboneModelPlan.model_validate(plan.hyperparameters)
-        return build_backbone(plan, pinned, resources, with_adapters=self.has_adapters)
+        return build_backbone(plan, self._plan, resources, with_adapters=self.has_adapters)
 
     def mixed_precision(self, device: torch.device) -> bool:
         """See :class:`ModelMethod`."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from shared.plans import CentaurPlan, TrainingPlan
-from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
+from shared.plans import CentaurPlan
+from worker.methods.base import PrivateTensors
 from worker.methods.head import Batch, train_head
 from worker.methods.model_client import ModelClient
 from worker.methods.private_training import PrivateModelMethod, PrivateSteps
@@ -20,13 +20,8 @@ class Centaur(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = False
+    plan_type = CentaurPlan
     _plan: CentaurPlan
-
-    def __init__(
-        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
-    ) -> None:
-        super().__init__(plan, device, resources)
-        self._plan = CentaurPlan.model_validate(plan.hyperparameters)
 
     def personal_settings(self) -> SGDSettings:
         """The head's, which alone is a client's own."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
-from shared.plans import PrivateModelPlan, TrainingPlan
-from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
+from shared.plans import PrivateModelPlan
+from worker.methods.base import PrivateTensors
 from worker.methods.model_client import ModelClient
 from worker.methods.private_training import PrivateModelMethod, PrivateSteps
 
@@ -15,13 +13,8 @@ class DPFedAvg(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = True
+    plan_type = PrivateModelPlan
     _plan: PrivateModelPlan
-
-    def __init__(
-        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
-    ) -> None:
-        super().__init__(plan, device, resources)
-        self._plan = PrivateModelPlan.model_validate(plan.hyperparameters)
 
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.functional import dropout
 
 from worker.data.client_data import Examples
 from worker.hypernetwork import ParameterLayout
@@ -39,6 +40,7 @@ class FunctionalExtractor:
         layout: ParameterLayout,
         device: torch.device,
         *,
+        feature_dropout: float = 0.0,
         mixed_precision: bool = False,
         max_cache_bytes: int = 0,
     ) -> None:
@@ -48,6 +50,8 @@ class FunctionalExtractor:
             template: the module, and what its images are like.
             layout: names and shapes of the trainable parameters, all of them.
             device: to compute on.
+            feature_dropout: share of the features that training mode leaves out, the others scaled
+                up (Srivastava et al., JMLR 2014).
             mixed_precision: compute features in bfloat16 where torch's autocast does; parameters
                 and their gradients stay as they are.
             max_cache_bytes: memory for the outputs of a frozen beginning.
@@ -74,6 +78,7 @@ class FunctionalExtractor:
             )
         self._layout = layout
         self._device = device
+        self._feature_dropout = feature_dropout
         self._mixed_precision = mixed_precision
         image_elements = math.prod(template.image_shape)
         self.evaluation_batch_size = max(
@@ -186,7 +191,7 @@ class FunctionalExtractor:
             features: torch.Tensor = functional_call(
                 self._module, dict(parameters), (inputs,), options
             )
-        return features.to(dtype)
+        return dropout(features.to(dtype), self._feature_dropout, training=self._module.training)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from shared.plans import ModelPlan, TrainingPlan
-from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
+from worker.methods.base import PrivateTensors
 from worker.methods.model_client import ModelClient
 from worker.methods.model_method import ModelMethod
 from worker.methods.model_sgd import train_model
@@ -16,12 +13,6 @@ class FedAvg(ModelMethod):
 
     shares_extractor = True
     shares_head = True
-
-    def __init__(
-        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
-    ) -> None:
-        super().__init__(plan, device, resources)
-        self._plan = ModelPlan.model_validate(plan.hyperparameters)
 
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""

@@ -94,6 +94,7 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
             extractor,
             self._layout,
             device,
+            feature_dropout=self._plan.feature_dropout,
             mixed_precision=mixed_precision,
             max_cache_bytes=resources.max_feature_cache_bytes,
         )

@@ -62,10 +62,12 @@ class ModelMethod(LocalRounds[Tensors]):
     shared also has ``change.<name>`` for each shared tensor.
 
     Attributes:
+        plan_type: which hyperparameters the method has.
         shares_extractor: whether the extractor is shared.
         shares_head: whether the head is.
     """
 
+    plan_type: ClassVar[type[ModelPlan]] = ModelPlan
     shares_extractor: ClassVar[bool]
     shares_head: ClassVar[bool]
     _plan: ModelPlan
@@ -77,8 +79,10 @@ class ModelMethod(LocalRounds[Tensors]):
 
         Raises:
             ModelError: the plan's feature extractor cannot be used.
+            pydantic.ValidationError: the plan's hyperparameters are not the method's.
         """
         super().__init__(plan.num_classes)
+        self._plan = self.plan_type.model_validate(plan.hyperparameters)
         self._device = device
         extractor = self.build_extractor(plan, resources)
         generated = generated_tensors(extractor.module)
@@ -86,6 +90,7 @@ class ModelMethod(LocalRounds[Tensors]):
             extractor,
             ParameterLayout(generated),
             device,
+            feature_dropout=self._plan.feature_dropout,
             mixed_precision=self.mixed_precision(device),
             max_cache_bytes=resources.max_feature_cache_bytes,
         )

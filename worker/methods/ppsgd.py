@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from shared.plans import PPSGDPlan, TrainingPlan
-from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
+from shared.plans import PPSGDPlan
+from worker.methods.base import PrivateTensors
 from worker.methods.head import Head
 from worker.methods.model_client import ModelClient
 from worker.methods.model_sgd import Descent, gradients_of
@@ -22,13 +22,8 @@ class PPSGD(PrivateModelMethod):
 
     shares_extractor = True
     shares_head = False
+    plan_type = PPSGDPlan
     _plan: PPSGDPlan
-
-    def __init__(
-        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
-    ) -> None:
-        super().__init__(plan, device, resources)
-        self._plan = PPSGDPlan.model_validate(plan.hyperparameters)
 
     def personal_settings(self) -> SGDSettings:
         """The head's, which alone is a client's own."""

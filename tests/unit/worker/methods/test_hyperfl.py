@@ -10,7 +10,7 @@ import torch
 from structlog.testing import capture_logs
 
 from shared.low_rank import FactoredDelta
-from shared.plans import HyperFLPlan
+from shared.plans import HyperFLPlan, TrainingPlan
 from shared.specification import ParameterSpecification
 from tests.support.extractors import TinyExtractor
 from tests.support.plain_hyperfl import plain_round
@@ -132,8 +132,13 @@ def test_a_client_learns_the_same_alone_in_a_group_and_in_a_divided_group() -> N
         assert_same_round(divided[participant.name], alone, weights)
 
 
-def test_dropout_is_drawn_from_the_clients_own_stream() -> None:
-    method = HyperFL(tiny_plan("tiny_with_dropout"), CPU)
+@pytest.mark.parametrize(
+    "plan",
+    [tiny_plan("tiny_with_dropout"), tiny_plan(feature_dropout=0.5)],
+    ids=["own", "features"],
+)
+def test_dropout_is_drawn_from_the_clients_own_stream(plan: TrainingPlan) -> None:
+    method = HyperFL(plan, CPU)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, i) for i in range(2)]
     state = torch.get_rng_state()
