@@ -69,6 +69,7 @@ class HyperFLLPMPlan(HyperFLPlan, BackbonePlan):
     Batch size, learning rate and weight decay default to the paper's for a vision transformer.
     """
 
+    hidden_size: int = Field(default=8, ge=1, le=4096)
     learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
     batch_size: int = Field(default=16, ge=1, le=100_000)
     weight_decay: float = Field(default=5e-4, ge=0.0, lt=1.0)

@@ -45,7 +45,7 @@ def rows_needed(num_features: int, num_steps: int) -> int:
     Folding pays once the unfolded rows clearly outnumber the 2(h + 1) that a fold leaves. At twice
     that the bound costs at most four times the memory of W itself.
     """
-    return min(num_steps, max(64, 4 * (num_features + 1)))
+    return min(num_steps, max(32, 4 * (num_features + 1)))
 
 
 class FactoredLayer:

@@ -169,7 +169,7 @@ def test_rows_are_bounded_for_long_trainings_only() -> None:
     assert rows_needed(num_features=16, num_steps=60) == 60
     assert rows_needed(num_features=16, num_steps=100_000) == 68
     assert rows_needed(num_features=128, num_steps=100_000) == 516
-    assert rows_needed(num_features=1, num_steps=100_000) == 64
+    assert rows_needed(num_features=1, num_steps=100_000) == 32
 
 
 def test_the_shared_weights_are_never_written() -> None:
