@@ -9,44 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 import structlog
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator import cohort
 from coordinator.aggregation_lease import AggregationLease, AggregationLeaseLost, Sleep
 from coordinator.aggregator import AggregatedRound, aggregate
 from coordinator.context import Context
 from coordinator.errors import BodyLost, UnreadableSpecification
-from coordinator.new_weights import NewWeights
 from coordinator.outages import isolated, outage_of
+from coordinator.round_moves import RoundMoves
 from coordinator.round_updates import AggregationFailed
-from coordinator.rounds import (
-    FEDERATION_TRANSITIONS,
-    ROUND_TRANSITIONS,
-    Complete,
-    FederationEvent,
-    FederationFacts,
-    GiveUp,
-    OpenRound,
-    RoundEvent,
-    Step,
-    Verdict,
-    WaitForClients,
-    deadline_from,
-    judge,
-    next_step,
-)
-from coordinator.store import clients as client_store
+from coordinator.rounds import OpenRound, Verdict, WaitForClients, judge
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as store
 from coordinator.sweeper import Sweeper
-from coordinator.tables import FederationRow, RoundRow, WeightsRow
-from shared.schema import FederationState, RoundPhase, TaskKind
-from shared.specification import RoundPolicy
+from coordinator.tables import FederationRow, RoundRow
+from shared.schema import FederationState
 
 _AGGREGATED_AT_ONCE = 2
 """Each holds a few copies of its federation's weights in memory, so they are few; with a second
@@ -71,6 +49,7 @@ class Driver:
         self._context = context
         self._sleep = sleep
         self._last_activity: dict[int, tuple[str, int | None]] = {}
+        self._moves = RoundMoves(context)
         self._sweeper = Sweeper(context)
         self._aggregating: set[int] = set()
         """Federations with an aggregation that runs here, or waits until it may."""
@@ -189,7 +168,7 @@ class Driver:
             return False
         if live is None or facts is None:
             async with self._context.database.writing() as session:
-                step = await self._take_next_step(session, federation_id)
+                step = await self._moves.take_next_step(session, federation_id)
             if not isinstance(step, WaitForClients | None):
                 self._context.tasks_bell.ring(federation_id)
             return isinstance(step, OpenRound)
@@ -197,150 +176,23 @@ class Driver:
         if verdict is Verdict.WAIT:
             return False
         if verdict is Verdict.FAIL:
-            await self._fail_if_still_due(federation, live, policy)
+            async with self._context.database.writing() as session:
+                await self._moves.fail_if_still_due(session, federation, live, policy)
             return True
         return _DueAggregation(federation, live, reason)
 
     async def _stop(self, federation: FederationRow, error: UnreadableSpecification) -> None:
-        """Pauses what another version may go on with; ends, with its live round, what none can."""
-        now, reason = self._context.clock(), error.detail
         async with self._context.database.writing() as session:
-            if not error.members["is_damaged"]:
-                await self._give_up(session, federation, reason)
-            elif await federation_store.move(
-                session,
-                federation.id,
-                FEDERATION_TRANSITIONS[FederationEvent.BREAK],
-                finished_at=now,
-                reason=reason,
-            ):
-                await store.fail_live(session, federation.id, now, reason)
-                _log.error("federation failed", federation=federation.name, reason=reason)
+            await self._moves.stop(session, federation, error)
         self._context.tasks_bell.ring(federation.id)
-
-    async def _take_next_step(self, session: AsyncSession, federation_id: int) -> Step | None:
-        """Opens the next round, or ends, pauses or explains; None if there is a round already."""
-        if not await federation_store.lock_running(session, federation_id):
-            return None
-        federation = await federation_store.get(session, federation_id)
-        await session.refresh(federation)
-        if await store.find_live(session, federation_id) is not None:
-            return None
-        progress = await federation_store.progress(session, federation)
-        policy = self._context.specification(federation).round_policy
-        step = next_step(
-            FederationFacts(
-                weights_version=federation.weights_version,
-                failed_rounds=federation.failed_rounds,
-                final_evaluation_done=progress.final_evaluation_done,
-                enrolled_clients=progress.enrolled_clients,
-                last_failure=progress.last_failure,
-            ),
-            policy,
-        )
-        match step:
-            case OpenRound(kind):
-                await self._open_round(session, federation, kind)
-            case WaitForClients(reason):
-                if await federation_store.set_reason(session, federation_id, reason):
-                    _log.info("federation waits", federation=federation.name, reason=reason)
-            case Complete():
-                await federation_store.move(
-                    session,
-                    federation_id,
-                    FEDERATION_TRANSITIONS[FederationEvent.COMPLETE],
-                    finished_at=self._context.clock(),
-                    reason=None,
-                )
-                _log.info("federation finished", federation=federation.name)
-            case GiveUp(reason):
-                await self._give_up(session, federation, reason)
-        return step
-
-    async def _give_up(self, session: AsyncSession, federation: FederationRow, reason: str) -> None:
-        """Pauses a federation until an administrator resumes it."""
-        event = FEDERATION_TRANSITIONS[FederationEvent.GIVE_UP]
-        if await federation_store.move(session, federation.id, event, reason=reason):
-            _log.warning("federation paused", federation=federation.name, reason=reason)
-
-    async def _open_round(
-        self, session: AsyncSession, federation: FederationRow, kind: TaskKind
-    ) -> None:
-        specification = self._context.specification(federation)
-        policy = specification.round_policy
-        now = self._context.clock()
-        names = await client_store.list_enrolled_names(session, federation.id)
-        number = await store.next_number(session, federation.id)
-        size = len(names) if kind is TaskKind.EVALUATE else policy.size_of_cohort(len(names))
-        members = cohort.sample(specification.parameters.seed, number, names, size)
-        round_ = RoundRow(
-            federation_id=federation.id,
-            number=number,
-            kind=kind,
-            phase=RoundPhase.OPEN,
-            base_version=federation.weights_version,
-            opened_at=now,
-            deadline_at=deadline_from(now, policy),
-        )
-        try:
-            async with session.begin_nested():
-                await store.open_round(session, round_, federation.id, members)
-        except IntegrityError:
-            return  # another replica opened it
-        await federation_store.set_reason(session, federation.id, None)
-        _log.info(
-            "round opened",
-            federation=federation.name,
-            round=number,
-            kind=kind.value,
-            cohort_size=len(members),
-        )
-
-    async def _fail_if_still_due(
-        self, federation: FederationRow, round_: RoundRow, policy: RoundPolicy
-    ) -> None:
-        """Fails an open round unless an update that came meanwhile changed its fate."""
-        async with self._context.database.writing() as session:
-            await federation_store.lock(session, federation.id)
-            if not await store.lock_open(session, round_.id):
-                return
-            facts = await store.facts(session, round_)
-            verdict, reason = judge(facts, policy, self._context.clock())
-            if verdict is Verdict.FAIL:
-                await self._fail_round(session, federation, round_, reason)
 
     async def _fail_own_round(
         self, federation: FederationRow, round_: RoundRow, lease: AggregationLease, reason: str
     ) -> bool:
         """Fails a round that this coordinator aggregates, if it still does."""
         async with self._context.database.writing() as session:
-            await federation_store.lock(session, federation.id)
-            await self._fail_round(session, federation, round_, reason, lease.is_ours)
+            await self._moves.fail(session, federation, round_, reason, lease.is_ours)
         return True
-
-    async def _fail_round(
-        self,
-        session: AsyncSession,
-        federation: FederationRow,
-        round_: RoundRow,
-        reason: str,
-        *conditions: Any,
-    ) -> None:
-        """Within a transaction that has locked the federation."""
-        failed = await store.move(
-            session,
-            round_.id,
-            ROUND_TRANSITIONS[RoundEvent.FAIL],
-            *conditions,
-            closed_at=self._context.clock(),
-            reason=reason,
-        )
-        if failed:
-            await federation_store.count_failed_round(session, federation.id)
-            self._context.metrics.rounds_closed.labels(phase="failed").inc()
-            _log.warning(
-                "round failed", federation=federation.name, round=round_.number, reason=reason
-            )
 
     async def _aggregate(self, due: _DueAggregation) -> bool:
         """Aggregates a round; false if another coordinator does."""
@@ -393,7 +245,7 @@ class Driver:
         committed = False
         try:
             async with self._context.database.writing() as session:
-                committed = await self._write_commit(session, federation, round_, lease, result)
+                committed = await self._moves.commit(session, federation, round_, lease, result)
         except BaseException:
             committed = False
             raise
@@ -402,45 +254,3 @@ class Driver:
                 for blob in result.new.blobs:
                     await asyncio.shield(blob.discard())
         return committed
-
-    async def _write_commit(
-        self,
-        session: AsyncSession,
-        federation: FederationRow,
-        round_: RoundRow,
-        lease: AggregationLease,
-        result: AggregatedRound,
-    ) -> bool:
-        now = self._context.clock()
-        new_version = None if result.new is None else round_.base_version + 1
-        await federation_store.lock(session, federation.id)
-        committed = await store.move(
-            session,
-            round_.id,
-            ROUND_TRANSITIONS[RoundEvent.COMMIT],
-            lease.is_ours,
-            closed_at=now,
-            new_version=new_version,
-            lease_token=None,
-            lease_expires_at=None,
-        )
-        if committed:
-            if result.new is not None and new_version is not None:
-                await _publish(session, federation.id, new_version, result.new, now)
-            await self._take_next_step(session, federation.id)
-        return committed
-
-
-async def _publish(
-    session: AsyncSession, federation_id: int, version: int, new: NewWeights, now: datetime
-) -> None:
-    row = WeightsRow(
-        federation_id=federation_id,
-        version=version,
-        digest=new.digest,
-        blob_id=await new.weights.seal(session),
-        delta_blob_id=None if new.delta is None else await new.delta.seal(session),
-        residual_blob_id=None if new.residual is None else await new.residual.seal(session),
-        created_at=now,
-    )
-    await federation_store.publish_weights(session, row)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import InvalidRequestError
 from coordinator import blobs, sweeper
 from coordinator.driver import _AGGREGATED_AT_ONCE, Driver
 from coordinator.retention import Retention
+from coordinator.round_moves import RoundMoves
 from coordinator.store import rounds as store
 from coordinator.sweeper import Sweeper
 from coordinator.tables import RoundRow, UpdateRow
@@ -106,7 +107,7 @@ async def test_a_fault_of_a_commit_fails_the_round_with_a_reason(
     async def fail(*_: Any) -> bool:
         raise InvalidRequestError("a fault, and no outage")
 
-    monkeypatch.setattr(Driver, "_write_commit", fail)
+    monkeypatch.setattr(RoundMoves, "commit", fail)
     await coordinator.driver.step()
     assert await phases(coordinator) == ["failed", "open"]
     reason = (await coordinator.show("tiny/rounds/1"))["reason"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from coordinator import blobs, driver
+from coordinator import blobs, round_moves
 from coordinator.blobs import BlobWriter
 from coordinator.database import Database
 from coordinator.store import clients as client_store
@@ -105,7 +105,7 @@ async def test_a_federation_is_finished_while_a_round_is_committed(
     await coordinator.started(tiny_specification(), "a")
     await submit(coordinator, "a")
     gate = Gate()
-    monkeypatch.setattr(driver, "_publish", gate.before(driver._publish))
+    monkeypatch.setattr(round_moves, "_publish", gate.before(round_moves._publish))
     async with meeting(coordinator.driver.step(), gate, coordinator.context.database):
         finishing = asyncio.create_task(coordinator.act("tiny", "finish"))
     finished = await finishing

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from coordinator import blobs, driver
+from coordinator import blobs, round_moves
 from coordinator.store import federations, rounds
 from coordinator.tables import BlobRow
 from shared.codec import MEDIA_TYPE
@@ -86,7 +86,7 @@ async def test_a_result_that_is_swept_meanwhile_is_computed_again(
     await coordinator.started(tiny_specification(), "a")
     task = await coordinator.task("tiny", "a")
     await coordinator.put(task, update_bytes(tiny_specification(), task))
-    publish = driver._publish
+    publish = round_moves._publish
 
     async def swept_before(session: Any, *arguments: Any) -> None:
         later = coordinator.clock() + timedelta(days=1)
@@ -94,7 +94,7 @@ async def test_a_result_that_is_swept_meanwhile_is_computed_again(
         await publish(session, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "_publish", swept_before)
+        patch.setattr(round_moves, "_publish", swept_before)
         assert await commit_round(coordinator) == ["aggregating"]
     coordinator.clock.advance(coordinator.context.settings.aggregation_lease_seconds)
     assert await commit_round(coordinator) == ["committed", "open"]
@@ -148,7 +148,7 @@ async def test_a_coordinator_that_stops_in_mid_commit_keeps_the_new_version(
     await coordinator.started(tiny_specification(), "a")
     task = await coordinator.task("tiny", "a")
     await coordinator.put(task, update_bytes(tiny_specification(), task))
-    interrupt = interrupt_at_commit(coordinator, monkeypatch, driver, "_publish")
+    interrupt = interrupt_at_commit(coordinator, monkeypatch, round_moves, "_publish")
     stepping = asyncio.create_task(coordinator.driver.step())
     interrupt(stepping)
     with pytest.raises(asyncio.CancelledError):

@@ -52,7 +52,9 @@ def _has_answer_unread(connection: Any, *, request: Any) -> bool:
 
 
 POINTS = {
-    "round-opened-uncommitted": Point("coordinator.driver", "Driver._open_round", is_after=True),
+    "round-opened-uncommitted": Point(
+        "coordinator.round_moves", "RoundMoves._open_round", is_after=True
+    ),
     "round-opened": Point("coordinator.driver", "Driver._advance", is_after=True),
     "lease-granted-uncommitted": Point("coordinator.store.rounds", "lease", is_after=True),
     "lease-granted": Point("coordinator.tasks", "_lease", is_after=True),
@@ -72,7 +74,7 @@ POINTS = {
         "coordinator.aggregation_lease", "AggregationLease.claim", is_after=True
     ),
     "weights-written": Point("coordinator.driver", "Driver._commit"),
-    "weights-published-uncommitted": Point("coordinator.driver", "_publish", is_after=True),
+    "weights-published-uncommitted": Point("coordinator.round_moves", "_publish", is_after=True),
     "round-committed": Point("coordinator.driver", "Driver._commit", is_after=True),
     # Once for each piece: the first is on disk, the second is not.
     "weights-half-downloaded": Point("worker.client", "naming", count=2),
