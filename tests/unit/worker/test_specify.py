@@ -86,6 +86,7 @@ def test_a_preset_is_taken_and_settings_replace_it() -> None:
         "feature_scale": 1.0,
         "learning_rate": 0.02,
         "weight_decay": 5e-4,
+        "feature_dropout": 0.0,
         "clip_norm": 50.0,
     }
     changed = choose_hyperparameters("hyperfl", "paper", ["learning_rate=0.5", "epochs=2"])
