@@ -6,8 +6,8 @@ are always private: they describe a client's data, are no gradient that could be
 clients with their own do better on unlike data (Li et al., "FedBN", ICLR 2021).
 
 A client that personalises the finished model trains what is its own. Where nothing is, it
-fine-tunes all that is shared, and keeps the change from the shared tensors as private tensors; its
-next round of the federation starts from the shared tensors and forgets the change.
+fine-tunes all that is shared, and keeps the change from these very tensors as private tensors; with
+others it does not count, and its next round of the federation forgets it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from worker.methods.base import (
     TrainingResult,
 )
 from worker.methods.extraction import FunctionalExtractor, own_buffers
+from worker.methods.fine_tuning import change_of, change_shapes, with_change
 from worker.methods.head import head_module, head_shapes, initial_bound
 from worker.methods.local_client import BUFFER_PREFIX, HEAD_PREFIX
 from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
@@ -45,8 +46,6 @@ from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
 Tensors = dict[str, torch.Tensor]
-
-CHANGE_PREFIX = "change."
 
 
 class CannotTrain(Exception):
@@ -171,8 +170,8 @@ class ModelMethod(LocalRounds[Tensors]):
         """Raises ValueError unless names and shapes are those listed at the class."""
         expected = {one.name: one.shape for one in self._own}
         kept = self._initial_buffers | self.initial_extra()
-        if any(name.startswith(CHANGE_PREFIX) for name in private) and not self._own:
-            expected |= {CHANGE_PREFIX + one.name: one.shape for one in self._shared}
+        if not self._own:
+            expected |= change_shapes(private, {one.name: one.shape for one in self._shared})
         check_shapes(private, expected | {name: tuple(kept[name].shape) for name in kept})
 
     def read(self, weights: NamedArrays) -> Tensors:
@@ -200,9 +199,8 @@ class ModelMethod(LocalRounds[Tensors]):
 
     def evaluate_client(self, participant: Participant, shared: Tensors) -> tuple[float, float]:
         """See :class:`LocalRounds`."""
-        return self._client(
-            participant, _with_change(participant, shared), 0, lambda: None
-        ).evaluate()
+        shared = with_change(participant, shared)
+        return self._client(participant, shared, 0, lambda: None).evaluate()
 
     def personalize(
         self,
@@ -217,7 +215,7 @@ class ModelMethod(LocalRounds[Tensors]):
         """
         self.check(participant)
         shared = self.read(weights)
-        start = _with_change(participant, shared)
+        start = with_change(participant, shared)
         client = self._client(participant, start, 0, raising_stop(should_stop))
         train_parameters(
             client,
@@ -229,10 +227,7 @@ class ModelMethod(LocalRounds[Tensors]):
         extra = {name: participant.private[name] for name in self.initial_extra()}
         private = {one.name: client.parameters[one.name] for one in self._own} | client.buffers
         if not self._own:
-            private |= {
-                CHANGE_PREFIX + name: client.parameters[name] - before
-                for name, before in shared.items()
-            }
+            private |= change_of(client.parameters, shared)
         if not all(bool(tensor.isfinite().all()) for tensor in private.values()):
             raise TrainingDivergedError([client.name])
         return {name: tensor.to("cpu", copy=True) for name, tensor in (private | extra).items()}
@@ -240,7 +235,7 @@ class ModelMethod(LocalRounds[Tensors]):
     def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
         """See :class:`worker.methods.base.BuildsPersonalModel`."""
         self.check(participant)
-        shared = _with_change(participant, self.read(weights))
+        shared = with_change(participant, self.read(weights))
         tensors = {name: tensor.cpu() for name, tensor in shared.items()}
         tensors |= {one.name: participant.private[one.name] for one in self._own}
         extractor, head = (
@@ -288,13 +283,3 @@ class ModelMethod(LocalRounds[Tensors]):
         return ModelClient(
             participant, shared | own, round_number, self._extractor, self._device, stop_if_asked
         )
-
-
-def _with_change(participant: Participant, shared: Tensors) -> Tensors:
-    """The shared tensors with the client's change, if it has fine-tuned them."""
-    return {
-        name: tensor + change.to(tensor.device)
-        if (change := participant.private.get(CHANGE_PREFIX + name)) is not None
-        else tensor
-        for name, tensor in shared.items()
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import structlog
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -116,7 +117,7 @@ def test_what_is_kept_is_the_clients_own_or_the_change(name: str) -> None:
     torch.testing.assert_close(participant.private, given, rtol=0, atol=0)
     changes = {key for key in found if key.startswith("change.")}
     if name in FINE_TUNED:
-        assert changes == {f"change.{key}" for key in weights}
+        assert changes == {f"change.{key}" for key in weights} | {"change.base"}
         assert all(bool(found[key].any()) for key in changes)
     else:
         assert not changes
@@ -202,6 +203,26 @@ def test_a_change_of_what_is_not_shared_is_refused(name: str) -> None:
     participant.private["change.head.weight"] = torch.zeros(NUM_CLASSES, 5)
     with pytest.raises(ValueError, match=r"site-a: unexpected tensors: change\.head\.weight"):
         method.evaluate(participant, method.parameters(seed=3).initial_values())
+
+
+@pytest.mark.parametrize("name", FINE_TUNED)
+def test_a_change_counts_with_the_weights_that_it_is_one_of(name: str) -> None:
+    personalizer, method, participant, weights = personalizing(name)
+    found = personalizer.personalize(participant, weights, 2, never)
+    tuned, of_unknown, untuned = (
+        with_private(participant, {key: found[key] for key in keys})
+        for keys in (
+            found,
+            found.keys() - {"change.base"},
+            [key for key in found if not key.startswith("change.")],
+        )
+    )
+    later = {key: one + np.float32(0.01) for key, one in weights.items()}
+    with structlog.testing.capture_logs() as logs:
+        assert method.evaluate(tuned, later) == method.evaluate(untuned, later)
+        unknown = method.evaluate(of_unknown, weights)
+    assert unknown == method.evaluate(untuned, weights) != method.evaluate(tuned, weights)
+    assert [log["client"] for log in logs if "left out" in log["event"]] == ["site-a"] * 2
 
 
 def test_half_a_change_is_refused() -> None:
