@@ -122,7 +122,8 @@ def personalize(
     hyperfl-lpm fit embedding and head, centaur and ppsgd the head; a method that shares all that it
     trains fine-tunes a copy, which is forgotten when the client takes part again. The weights stay
     as they are; the private state of each client is replaced, unless it has an update that was not
-    answered yet.
+    answered yet. Where a client's training diverges, its state stays, and the command ends with 1
+    when the others are done.
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
@@ -139,17 +140,19 @@ def personalize(
         )
     if as_json:
         typer.echo(json.dumps(rows))
-        return
-    table = Table("client", "weights", "examples", "before", "after", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            row["client"],
-            str(row["weights_version"]),
-            str(row["num_test_examples"]),
-            f"{100 * row['accuracy_before']:.2f} %",
-            f"{100 * row['accuracy_after']:.2f} %",
-        )
-    Console(soft_wrap=True).print(table)
+    else:
+        table = Table("client", "weights", "examples", "before", "after", box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(
+                row["client"],
+                str(row["weights_version"]),
+                str(row["num_test_examples"]),
+                f"{100 * row['accuracy_before']:.2f} %",
+                f"{100 * row['accuracy_after']:.2f} %",
+            )
+        Console(soft_wrap=True).print(table)
+    if len(rows) < len(loaded.clients):
+        raise typer.Exit(1)
 
 
 @worker.command()

@@ -11,6 +11,8 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+import structlog
+
 from shared.arrays import NamedArrays
 from worker.hosted_client import HostedClient
 from worker.loop import Site, open_site
@@ -18,9 +20,12 @@ from worker.methods.base import (
     Participant,
     Personalizes,
     PrivateTensors,
+    TrainingDivergedError,
     TrainingInterrupted,
 )
 from worker.settings import ConfigError, WorkerConfig, WorkerSettings
+
+_log = structlog.get_logger()
 
 
 async def personalize_clients(
@@ -28,7 +33,8 @@ async def personalize_clients(
 ) -> list[dict[str, Any]]:
     """For each client: its name, the version, and its model's metrics before and after.
 
-    A client's new private state replaces the old in one write, as soon as the client is done.
+    A client's new private state replaces the old in one write, as soon as the client is done. One
+    that diverges keeps its own, has no row, and the log says so; the others go on.
 
     Raises:
         ConfigError: the method shares nothing or cannot personalise, or a client's update was not
@@ -46,7 +52,11 @@ async def personalize_clients(
         rows = []
         for client in site.clients:
             before = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
-            await _personalize(client, method, weights, epochs, stop)
+            try:
+                await _personalize(client, method, weights, epochs, stop)
+            except TrainingDivergedError as error:
+                _log.warning("not personalized, its state is as it was", reason=str(error))
+                continue
             after = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
             rows.append(
                 {

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 
 from shared.arrays import NamedArrays
@@ -25,7 +26,12 @@ from tests.support.hosted_clients import (
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker import loop, personalization, private_state
-from worker.methods.base import Participant, PrivateTensors, TrainingInterrupted
+from worker.methods.base import (
+    Participant,
+    PrivateTensors,
+    TrainingDivergedError,
+    TrainingInterrupted,
+)
 from worker.personalization import personalize_clients
 from worker.private_state import FILE_NAME, PendingUpdate
 from worker.settings import ConfigError, WorkerSettings
@@ -130,6 +136,28 @@ async def test_a_stop_keeps_who_is_done_and_leaves_the_others(
         assert state is not None
         embeddings.append(state.tensors["embedding"].tolist())
     assert embeddings == [[5.0] * 3, [0.0] * 3]
+
+
+async def test_a_client_that_diverges_keeps_its_state_and_the_others_go_on(
+    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+) -> None:
+    def diverge(participant: Participant) -> None:
+        if participant.name == "alice":
+            raise TrainingDivergedError(["alice"])
+
+    method.before_step = diverge
+    config = worker_config(tmp_path, "tiny", "alice", "bob")
+    with structlog.testing.capture_logs() as logs:
+        rows = await personalize_clients(config, SETTINGS, 5, threading.Event())
+    assert [row["client"] for row in rows] == ["bob"]
+    (warning,) = (log for log in logs if log["log_level"] == "warning")
+    assert "alice" in warning["reason"]
+    embeddings = []
+    for name in ("alice", "bob"):
+        state = saved_state(coordinator, tmp_path, name)
+        assert state is not None
+        embeddings.append(state.tensors["embedding"].tolist())
+    assert embeddings == [[0.0] * 3, [5.0] * 3]
 
 
 async def test_a_method_without_a_private_part_is_refused(
