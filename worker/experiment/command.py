@@ -91,12 +91,16 @@ def run(
                 if state != "skipped":
                     progress.console.print(f"{of.describe()}: {state}", markup=False)
 
-            failed = run_missing(
-                runs,
-                results,
-                lambda of: run_demo(of, folders[of.dataset], file.parent, keep_embeddings),
-                on_progress,
-            )
+            def execute(of: Run) -> dict[str, Any]:
+                return run_demo(
+                    of,
+                    folders[of.dataset],
+                    file.parent,
+                    keep_embeddings,
+                    lambda warning: progress.console.print(f"warning: {warning}", markup=False),
+                )
+
+            failed = run_missing(runs, results, execute, on_progress)
     if as_json:
         typer.echo(json.dumps({"results": str(results), "runs": len(runs)} | states))
     if failed:

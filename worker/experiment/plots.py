@@ -43,13 +43,15 @@ _MEASURES = (
         "accuracy",
         ("accuracy_after",),
         "test accuracy (%)",
-        "Test accuracy after local training: mean over clients and seeds, range over seeds",
+        "Test accuracy after local training, and before it (dashed): mean over clients and seeds, "
+        "range over seeds",
     ),
     _Measure(
         "loss",
         ("loss_after",),
         "test loss (nats)",
-        "Test loss after local training: mean over clients and seeds, range over seeds",
+        "Test loss after local training, and before it (dashed): mean over clients and seeds, "
+        "range over seeds",
     ),
     _Measure(
         "bytes",
@@ -77,7 +79,7 @@ class Curve:
     Attributes:
         run: any of the runs.
         label: in the legend.
-        is_before: of the shared model, before local training.
+        is_before: of the round's weights with each client's private tensors, before it trains.
         means: by round, from the first.
         lowest: over seeds.
         highest: over seeds.
@@ -95,23 +97,24 @@ def find_curves(
     runs: Iterable[Run], results: Mapping[str, Json], measure: str
 ) -> dict[str, list[Curve]]:
     """Curves by panel. Runs that are not finished, or lack the measure, are left out."""
-    from worker.methods.registry import shares_whole_model  # noqa: PLC0415 - torch
-
     (chosen,) = (one for one in _MEASURES if one.name == measure)
     cells: dict[str, list[Run]] = {}
     for run in runs:
         if run.key in results:
             cells.setdefault(run.cell, []).append(run)
+    rounds: dict[tuple[str, str], set[int]] = {}
+    for run, *_ in cells.values():
+        rounds.setdefault((describe_panel(run), _label(run)), set()).add(run.rounds)
     panels: dict[str, list[Curve]] = {}
     for members in cells.values():
+        panel, label = describe_panel(members[0]), _label(members[0])
+        if len(rounds[panel, label]) > 1:
+            label += f", {members[0].rounds} rounds"
         found = [results[run.key]["rounds_detail"] for run in members]
-        curves = [_curve(members[0], found, chosen.keys, is_before=False)]
-        # A model that is everybody's before they train is drawn then, too.
-        if measure in _BEFORE and shares_whole_model(members[0].method):
-            curves.append(_curve(members[0], found, (_BEFORE[measure],), is_before=True))
-        panels.setdefault(describe_panel(members[0]), []).extend(
-            curve for curve in curves if curve.means
-        )
+        curves = [_curve(members[0], label, found, chosen.keys, is_before=False)]
+        if measure in _BEFORE:
+            curves.append(_curve(members[0], label, found, (_BEFORE[measure],), is_before=True))
+        panels.setdefault(panel, []).extend(curve for curve in curves if curve.means)
     return {panel: curves for panel, curves in panels.items() if curves}
 
 
@@ -196,14 +199,19 @@ def _describe_axes(axis: Axes, measure: _Measure, title: str) -> None:
         axis.set_ylim(bottom=-0.03 * axis.get_ylim()[1])
 
 
-def _curve(run: Run, found: list[list[Json]], keys: tuple[str, ...], *, is_before: bool) -> Curve:
+def _label(run: Run) -> str:
+    return f"{run.method} ({run.variant})" if run.variant else run.method
+
+
+def _curve(
+    run: Run, label: str, found: list[list[Json]], keys: tuple[str, ...], *, is_before: bool
+) -> Curve:
     by_seed = [
         [float(sum(round_[key] for key in keys)) for round_ in rounds]
         for rounds in found
         if all(key in round_ for round_ in rounds for key in keys)
     ]
     by_round = list(zip(*by_seed, strict=True))
-    label = f"{run.method} ({run.variant})" if run.variant else run.method
     return Curve(
         run=run,
         label=f"{label}, before" if is_before else label,

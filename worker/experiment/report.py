@@ -40,8 +40,9 @@ def write_markdown(
     if checkpoints:
         parts += ["## Accuracy by round", _table(_checkpoint_rows(cells, checkpoints))]
         parts.append(
-            "Both of the same round, as above. Methods with a privacy budget spread it over all "
-            "of a run's rounds, so that only their last round is told."
+            "All of the same round, as above: final is what the round's own weights reach, as "
+            "the next round's clients found them before they trained. Methods with a privacy "
+            "budget spread it over all of a run's rounds, so that only their last round is told."
         )
     if private := [cell for cell in cells if cell.privacy is not None]:
         parts += ["## Privacy", _table(_privacy_rows(private))]
@@ -102,7 +103,7 @@ def _accuracy_notes(cells: Sequence[Cell]) -> str:
 
 
 def _checkpoint_rows(cells: Sequence[Cell], checkpoints: Sequence[int]) -> list[dict[str, str]]:
-    nothing = RoundAccuracy(before=None, after=None)
+    nothing = RoundAccuracy(before=None, after=None, final=None)
     rows = []
     for cell in cells:
         row = _what(cell) | {"seeds": _seeds(cell), "rounds": str(cell.run.rounds)}
@@ -111,6 +112,7 @@ def _checkpoint_rows(cells: Sequence[Cell], checkpoints: Sequence[int]) -> list[
             row |= {
                 f"round {number}: before %": _one(found.before),
                 f"round {number}: after %": _one(found.after),
+                f"round {number}: final %": _one(found.final),
             }
         rows.append(row)
     return rows

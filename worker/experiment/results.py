@@ -18,13 +18,20 @@ Json = dict[str, Any]
 def read_results(file: Path) -> dict[str, Json]:
     """What the demo printed for each finished run, by the run's key.
 
-    Of a run that was made again, the last result counts. A last line without an end was being
-    written when the process died, and does not count.
+    Of a run that was made again, the last result counts, and of a file of a backbone's weights, the
+    last one that a run was made with: results of others do not compare. A last line without an end
+    was being written when the process died, and does not count.
 
     Raises:
         ExperimentError: any other line is not a result.
     """
-    return {run.key: result for run, result in _read(file)}
+    found = list(_read(file))
+    digests = {run.backbone_weights: run.backbone_digest for run, _ in found}
+    return {
+        run.key: result
+        for run, result in found
+        if run.backbone_digest == digests[run.backbone_weights]
+    }
 
 
 def read_finished(file: Path) -> dict[str, Run]:

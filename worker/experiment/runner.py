@@ -84,7 +84,13 @@ def find_data_dirs(runs: Iterable[Run], root: Path | None) -> dict[str, Path | N
     return folders
 
 
-def run_demo(run: Run, data_dir: Path | None, folder: Path, embeddings: Path | None = None) -> Json:
+def run_demo(
+    run: Run,
+    data_dir: Path | None,
+    folder: Path,
+    embeddings: Path | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Json:
     """The result of a run, made by processes of its own.
 
     Args:
@@ -92,9 +98,10 @@ def run_demo(run: Run, data_dir: Path | None, folder: Path, embeddings: Path | N
         data_dir: folder of its data set.
         folder: of the grid's file, where a backbone's weights lie.
         embeddings: folder to keep the clients' private embeddings in; None keeps nothing.
+        warn: told why embeddings of a run that has a result could not be kept.
 
     Raises:
-        RunFailedError: the demo failed, or its private states cannot be read.
+        RunFailedError: the demo failed.
     """
     arguments = run.arguments(data_dir, folder)
     if embeddings is None:
@@ -108,9 +115,10 @@ def run_demo(run: Run, data_dir: Path | None, folder: Path, embeddings: Path | N
     states.mkdir(parents=True, mode=0o700)
     try:
         result = _demo([*arguments, "--state-dir", str(states / "demo")])
-        keep_embeddings(run, states / "demo" / "state", embeddings)
-    except PrivateStateError as error:
-        raise RunFailedError(str(error)) from error
+        try:
+            keep_embeddings(run, states / "demo" / "state", embeddings)
+        except (PrivateStateError, OSError) as error:
+            warn(f"{run.describe()}: its embeddings could not be kept: {error}")
     finally:
         shutil.rmtree(states, ignore_errors=True)
     return result

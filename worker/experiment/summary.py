@@ -38,6 +38,9 @@ class RoundAccuracy(BaseModel):
     """Of the round's weights with each client's private tensors, before local training."""
     after: Spread | None
     """After local training."""
+    final: Spread | None
+    """Of the weights that the round made, with each client's private tensors: before the next
+    round's local training, of that round's clients, or in the end, of all."""
 
 
 class Cell(BaseModel):
@@ -124,13 +127,26 @@ def _summarise_cell(
 
 
 def _accuracy_at(found: list[Json], number: int) -> RoundAccuracy:
-    rounds = [result["rounds_detail"][number - 1] for result in found]
-    before, after = (
+    details = [result["rounds_detail"] for result in found]
+    this = [rounds[number - 1] for rounds in details]
+    following = [
+        rounds[number]
+        if number < len(rounds)
+        else {"accuracy_before": result["accuracy_final_mean"]}
+        for rounds, result in zip(details, found, strict=True)
+    ]
+    before, after, final = (
         [round_[name] for round_ in rounds if name in round_]
-        for name in ("accuracy_before", "accuracy_after")
+        for name, rounds in (
+            ("accuracy_before", this),
+            ("accuracy_after", this),
+            ("accuracy_before", following),
+        )
     )
     return RoundAccuracy(
-        before=_spread(before) if before else None, after=_spread(after) if after else None
+        before=_spread(before) if before else None,
+        after=_spread(after) if after else None,
+        final=_spread(final) if final else None,
     )
 
 

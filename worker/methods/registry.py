@@ -81,15 +81,6 @@ def build_method(
     return method
 
 
-def shares_whole_model(name: str) -> bool:
-    """Whether the clients of a known method have one and the same model before they train.
-
-    So it is where the head is shared: no method here shares it without what feeds it.
-    """
-    known = METHODS.get(name)
-    return known is not None and issubclass(known, ModelMethod) and known.shares_head
-
-
 _MEMBERS = tuple(name for name in vars(Method) if not name.startswith("_"))
 
 

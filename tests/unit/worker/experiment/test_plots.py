@@ -30,20 +30,26 @@ PNG = b"\x89PNG"
 
 def test_curves_are_means_over_seeds_round_by_round_with_their_range() -> None:
     (panel,) = find_curves(RUNS, RESULTS, "accuracy").values()
-    hyperfl, local = panel
+    hyperfl, hyperfl_before, local, _ = panel
     assert (hyperfl.label, hyperfl.means) == ("hyperfl", [55.0, 80.0])
     assert (hyperfl.lowest, hyperfl.highest) == ([50.0, 70.0], [60.0, 90.0])
+    assert (hyperfl_before.label, hyperfl_before.means) == ("hyperfl, before", [45.0, 70.0])
     assert (local.label, local.means) == ("local", [40.0, 45.0])
     assert find_curves(RUNS, RESULTS, "bytes")["digits\n4 clients"][1].means == [15.0, 15.0]
     assert find_curves(RUNS, RESULTS, "loss") == {}, "these results have no losses"
 
 
-def test_a_shared_model_is_drawn_before_local_training_too() -> None:
-    run = run_of("fedavg", 1)
-    (curves,) = find_curves([run], {run.key: result(50.0, 1.0, [20.0, 30.0])}, "accuracy").values()
-    assert [(curve.label, curve.means) for curve in curves] == [
-        ("fedavg", [20.0, 30.0]),
-        ("fedavg, before", [10.0, 20.0]),
+def test_runs_that_differ_in_their_number_of_rounds_are_told_apart() -> None:
+    runs = [run_of("dp-fedavg", 1), run_of("dp-fedavg", 1, rounds=3), run_of("local", 1)]
+    accuracies = ([20.0, 30.0], [15.0, 20.0, 25.0], [20.0, 30.0])
+    results = {
+        run.key: result(50.0, 1.0, after) for run, after in zip(runs, accuracies, strict=True)
+    }
+    (curves,) = find_curves(runs, results, "accuracy").values()
+    assert [(curve.label, curve.means) for curve in curves if not curve.is_before] == [
+        ("dp-fedavg, 2 rounds", [20.0, 30.0]),
+        ("dp-fedavg, 3 rounds", [15.0, 20.0, 25.0]),
+        ("local", [20.0, 30.0]),
     ]
 
 

@@ -82,16 +82,17 @@ def test_what_it_costs_stands_beside_the_papers() -> None:
     assert (local["s/round"], local["paper s/round"]) == ("1.50", "37")
 
 
-def test_rounds_that_were_asked_for_have_columns_before_and_after() -> None:
+def test_rounds_that_were_asked_for_have_columns_before_and_after_and_of_what_they_made() -> None:
     runs = [*RUNS, run_of("dp-fedavg", 1)]
     results = RESULTS | {runs[-1].key: result(50.0, 1.0, [20.0, 30.0])}
     text = write_markdown(
         "Quick", summarise(runs, results, checkpoints=(1, 2)), [], checkpoints=(1, 2)
     )
-    names = [f"round {number}: {when} %" for number in (1, 2) for when in ("before", "after")]
+    whens = ("before", "after", "final")
+    names = [f"round {number}: {when} %" for number in (1, 2) for when in whens]
     local, private = (row_of(text, "Accuracy by round", one) for one in ("local", "dp-fedavg"))
-    assert [local[name] for name in names] == ["30.00", "40.00", "35.00", "45.00"]
-    assert [private[name] for name in names] == ["–", "–", "20.00", "30.00"]
+    assert [local[name] for name in names] == ["30.00", "40.00", "35.00", "35.00", "45.00", "80.00"]
+    assert [private[name] for name in names] == ["–", "–", "–", "20.00", "30.00", "50.00"]
     assert "Accuracy by round" not in write_markdown("Quick", summarise(runs, results), [])
 
 

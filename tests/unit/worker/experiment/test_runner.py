@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from worker.experiment import embeddings, runner
 from worker.experiment.grid import ExperimentError, Run
 from worker.experiment.results import append, appending, read_results
-from worker.experiment.runner import RunFailedError, find_data_dirs, run_missing
+from worker.experiment.runner import RunFailedError, find_data_dirs, run_demo, run_missing
 
 
 def run_of(seed: int, dataset: str = "digits") -> Run:
@@ -70,6 +71,44 @@ def test_what_was_made_under_other_defaults_or_with_another_backbone_is_made_aga
         run_missing(runs, file, execute, lambda *_: None)
     assert executed == [made, same_key, other, made]
     assert read_results(file)[made.key] == {"backbone": "sha256:1"}
+
+
+def test_results_of_two_backbones_of_one_name_are_never_shown_together(tmp_path: Path) -> None:
+    file = tmp_path / "RESULTS.jsonl"
+    old, new = (
+        [
+            run.model_copy(
+                update={"backbone_weights": "net.safetensors", "backbone_digest": digest}
+            )
+            for run in RUNS
+        ]
+        for digest in ("sha256:old", "sha256:new")
+    )
+    with appending(file) as stream:
+        append(stream, run_of(4), {"seed": 4})
+        for run in [*old, new[1]]:
+            append(stream, run, {"backbone": run.backbone_digest})
+    assert read_results(file) == {
+        run_of(4).key: {"seed": 4},
+        new[1].key: {"backbone": "sha256:new"},
+    }
+
+
+def test_a_result_is_not_lost_with_its_embeddings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(runner, "_demo", lambda _: {"seed": 1})
+    monkeypatch.setattr(embeddings, "keep_embeddings", fail)
+    warnings: list[str] = []
+    made = run_demo(RUNS[0], None, tmp_path, tmp_path / "kept", warnings.append)
+    assert made == {"seed": 1}
+    assert warnings == [
+        f"{RUNS[0].describe()}: its embeddings could not be kept: no space left on device"
+    ]
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_after_a_kill_it_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ def test_accuracies_of_a_round_are_before_and_after_its_local_training() -> None
         45.0,
         "55.00 ± 7.07",
     )
+    assert hyperfl.by_round[1].final == hyperfl.by_round[2].before, "what round 1 made"
     assert local.by_round[2] == RoundAccuracy(
-        before=Spread(mean=35.0, deviation=None), after=Spread(mean=45.0, deviation=None)
+        before=Spread(mean=35.0, deviation=None),
+        after=Spread(mean=45.0, deviation=None),
+        final=Spread(mean=80.0, deviation=None),
     )
 
 

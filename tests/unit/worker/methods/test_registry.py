@@ -14,7 +14,7 @@ from worker.methods import build_method
 from worker.methods.base import Method, SiteResources
 from worker.methods.fedavg import FedAvg
 from worker.methods.hyperfl import HyperFL
-from worker.methods.registry import METHODS, MethodError, shares_whole_model
+from worker.methods.registry import MethodError
 from worker.models.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -95,13 +95,6 @@ def test_what_a_method_of_the_user_does_wrong_is_one_line(name: str, message: st
 def test_what_is_wrong_with_the_model_is_said_as_it_is() -> None:
     with pytest.raises(ModelError, match="cnn-mnis"):
         build_method(plan_for(f"{__name__}:without_a_model"), CPU)
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_methods_that_share_their_whole_model_are_known(method: str) -> None:
-    shared = {"fedavg", "dp-fedavg", "fedavg-adapter", "fedavg-fixed"}
-    assert shares_whole_model(method) == (method in shared)
-    assert not shares_whole_model(f"{__name__}:own_method")
 
 
 @pytest.mark.parametrize(
