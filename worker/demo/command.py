@@ -76,6 +76,10 @@ def run(
     cohort_size: Annotated[
         int | None, typer.Option(min=1, help="Clients drawn for a round; else all of them.")
     ] = None,
+    deadline_seconds: Annotated[
+        float,
+        typer.Option(help="Longest duration of a round; all its clients must be done by then."),
+    ] = 3600.0,
     aggregation: RuleOption = "mean",
     trim_fraction: TrimFractionOption = None,
     hostile_clients: HostileClientsOption = None,
@@ -109,9 +113,9 @@ def run(
     options += ["--dataset", dataset, "--rounds", str(rounds), "--seed", str(seed)]
     # A cohort of everybody: the first round waits until all of them are enrolled.
     cohort_size = min(clients, cohort_size or clients)
-    options += ["--cohort-size", str(cohort_size)]
-    if aggregation != "mean":  # which is for a cohort that is known to come
-        options += ["--aggregation", aggregation, "--minimum-updates", str(cohort_size)]
+    # The cohort is known to come: a mean over a part of it would be another experiment.
+    options += ["--cohort-size", str(cohort_size), "--minimum-updates", str(cohort_size)]
+    options += ["--deadline-seconds", str(deadline_seconds), "--aggregation", aggregation]
     options += as_arguments(
         trim_fraction=trim_fraction,
         hostile_clients=hostile_clients,
@@ -280,6 +284,8 @@ def _report(
         run_step("round", "show", _FEDERATION, str(number), *admin, "--json")
         for number in (last_number, last_number + 1)
     )
+    if missing := report.without_accuracy(final_round):
+        raise DemoError(f"the final evaluation lacks {', '.join(missing)}")
     result = report.summarise(federation, train_rounds, last_round, final_round)
     report.print_table(console, last_round, final_round, result)
     console.print(f"weights {result['weights_digest']}", style="dim")

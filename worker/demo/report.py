@@ -44,6 +44,12 @@ def summarise(
     } | _privacy(specification["training"]["hyperparameters"], last_round)
 
 
+def without_accuracy(final_round: Json) -> list[str]:
+    """Clients that did not answer the final evaluation."""
+    measured = _reported(final_round, "accuracy")
+    return [part["client"] for part in final_round["assignments"] if part["client"] not in measured]
+
+
 def print_table(console: Console, last_round: Json, final_round: Json, result: Json) -> None:
     """One row for each client, and the means."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -102,7 +108,7 @@ def format_bytes(num_bytes: float) -> str:
 
 _ACCURACIES = ("accuracy_before", "accuracy_after")
 _PRIVACY = ("epsilon", "delta", "noise_multiplier", "sample_rate")
-_LOSSES = ("loss_before", "loss_after", "train_loss")
+_AS_MEASURED = ("loss_before", "loss_after", "train_loss", "feature_norm_squared")
 
 
 def _detail(round_: Json) -> Json:
@@ -111,7 +117,7 @@ def _detail(round_: Json) -> Json:
     return (
         {"number": round_["number"], "updates": round_["updates_received"]}
         | {name: round(100 * metrics[name], 4) for name in _ACCURACIES if name in metrics}
-        | {name: metrics[name] for name in _LOSSES if name in metrics}
+        | {name: metrics[name] for name in _AS_MEASURED if name in metrics}
         | {
             "bytes_up": round_["bytes_up"],
             "bytes_down": round_["bytes_down"],
