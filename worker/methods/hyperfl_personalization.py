@@ -7,10 +7,7 @@ import torch
 from worker.hypernetwork import HypernetworkWeights
 from worker.methods.base import PrivateTensors, TrainingDivergedError
 from worker.methods.hyperfl_client import HyperFLClient
-from worker.methods.sgd import SGDSettings, sgd_step
-
-_CLIP_EPSILON = 1e-6
-"""Added to a norm before dividing by it, as torch.nn.utils.clip_grad_norm_ does."""
+from worker.methods.sgd import SGDSettings, clip_factor, sgd_step
 
 
 def fit_private_part(
@@ -44,7 +41,7 @@ def fit_private_part(
         for _ in range(client.num_steps // epochs):
             gradient = _embedding_gradient(client, weights, embedding, feature_scale)
             norm = torch.linalg.vector_norm(gradient)
-            gradient *= (clip_norm / (norm + _CLIP_EPSILON)).clamp(max=1.0)
+            gradient *= clip_factor(norm, clip_norm)
             sgd_step(embedding, gradient, velocity, settings)
     private = client.private(embedding)
     if not all(bool(tensor.isfinite().all()) for tensor in private.values()):

@@ -8,10 +8,7 @@ import torch
 
 from worker.hypernetwork import HypernetworkWeights, hidden_features
 from worker.methods.factored_sgd import FactoredLayer, LayerChange
-from worker.methods.sgd import SGDSettings, sgd_step
-
-_CLIP_EPSILON = 1e-6
-"""Added to a norm before dividing by it, as torch.nn.utils.clip_grad_norm_ does."""
+from worker.methods.sgd import SGDSettings, clip_factor, sgd_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +132,7 @@ class HypernetworkGroup:
         )
 
     def _clip_factors(self, norm_squared: torch.Tensor) -> torch.Tensor:
-        return (self._clip_norm / (norm_squared.sqrt() + _CLIP_EPSILON)).clamp(max=1.0)
+        return clip_factor(norm_squared.sqrt(), self._clip_norm)
 
 
 def _norm_squared(vectors: torch.Tensor) -> torch.Tensor:

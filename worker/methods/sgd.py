@@ -16,6 +16,17 @@ class SGDSettings:
     weight_decay: float
 
 
+_EPSILON = 1e-6
+
+
+def clip_factor(norm: torch.Tensor, largest: float) -> torch.Tensor:
+    """What to multiply by so that ``norm`` (…) is at most ``largest``, up to 1 (…).
+
+    As torch.nn.utils.clip_grad_norm_ does, which adds the same number before it divides.
+    """
+    return (largest / (norm + _EPSILON)).clamp(max=1.0)
+
+
 def sgd_step(
     parameter: torch.Tensor, gradient: torch.Tensor, velocity: torch.Tensor, settings: SGDSettings
 ) -> None:
