@@ -35,7 +35,7 @@ class PrivateModelMethod(ModelMethod):
     accountant assumes), clips each example's gradient, adds noise σ·clip_norm to the sum and
     divides by the expected batch. The plan agrees on sample rate and σ for all clients, or they
     follow from the client's n and the steps of all planned rounds; a client for which either breaks
-    the budget does not train, nor one with fewer examples than a batch. The private
+    the budget does not train, nor one whose own rate would be more than 1. The private
     tensors ``privacy.steps`` and ``privacy.num_examples`` hold the steps taken and the n they were
     accounted for; a client that would exceed its budget does not train. Steps count from the
     moment an update is made, whether or not its round is committed.
