@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.arrays import digest_bytes
 from shared.catalogue import check_method, check_model
 from shared.plan_errors import fill_in
-from shared.plans import HyperparameterValue, find_preset, plan_for, takes_backbone
+from shared.plans import PLANS, HyperparameterValue, find_preset, takes_backbone
 from worker.data.source import DatasetName
 from worker.demo.defaults import default_model
 from worker.errors import InvalidInput
@@ -224,7 +224,7 @@ def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
         if run.backbone_weights is not None and not takes_backbone(run.method):
             raise ValueError("backbone_weights are for methods on a backbone")
         check_model(run.method, model)
-        plan = plan_for(run.method, model)
+        plan = PLANS.get(run.method)
         if plan is None:
             return chosen | run.settings
         specified: dict[str, HyperparameterValue] = {

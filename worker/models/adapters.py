@@ -1,4 +1,8 @@
-"""Adapters of HyperFL-LPM (arXiv 2412.07187): the only trainable part of a frozen backbone."""
+"""Adapters of HyperFL-LPM (arXiv 2412.07187): the only trainable part of a frozen backbone.
+
+They start as near to changing nothing as they can, so that training starts from the backbone's own
+features (Houlsby et al., ICML 2019, section 3.6); the paper leaves the start open.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,14 @@ _BOTTLENECK = 16
 
 
 class BottleneckAdapter(nn.Module):
-    """z + LayerNorm(up(relu(down(z)))), z (…, d), with d/16 values in between."""
+    """z + LayerNorm(up(relu(down(z)))), z (…, d), with d/16 values in between; starts as z."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.down = nn.Linear(width, max(1, width // _BOTTLENECK))
         self.up = nn.Linear(max(1, width // _BOTTLENECK), width)
         self.normalisation = nn.LayerNorm(width)
+        nn.init.zeros_(self.normalisation.weight)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (…, d) of tokens (…, d)."""
@@ -28,12 +33,13 @@ class BottleneckAdapter(nn.Module):
 
 
 class ConvolutionalAdapter(nn.Module):
-    """BN(x + conv1×1(BN(x))), x (B, planes, H, W), the convolution without bias."""
+    """BN(x + conv1×1(BN(x))), x (B, planes, H, W), without bias in between; starts as BN(x)."""
 
     def __init__(self, planes: int) -> None:
         super().__init__()
         self.inner_normalisation = _BatchNorm(planes)
         self.convolution = nn.Conv2d(planes, planes, 1, bias=False)
+        nn.init.zeros_(self.convolution.weight)
         self.outer_normalisation = _BatchNorm(planes)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:

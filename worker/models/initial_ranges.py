@@ -15,8 +15,9 @@ def generated_tensors(module: nn.Module) -> list[GeneratedTensor]:
     """The trainable parameters of ``module``, in its own order.
 
     Linear and convolutional layers start in U(±1/√fan_in), torch's default, whatever values the
-    template happened to draw; of any other layer the template's values are measured (a
-    normalisation layer's are constants).
+    template happened to draw. Of any other layer, and where all values are one constant, as a
+    normalisation layer's are and those of a layer that is to add nothing at first, the template's
+    values are measured.
     """
     owners = {
         parameter: owner
@@ -32,7 +33,8 @@ def generated_tensors(module: nn.Module) -> list[GeneratedTensor]:
 
 
 def _initial_range(owner: nn.Module, values: torch.Tensor) -> tuple[float, float]:
-    if isinstance(owner, nn.Linear | _ConvNd):
+    constant = values.numel() > 1 and bool((values == values.flatten()[0]).all())
+    if isinstance(owner, nn.Linear | _ConvNd) and not constant:
         return 0.0, 1 / math.sqrt(owner.weight[0].numel())
     values = values.double()
     mean, deviation = float(values.mean()), float(values.std(correction=0))

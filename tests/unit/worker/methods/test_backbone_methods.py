@@ -224,10 +224,10 @@ def test_every_known_method_has_a_plan_and_every_plan_a_method() -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONE_METHODS)
-def test_learning_rates_are_those_of_hyperfl_lpm(name: str) -> None:
-    for model in (VIT, RESNET):
-        ours, papers = plan_for(name, model).hyperparameters, lpm_plan(model).hyperparameters
-        assert ours["learning_rate"] == papers["learning_rate"]
+def test_learning_rate_and_batch_size_are_those_of_hyperfl_lpm(name: str) -> None:
+    baseline, hyperfl = plan_for(name).hyperparameters, lpm_plan(VIT).hyperparameters
+    for setting in ("learning_rate", "batch_size"):
+        assert baseline[setting] == hyperfl[setting]
 
 
 @pytest.mark.parametrize("name", BACKBONE_METHODS)
