@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 
 from shared.plans import CentaurPlan
+from worker.data.client_data import Batch
 from worker.methods.base import PrivateTensors
-from worker.methods.head import Batch, train_head
+from worker.methods.head import train_head
 from worker.methods.model_client import ModelClient
 from worker.methods.private_training import PrivateModelMethod, PrivateSteps
 from worker.methods.sgd import SGDSettings

@@ -14,10 +14,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, leaky_relu, linear
 
+from worker.data.client_data import Batch
 from worker.methods.random_streams import drawn_uniformly
 from worker.methods.sgd import SGDSettings, sgd_step
-
-Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)

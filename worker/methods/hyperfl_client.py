@@ -9,9 +9,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from shared.plans import HyperFLPlan
+from worker.data.client_data import Batch
 from worker.methods.base import Participant, PrivateTensors
 from worker.methods.extraction import FunctionalExtractor
-from worker.methods.head import Batch, Head, train_head
+from worker.methods.head import Head, train_head
 from worker.methods.local_client import HEAD_PREFIX, LocalClient
 from worker.methods.sgd import SGDSettings
 

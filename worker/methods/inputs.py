@@ -14,8 +14,7 @@ import numpy as np
 import structlog
 import torch
 
-from worker.data.client_data import Examples
-from worker.methods.head import Batch
+from worker.data.client_data import Batch, Examples
 
 Begin = Callable[[torch.Tensor], torch.Tensor]
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from worker.data.client_data import Batch
 from worker.methods.base import Participant
 from worker.methods.extraction import FunctionalExtractor
-from worker.methods.head import Batch
 from worker.methods.random_streams import client_generator
 
 BUFFER_PREFIX, HEAD_PREFIX = "buffers.", "head."

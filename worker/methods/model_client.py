@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 import torch
 from torch.nn.functional import cross_entropy
 
+from worker.data.client_data import Batch
 from worker.methods.base import Participant
 from worker.methods.extraction import FunctionalExtractor
-from worker.methods.head import Batch, Head
+from worker.methods.head import Head
 from worker.methods.local_client import HEAD_PREFIX, LocalClient
 
 EXTRACTOR_PREFIX = "extractor."

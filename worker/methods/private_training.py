@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from shared.arrays import digest_arrays
 from shared.plans import PrivateModelPlan, TrainingPlan, steps_per_epoch
+from worker.data.client_data import Batch
 from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
-from worker.methods.head import Batch
 from worker.methods.local_client import HEAD_PREFIX
 from worker.methods.model_client import ModelClient
 from worker.methods.model_method import CannotTrain, ModelMethod

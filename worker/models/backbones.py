@@ -5,6 +5,7 @@ timm and torchvision are imported when a backbone is asked for, since they take 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -207,7 +208,9 @@ class _TorchvisionResNet:
 
     def insert_adapters(self, network: nn.Module) -> Split | None:
         adapt_stages(network, self._planes(network))
-        return _AfterFirstStage()
+        return _AfterFirstStage(
+            "relu", lambda network, maps: network.fc(network.avgpool(maps).flatten(1))
+        )
 
     def adapt_source(self, network: nn.Module) -> str:
         return f"adapt_stages(network, {self._planes(network)})"
@@ -248,7 +251,7 @@ class _TimmResNet:
 
     def insert_adapters(self, network: nn.Module) -> Split | None:
         adapt_stages(network, self._planes(network))
-        return _AfterTimmsFirstStage()
+        return _AfterFirstStage("act1", lambda network, maps: network.forward_head(maps))
 
     def adapt_source(self, network: nn.Module) -> str:
         return f"adapt_stages(network, {self._planes(network)})"
@@ -279,11 +282,21 @@ class _InFirstBlock:
         return features
 
 
+@dataclass(frozen=True)
 class _AfterFirstStage:
-    """After the first stage's frozen layers: maps (B, planes, H', W')."""
+    """After the first stage's frozen layers: maps (B, planes, H', W').
+
+    Attributes:
+        activation: name of the stem's.
+        head: features of the network and the last stage's maps.
+    """
+
+    activation: str
+    head: Callable[[Any, torch.Tensor], torch.Tensor]
 
     def begin(self, network: Any, images: torch.Tensor) -> torch.Tensor:
-        maps = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+        activation = network.get_submodule(self.activation)
+        maps = network.maxpool(activation(network.bn1(network.conv1(images))))
         begun: torch.Tensor = network.layer1.layer(maps)
         return begun
 
@@ -291,21 +304,4 @@ class _AfterFirstStage:
         maps = network.layer1.adapter(begun)
         for stage in (network.layer2, network.layer3, network.layer4):
             maps = stage(maps)
-        features: torch.Tensor = network.fc(network.avgpool(maps).flatten(1))
-        return features
-
-
-class _AfterTimmsFirstStage:
-    """As :class:`_AfterFirstStage`, for a network of timm."""
-
-    def begin(self, network: Any, images: torch.Tensor) -> torch.Tensor:
-        maps = network.maxpool(network.act1(network.bn1(network.conv1(images))))
-        begun: torch.Tensor = network.layer1.layer(maps)
-        return begun
-
-    def finish(self, network: Any, begun: torch.Tensor) -> torch.Tensor:
-        maps = network.layer1.adapter(begun)
-        for stage in (network.layer2, network.layer3, network.layer4):
-            maps = stage(maps)
-        features: torch.Tensor = network.forward_head(maps)
-        return features
+        return self.head(network, maps)

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from shared.catalogue import check_model_name, is_backbone
+from worker.data.images import ImageShape
 from worker.models.backbones import find_backbone
 from worker.models.cnn import FEATURE_WIDTH, cnn_cifar, cnn_mnist
 from worker.models.errors import ModelError
 from worker.models.import_path import load_by_import_path
 
-ImageShape = tuple[int, int, int]
 CONSTRUCTION_SEED = 0
 
 
