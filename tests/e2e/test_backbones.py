@@ -21,7 +21,7 @@ def test_a_resnets_adapters_are_trained(tmp_path: Path) -> None:
         folder=tmp_path,
     ).json
     assert (result["method"], result["model"]) == ("hyperfl-lpm", "resnet18")
-    # In percent; measured: 95 and 96 with two seeds, one class in ten is right by chance.
+    # In percent; measured: 87. One class in ten is right by chance.
     assert result["accuracy_final_mean"] > 80
 
 
