@@ -61,7 +61,7 @@ def test_the_papers_vision_transformer_has_its_number_of_adapter_parameters() ->
     down, up, constant = tensors[0], tensors[2], tensors[4]
     assert down.bound == pytest.approx(384**-0.5)
     assert up.bound == pytest.approx(24**-0.5)
-    assert (constant.centre, constant.bound) == (1, 0)
+    assert (constant.centre, constant.bound) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,28 @@ def test_a_vision_transformer_has_no_private_hidden_layer(vit: FeatureExtractor)
     assert vit.private_hidden_width is None
 
 
+def bottleneck_that_adds(width: int) -> BottleneckAdapter:
+    """With weights that change what goes through it, which at first they do not."""
+    adapter = BottleneckAdapter(width)
+    nn.init.normal_(adapter.normalisation.weight)
+    nn.init.normal_(adapter.normalisation.bias)
+    return adapter
+
+
 def test_adapters_compute_what_the_paper_says() -> None:
-    bottleneck = BottleneckAdapter(32)
+    bottleneck = bottleneck_that_adds(32)
     tokens = torch.randn(2, 3, 32)
     inner = torch.relu(tokens @ bottleneck.down.weight.T + bottleneck.down.bias)
     assert inner.shape == (2, 3, 2)
     outer = inner @ bottleneck.up.weight.T + bottleneck.up.bias
     mean, variance = outer.mean(-1, keepdim=True), outer.var(-1, keepdim=True, correction=0)
-    expected = tokens + (outer - mean) / (variance + 1e-5).sqrt()
+    normalised_outer = (outer - mean) / (variance + 1e-5).sqrt()
+    last = bottleneck.normalisation
+    expected = tokens + normalised_outer * last.weight + last.bias
     torch.testing.assert_close(bottleneck(tokens), expected)
 
     convolutional = ConvolutionalAdapter(4)
+    nn.init.normal_(convolutional.convolution.weight)
     assert convolutional.convolution.bias is None
     maps = torch.randn(6, 4, 2, 3) * 3 + 1
 
@@ -115,10 +126,22 @@ def test_adapters_compute_what_the_paper_says() -> None:
     torch.testing.assert_close(convolutional(maps), normalised(maps + mixed))
 
 
+def test_training_starts_from_the_backbones_own_features() -> None:
+    tokens = torch.randn(2, 3, 32)
+    assert torch.equal(BottleneckAdapter(32)(tokens), tokens)
+    maps = torch.randn(6, 4, 2, 3) * 3 + 1
+    alone = nn.BatchNorm2d(4)
+    torch.testing.assert_close(ConvolutionalAdapter(4)(maps), alone(maps))
+    for adapter in (BottleneckAdapter(32), ConvolutionalAdapter(4)):
+        # A range of the layer's default would undo it.
+        zeros = [one for one in generated_tensors(adapter) if (one.centre, one.bound) == (0, 0)]
+        assert {"normalisation.weight", "convolution.weight"} & {one.name for one in zeros}
+
+
 def test_the_adapter_lies_inside_the_residual_of_each_blocks_mlp() -> None:
     network = timm.create_model("test_vit", pretrained=False, num_classes=0, img_size=32).eval()
     images = torch.randn(2, *IMAGE_SHAPE)
-    adapters = [BottleneckAdapter(network.num_features) for _ in network.blocks]
+    adapters = [bottleneck_that_adds(network.num_features) for _ in network.blocks]
     tokens = network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(images))))
     for block, adapter in zip(network.blocks, adapters, strict=True):
         tokens = tokens + block.ls1(block.attn(block.norm1(tokens)))

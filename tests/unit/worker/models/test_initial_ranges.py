@@ -48,6 +48,17 @@ def test_normalisation_layers_start_as_constants() -> None:
     assert (bias.centre, bias.bound) == (0, 0)
 
 
+def test_layers_that_are_set_to_a_constant_start_so() -> None:
+    module = Mixed()
+    nn.init.zeros_(module.linear.weight)
+    nn.init.constant_(module.convolution.bias, 0.5)
+    tensors = {t.name: t for t in generated_tensors(module)}
+    ranges = {name: (tensors[name].centre, tensors[name].bound) for name in tensors}
+    assert ranges["linear.weight"] == (0, 0)
+    assert ranges["convolution.bias"] == (0.5, 0)
+    assert ranges["linear.bias"][1] > 0
+
+
 def test_other_parameters_are_measured_to_three_digits() -> None:
     token = {t.name: t for t in generated_tensors(Mixed())}["token"]
     assert token.centre == pytest.approx(0.5, abs=0.01)
