@@ -23,7 +23,6 @@ _VARIANT_FILLS: tuple[Literal["full", "left", "bottom", "top"], ...] = (
     "bottom",
     "top",
 )
-_BEFORE_STYLE = (0, (4, 2))
 _MARKERS_A_CURVE = 6
 
 
@@ -43,14 +42,14 @@ _MEASURES = (
         "accuracy",
         ("accuracy_after",),
         "test accuracy (%)",
-        "Test accuracy after local training, and before it (dashed): mean over clients and seeds, "
+        "Test accuracy after local training, and before it (thin): mean over clients and seeds, "
         "range over seeds",
     ),
     _Measure(
         "loss",
         ("loss_after",),
         "test loss (nats)",
-        "Test loss after local training, and before it (dashed): mean over clients and seeds, "
+        "Test loss after local training, and before it (thin): mean over clients and seeds, "
         "range over seeds",
     ),
     _Measure(
@@ -78,7 +77,7 @@ class Curve:
 
     Attributes:
         run: any of the runs.
-        label: in the legend.
+        label: in the legend: the method, with what sets its runs apart in the panel.
         is_before: of the round's weights with each client's private tensors, before it trains.
         means: by round, from the first.
         lowest: over seeds.
@@ -143,19 +142,21 @@ def _draw(panels: Mapping[str, list[Curve]], measure: _Measure, file: Path) -> N
     variants: dict[str, list[str]] = {}
     for curve in every:
         known = variants.setdefault(curve.run.method, [])
-        if curve.run.variant not in known:
-            known.append(curve.run.variant)
+        if curve.label not in known:
+            known.append(curve.label)
     lines: dict[str, dict[str, Line2D]] = {method: {} for method in looks}
     for axis, (title, curves) in zip(axes, panels.items(), strict=True):
         for position, curve in enumerate(curves):
             method = curve.run.method
-            index = variants[method].index(curve.run.variant) % len(_VARIANT_STYLES)
+            index = variants[method].index(curve.label) % len(_VARIANT_STYLES)
             line = _draw_curve(axis, curve, looks[method], _VARIANT_STYLES[index])
             line.set_fillstyle(_VARIANT_FILLS[index])
             # Curves that lie upon each other show their markers in turns.
             step = max(1, len(curve.means) // _MARKERS_A_CURVE)
             line.set_markevery((position * step // len(curves), step))
-            lines[method].setdefault(curve.label, line)
+            # The title says which curves are thin.
+            if not curve.is_before:
+                lines[method].setdefault(curve.label, line)
         _describe_axes(axis, measure, title)
     legend = {label: line for of in lines.values() for label, line in of.items()}
     figure.suptitle(measure.title, fontsize="medium")
@@ -172,8 +173,8 @@ def _draw_curve(axis: Axes, curve: Curve, look: tuple[str, str], style: Any) -> 
         rounds,
         curve.means,
         color=colour,
-        linestyle=_BEFORE_STYLE if curve.is_before else style,
-        linewidth=1.0 if curve.is_before else 1.5,
+        linestyle=style,
+        linewidth=0.7 if curve.is_before else 1.5,
         marker=marker,
         markersize=5,
         markerfacecolor="white" if curve.is_before else colour,
@@ -214,7 +215,7 @@ def _curve(
     by_round = list(zip(*by_seed, strict=True))
     return Curve(
         run=run,
-        label=f"{label}, before" if is_before else label,
+        label=label,
         is_before=is_before,
         means=[statistics.fmean(values) for values in by_round],
         lowest=[min(values) for values in by_round],

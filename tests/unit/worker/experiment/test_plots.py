@@ -33,7 +33,8 @@ def test_curves_are_means_over_seeds_round_by_round_with_their_range() -> None:
     hyperfl, hyperfl_before, local, _ = panel
     assert (hyperfl.label, hyperfl.means) == ("hyperfl", [55.0, 80.0])
     assert (hyperfl.lowest, hyperfl.highest) == ([50.0, 70.0], [60.0, 90.0])
-    assert (hyperfl_before.label, hyperfl_before.means) == ("hyperfl, before", [45.0, 70.0])
+    assert (hyperfl_before.label, hyperfl_before.means) == ("hyperfl", [45.0, 70.0])
+    assert [curve.is_before for curve in panel] == [False, True, False, True]
     assert (local.label, local.means) == ("local", [40.0, 45.0])
     assert find_curves(RUNS, RESULTS, "bytes")["digits\n4 clients"][1].means == [15.0, 15.0]
     assert find_curves(RUNS, RESULTS, "loss") == {}, "these results have no losses"
