@@ -96,16 +96,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("client", "weights", "examples", "accuracy", "loss", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            row["client"],
-            str(row["weights_version"]),
-            str(row["num_test_examples"]),
-            f"{100 * row['accuracy']:.2f} %",
-            f"{row['loss']:.4f}",
-        )
-    Console(soft_wrap=True).print(table)
+    _print_clients(rows, accuracy="accuracy", loss="loss")
 
 
 @worker.command()
@@ -141,16 +132,7 @@ def personalize(
     if as_json:
         typer.echo(json.dumps(rows))
     else:
-        table = Table("client", "weights", "examples", "before", "after", box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(
-                row["client"],
-                str(row["weights_version"]),
-                str(row["num_test_examples"]),
-                f"{100 * row['accuracy_before']:.2f} %",
-                f"{100 * row['accuracy_after']:.2f} %",
-            )
-        Console(soft_wrap=True).print(table)
+        _print_clients(rows, before="accuracy_before", after="accuracy_after")
     if len(rows) < len(loaded.clients):
         raise typer.Exit(1)
 
@@ -349,3 +331,17 @@ def _configure_logging(level: str) -> None:
         ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _print_clients(rows: list[dict[str, Any]], **measures: str) -> None:
+    """One line for each client; ``measures`` are columns, and the measure that each shows."""
+    table = Table("client", "weights", "examples", *measures, box=None, pad_edge=False)
+    for row in rows:
+        values = (
+            f"{100 * row[name]:.2f} %" if name.startswith("accuracy") else f"{row[name]:.4f}"
+            for name in measures.values()
+        )
+        table.add_row(
+            row["client"], str(row["weights_version"]), str(row["num_test_examples"]), *values
+        )
+    Console(soft_wrap=True).print(table)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+_EPSILON = 1e-6
+
 
 @dataclass(frozen=True)
 class SGDSettings:
@@ -14,9 +16,6 @@ class SGDSettings:
     learning_rate: float
     momentum: float
     weight_decay: float
-
-
-_EPSILON = 1e-6
 
 
 def clip_factor(norm: torch.Tensor, largest: float) -> torch.Tensor:
