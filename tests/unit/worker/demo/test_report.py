@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from worker.demo.report import format_bytes, print_table, summarise
+from worker.demo.report import format_bytes, print_table, summarise, without_accuracy
 
 
 def assignment(client: str, bytes_up: int = 0, bytes_down: int = 0, **metrics: float) -> Any:
@@ -37,6 +37,7 @@ def train_round(number: int, seconds: float, bytes_up: int, bytes_down: int) -> 
             "loss_before": 1.5,
             "train_loss": 0.25,
             "seconds_training": 9.0,
+            "feature_norm_squared": 0.5,
         },
     }
 
@@ -116,6 +117,7 @@ def test_every_round_is_told_in_detail(result: Any) -> None:
         "accuracy_after": 85.0,
         "loss_before": 1.5,
         "train_loss": 0.25,
+        "feature_norm_squared": 0.5,
         "bytes_up": 3000,
         "bytes_down": 8000,
         "seconds": 12.25,
@@ -160,3 +162,10 @@ def test_a_client_that_sent_nothing_is_left_out_of_the_mean() -> None:
 )
 def test_bytes_are_written_in_the_unit_that_reads_best(num_bytes: float, text: str) -> None:
     assert format_bytes(num_bytes) == text
+
+
+def test_clients_that_left_the_final_evaluation_out_are_named() -> None:
+    assert without_accuracy(FINAL_ROUND) == []
+    silent = FINAL_ROUND["assignments"][0] | {"state": "expired", "metrics": {}}
+    partly = FINAL_ROUND | {"assignments": [silent, FINAL_ROUND["assignments"][1]]}
+    assert without_accuracy(partly) == ["alice"]
