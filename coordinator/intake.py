@@ -13,6 +13,7 @@ from shared import codec
 from shared.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
 from shared.schema import TaskKind, UpdateMetadata
 from shared.specification import FederationSpecification
+from shared.validation import first_fault
 
 METADATA_KEY = "hyperfl"
 
@@ -119,9 +120,8 @@ def _parse_metadata(header: codec.Header) -> UpdateMetadata:
     try:
         return UpdateMetadata.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MalformedUpdate(f"metadata {where}: {first['msg']}", member=where) from error
+        fault = first_fault(error)
+        raise MalformedUpdate(f"metadata {fault}", member=fault.where) from error
 
 
 def _find_encoding(metadata: UpdateMetadata, specification: FederationSpecification) -> Encoding:

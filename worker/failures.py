@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from shared.plans import UnknownPresetError
+from shared.validation import first_fault
 from worker.errors import InvalidInput
 
 INVALID_INPUT, FAILED = 2, 1
@@ -36,18 +37,10 @@ def one_line_errors() -> Iterator[None]:
             raise
         fail("this command needs the worker's packages: pip install 'hyperfl[worker]'")
     except ValidationError as error:
-        fail(describe_first(error), INVALID_INPUT)
+        fail(str(first_fault(error)), INVALID_INPUT)
     except (InvalidInput, UnknownPresetError) as error:
         fail(str(error), INVALID_INPUT)
     except Exception as error:
         if type(error).__module__.startswith(("worker.", "shared.")) or isinstance(error, OSError):
             fail(str(error))
         raise
-
-
-def describe_first(error: ValidationError) -> str:
-    """The first of what a model refuses: where, and why."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message

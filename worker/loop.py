@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from shared.schema import FederationView, Task
 from shared.specification import FederationSpecification, ParameterSpecification
+from shared.validation import first_fault
 from worker import private_state
 from worker.client import (
     Connection,
@@ -131,11 +132,9 @@ def _read_specification(federation: FederationView) -> FederationSpecification:
     try:
         return federation.checked_specification()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
             f"this version does not understand the specification of federation "
-            f"{federation.name}: {where}: {first['msg']}"
+            f"{federation.name}: {first_fault(error)}"
         ) from error
     except ValueError as error:
         raise ConfigError(f"federation {federation.name}: {error}") from error

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.environment import PREFIX, check_environment
 from shared.specification import CLIENT_NAME, FEDERATION_NAME
+from shared.validation import first_fault
 from worker.data.source import DataSource
 from worker.errors import InvalidInput
 
@@ -120,12 +121,7 @@ def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:
     try:
         config = WorkerConfig.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"{file}: {where}: {message}" if where else f"{file}: {message}"
-        ) from error
+        raise ConfigError(f"{file}: {first_fault(error)}") from error
     config = _with_absolute_paths(config, file.resolve().parent)
     for state_dir, count in Counter(client.state_dir for client in config.clients).items():
         if count > 1:

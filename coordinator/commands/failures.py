@@ -13,6 +13,8 @@ from typing import NoReturn
 import typer
 from pydantic import ValidationError
 
+from shared.validation import first_fault
+
 INVALID_INPUT, FAILED = 2, 1
 
 
@@ -28,10 +30,7 @@ def one_line_errors(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        fail(f"{where}: {message}" if where else message, INVALID_INPUT)
+        fail(str(first_fault(error)), INVALID_INPUT)
     except Exception as error:
         if isinstance(error, (OSError, *expected)):
             exit_code = INVALID_INPUT if isinstance(error, ValueError) else FAILED

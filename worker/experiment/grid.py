@@ -15,6 +15,7 @@ from shared.arrays import digest_bytes
 from shared.catalogue import check_method, check_model
 from shared.plan_errors import fill_in
 from shared.plans import PLANS, HyperparameterValue, find_preset, takes_backbone
+from shared.validation import first_fault
 from worker.data.source import DatasetName
 from worker.demo.defaults import default_model
 from worker.errors import InvalidInput
@@ -181,7 +182,7 @@ def load_experiment(file: Path) -> Experiment:
     try:
         return Experiment.model_validate(load_toml(file))
     except ValidationError as error:
-        raise ExperimentError(f"{file}: {describe_first(error)}") from error
+        raise ExperimentError(f"{file}: {first_fault(error)}") from error
 
 
 def load_toml(file: Path) -> dict[str, Any]:
@@ -192,15 +193,6 @@ def load_toml(file: Path) -> dict[str, Any]:
         raise ExperimentError(f"{file} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{file} is not TOML: {error}") from error
-
-
-def describe_first(error: ValidationError) -> str:
-    """The first of what a model refuses: where, and why."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 _SPECIFIED = ("rounds", "backbone_weights", "backbone_digest")
@@ -235,7 +227,7 @@ def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
         filled = fill_in(plan, specified | chosen | run.settings)
         return {name: value for name, value in filled.items() if name not in _SPECIFIED}
     except ValidationError as error:
-        raise ExperimentError(f"{run.describe()}: {describe_first(error)}") from error
+        raise ExperimentError(f"{run.describe()}: {first_fault(error)}") from error
     except ValueError as error:
         raise ExperimentError(f"{run.describe()}: {error}") from error
 

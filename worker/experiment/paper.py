@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from worker.experiment.grid import ExperimentError, Run, describe_first, load_toml
+from shared.validation import first_fault
+from worker.experiment.grid import ExperimentError, Run, load_toml
 
 
 class _Model(BaseModel):
@@ -58,4 +59,4 @@ def load_paper_table(file: Path, name: str) -> PaperTable:
     try:
         return PaperTable.model_validate(tables[name])
     except ValidationError as error:
-        raise ExperimentError(f"{file}: {name}: {describe_first(error)}") from error
+        raise ExperimentError(f"{file}: {name}: {first_fault(error)}") from error

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from shared.validation import first_fault
 from worker.data.client_data import Examples
 from worker.data.client_split import split_for_client
 from worker.data.errors import DataError
@@ -26,7 +27,6 @@ from worker.data.images import Dataset, ImageShape
 from worker.data.loading import DatasetCache
 from worker.data.partitions import IntArray
 from worker.data.source import DataSource
-from worker.experiment.grid import describe_first
 from worker.files import write_atomically
 from worker.models.backbone_weights import backbone_digest
 from worker.models.backbones import find_backbone
@@ -62,7 +62,7 @@ def source_of(
             }
         )
     except ValidationError as error:
-        raise DataError(describe_first(error)) from error
+        raise DataError(str(first_fault(error))) from error
 
 
 def images_of_nobody(source: DataSource, dataset: Dataset) -> IntArray:

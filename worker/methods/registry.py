@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from shared.plans import TrainingPlan
+from shared.validation import first_fault
 from worker.errors import InvalidInput
 from worker.methods.base import DEFAULT_RESOURCES, Method, SiteResources
 from worker.methods.centaur import Centaur
@@ -110,7 +111,6 @@ def _find(plan: TrainingPlan) -> Callable[[TrainingPlan, torch.device, SiteResou
 def _one_line(error: Exception) -> str:
     """Its type and message; of what a plan refuses, the first."""
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return str(first_fault(error))
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
