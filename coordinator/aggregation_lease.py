@@ -12,7 +12,7 @@ from typing import Any
 from coordinator.context import Context
 from coordinator.outages import isolated
 from coordinator.rounds import ROUND_TRANSITIONS, RoundEvent
-from coordinator.store import rounds as store
+from coordinator.store import rounds as round_store
 from coordinator.tables import RoundRow
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -35,16 +35,16 @@ class AggregationLease:
     @property
     def is_ours(self) -> Any:
         """Condition of a write to the round: its aggregation is still ours."""
-        return store.leased_under(self._token)
+        return round_store.leased_under(self._token)
 
     async def claim(self) -> bool:
         """Takes the round's aggregation; false if somebody else has it."""
         async with self._context.database.writing() as session:
-            return await store.move(
+            return await round_store.move(
                 session,
                 self._round_id,
                 ROUND_TRANSITIONS[RoundEvent.CLAIM],
-                store.not_leased_at(self._context.clock()),
+                round_store.not_leased_at(self._context.clock()),
                 lease_token=self._token,
                 lease_expires_at=self._end(),
             )
@@ -89,7 +89,9 @@ class AggregationLease:
 
     async def _extend(self) -> bool:
         async with self._context.database.writing() as session:
-            return await store.extend_aggregation(session, self._round_id, self._token, self._end())
+            return await round_store.extend_aggregation(
+                session, self._round_id, self._token, self._end()
+            )
 
     def _end(self) -> datetime:
         lease = timedelta(seconds=self._context.settings.aggregation_lease_seconds)

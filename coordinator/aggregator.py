@@ -10,7 +10,7 @@ from coordinator.new_weights import NewWeights, make_new_weights
 from coordinator.round_updates import AggregationFailed, RoundUpdates
 from coordinator.selection import select_updates
 from coordinator.store import federations as federation_store
-from coordinator.store import rounds as store
+from coordinator.store import updates as update_store
 from coordinator.tables import FederationRow, RoundRow
 from shared.codec import NonFiniteError
 from shared.schema import TaskKind
@@ -34,7 +34,7 @@ async def aggregate(
             float32.
     """
     async with context.database.reading() as session:
-        contributions = await store.contributions(session, round_.id)
+        contributions = await update_store.contributions(session, round_.id)
         base = await federation_store.find_weights(session, federation.id, round_.base_version)
     if round_.kind == TaskKind.EVALUATE:
         return AggregatedRound(len(contributions), None)

@@ -19,6 +19,7 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.tables import FederationRow
 from coordinator.upload_slots import UploadSlots
 from shared.specification import FederationSpecification
+from shared.validation import first_fault
 
 Clock = Callable[[], datetime]
 _SPECIFICATIONS_KEPT = 64
@@ -95,11 +96,8 @@ def _parse(federation: FederationRow) -> FederationSpecification:
     try:
         return FederationSpecification.of_record(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise UnreadableSpecification(
             f"this coordinator cannot read the specification of federation {federation.name}: "
-            + (f"{where}: " if where else "")
-            + first["msg"],
+            f"{first_fault(error)}",
             is_damaged=False,
         ) from error

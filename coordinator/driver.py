@@ -20,8 +20,9 @@ from coordinator.outages import isolated, outage_of
 from coordinator.round_moves import RoundMoves
 from coordinator.round_updates import AggregationFailed
 from coordinator.rounds import OpenRound, Verdict, WaitForClients, judge
+from coordinator.store import assignments as assignment_store
 from coordinator.store import federations as federation_store
-from coordinator.store import rounds as store
+from coordinator.store import rounds as round_store
 from coordinator.sweeper import Sweeper
 from coordinator.tables import FederationRow, RoundRow
 from shared.schema import FederationState
@@ -132,10 +133,10 @@ class Driver:
         expired: Sequence[tuple[int, int]] = ()
         with isolated("leases not expired", outages_too=True):
             async with self._context.database.reading() as session:
-                if not await store.has_expired_lease(session, now):
+                if not await assignment_store.has_expired_lease(session, now):
                     return
             async with self._context.database.writing() as session:
-                expired = await store.expire_leases(session, now)
+                expired = await assignment_store.expire_leases(session, now)
         for assignment_id, attempt in expired:
             _log.info("lease expired", assignment=assignment_id, attempt=attempt)
 
@@ -159,8 +160,8 @@ class Driver:
             federation = await federation_store.get(session, federation_id)
             if federation.state != FederationState.RUNNING:
                 return False
-            live = await store.find_live(session, federation_id)
-            facts = None if live is None else await store.facts(session, live)
+            live = await round_store.find_live(session, federation_id)
+            facts = None if live is None else await round_store.facts(session, live)
         try:
             policy = self._context.specification(federation).round_policy
         except UnreadableSpecification as error:

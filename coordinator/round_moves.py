@@ -36,7 +36,7 @@ from coordinator.rounds import (
 )
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
-from coordinator.store import rounds as store
+from coordinator.store import rounds as round_store
 from coordinator.tables import FederationRow, RoundRow, WeightsRow
 from shared.schema import RoundPhase, TaskKind
 from shared.specification import RoundPolicy
@@ -56,7 +56,7 @@ class RoundMoves:
             return None
         federation = await federation_store.get(session, federation_id)
         await session.refresh(federation)
-        if await store.find_live(session, federation_id) is not None:
+        if await round_store.find_live(session, federation_id) is not None:
             return None
         progress = await federation_store.progress(session, federation)
         policy = self._context.specification(federation).round_policy
@@ -103,7 +103,7 @@ class RoundMoves:
             finished_at=now,
             reason=reason,
         ):
-            await store.fail_live(session, federation.id, now, reason)
+            await round_store.fail_live(session, federation.id, now, reason)
             _log.error("federation failed", federation=federation.name, reason=reason)
 
     async def fail_if_still_due(
@@ -115,9 +115,11 @@ class RoundMoves:
     ) -> None:
         """Fails an open round unless an update that came meanwhile changed its fate."""
         await federation_store.lock(session, federation.id)
-        if not await store.lock_open(session, round_.id):
+        if not await round_store.lock_open(session, round_.id):
             return
-        verdict, reason = judge(await store.facts(session, round_), policy, self._context.clock())
+        verdict, reason = judge(
+            await round_store.facts(session, round_), policy, self._context.clock()
+        )
         if verdict is Verdict.FAIL:
             await self.fail(session, federation, round_, reason)
 
@@ -131,7 +133,7 @@ class RoundMoves:
     ) -> None:
         """Fails a round if the conditions of the write hold."""
         await federation_store.lock(session, federation.id)
-        failed = await store.move(
+        failed = await round_store.move(
             session,
             round_.id,
             ROUND_TRANSITIONS[RoundEvent.FAIL],
@@ -158,7 +160,7 @@ class RoundMoves:
         now = self._context.clock()
         new_version = None if result.new is None else round_.base_version + 1
         await federation_store.lock(session, federation.id)
-        committed = await store.move(
+        committed = await round_store.move(
             session,
             round_.id,
             ROUND_TRANSITIONS[RoundEvent.COMMIT],
@@ -181,7 +183,7 @@ class RoundMoves:
         policy = specification.round_policy
         now = self._context.clock()
         names = await client_store.list_enrolled_names(session, federation.id)
-        number = await store.next_number(session, federation.id)
+        number = await round_store.next_number(session, federation.id)
         size = len(names) if kind is TaskKind.EVALUATE else policy.size_of_cohort(len(names))
         members = cohort.sample(specification.parameters.seed, number, names, size)
         round_ = RoundRow(
@@ -195,7 +197,7 @@ class RoundMoves:
         )
         try:
             async with session.begin_nested():
-                await store.open_round(session, round_, federation.id, members)
+                await round_store.open_round(session, round_, federation.id, members)
         except IntegrityError:
             return  # another replica opened it
         await federation_store.set_reason(session, federation.id, None)

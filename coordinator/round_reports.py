@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.context import Context
+from coordinator.store import assignments as assignment_store
 from coordinator.store import federations as federation_store
-from coordinator.store import rounds as store
+from coordinator.store import rounds as round_store
 from coordinator.tables import AssignmentRow, RoundRow, UpdateRow
 from shared.schema import (
     AssignmentState,
@@ -32,9 +33,11 @@ async def list_rounds(
     """Rounds from number ``first`` on, at most ``limit``."""
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        rounds = await store.list_numbered(session, federation.id, first, min(limit, MAX_LISTED))
+        rounds = await round_store.list_numbered(
+            session, federation.id, first, min(limit, MAX_LISTED)
+        )
         members: dict[int, list[Member]] = {round_.id: [] for round_ in rounds}
-        for member in await store.members(session, list(members)):
+        for member in await assignment_store.members(session, list(members)):
             members[member[0].round_id].append(member)
         return [
             await _summarise(session, federation.id, round_, members[round_.id])
@@ -46,8 +49,8 @@ async def show_round(context: Context, federation_name: str, number: int) -> Rou
     """One round with every client's part in it."""
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        round_ = await store.find(session, federation.id, number)
-        members = await store.members(session, [round_.id])
+        round_ = await round_store.find(session, federation.id, number)
+        members = await assignment_store.members(session, [round_.id])
         summary = await _summarise(session, federation.id, round_, members)
     return RoundView(**summary.model_dump(), assignments=[_view(*member) for member in members])
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from coordinator import blobs, stored_updates
 from coordinator.context import Context
 from coordinator.row_blocks import RowBlock
-from coordinator.store.rounds import Contribution
+from coordinator.store.updates import Contribution
 from coordinator.stored_updates import StoredUpdate
 from coordinator.tables import WeightsRow
 from shared import codec

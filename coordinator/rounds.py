@@ -84,6 +84,9 @@ ROUND_TRANSITIONS: Mapping[RoundEvent, Transition[RoundPhase]] = {
     RoundEvent.FAIL: _transition(RoundPhase.FAILED, RoundPhase.OPEN, RoundPhase.AGGREGATING),
 }
 
+LIVE_PHASES = ROUND_TRANSITIONS[RoundEvent.FAIL].sources
+"""Those of a round that is not over; a federation has at most one such round."""
+
 ASSIGNMENT_TRANSITIONS: Mapping[AssignmentEvent, Transition[AssignmentState]] = {
     AssignmentEvent.LEASE: _transition(
         AssignmentState.LEASED,

@@ -13,7 +13,7 @@ from coordinator.outages import isolated
 from coordinator.retention import Retention
 from coordinator.settings import MAX_UPLOAD_SECONDS
 from coordinator.store import federations as federation_store
-from coordinator.store import rounds as round_store
+from coordinator.store import updates as update_store
 
 _UNSEALED_KEPT = 2 * timedelta(seconds=MAX_UPLOAD_SECONDS)
 _LEFTOVERS_EVERY = timedelta(hours=1)
@@ -54,7 +54,7 @@ class Sweeper:
         What a power failure takes back is deleted again.
         """
         async with self._context.database.reading() as session:
-            spent = await round_store.spent_blobs(session)
+            spent = await update_store.spent_blobs(session)
             residuals = await federation_store.spent_residuals(session)
         for blob_id in (*spent, *residuals):
             with isolated("spent bytes not removed", blob=blob_id):
@@ -77,6 +77,6 @@ async def _delete(session: AsyncSession, blob_id: int) -> None:
     locked = await blobs.lock(session, [blob_id])
     if not locked:
         return  # another replica removes it
-    await round_store.forget_blobs(session, locked)
+    await update_store.forget_blobs(session, locked)
     await federation_store.forget_residuals(session, locked)
     await blobs.delete_blobs(session, locked)

@@ -11,9 +11,10 @@ import structlog
 from coordinator.auth import ClientPrincipal, require_admitted
 from coordinator.context import Context
 from coordinator.errors import FederationFinished, LeaseLost, RoundClosed, Unauthenticated
+from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
-from coordinator.store import rounds as store
+from coordinator.store import rounds as round_store
 from coordinator.tables import AssignmentRow, RoundRow
 from shared.schema import (
     AssignmentState,
@@ -92,7 +93,7 @@ async def _look_for_task(
     """The number of the live round, and the client's task in it."""
     federation = principal.federation
     async with context.database.reading() as session:
-        offer = await store.find_offer(
+        offer = await assignment_store.find_offer(
             session, federation.id, principal.client.id, principal.token_id
         )
     if not offer.is_client_admitted:
@@ -137,10 +138,10 @@ async def _lease(
     expires_at = now + timedelta(seconds=policy.lease_seconds)
     # A lease that a power failure takes back is given again when the client asks again.
     async with context.database.writing(durable=False) as session:
-        attempt = await store.lease(session, assignment.id, token_id, now, expires_at)
+        attempt = await assignment_store.lease(session, assignment.id, token_id, now, expires_at)
         if attempt is None:
-            current = await store.find_assignment(session, round_.id, assignment.client_id)
-            if current is None or not await store.extend_lease(
+            current = await assignment_store.find(session, round_.id, assignment.client_id)
+            if current is None or not await assignment_store.extend_lease(
                 session, current.id, token_id, current.attempt, expires_at
             ):
                 await require_admitted(session, principal)
@@ -169,11 +170,11 @@ async def extend_lease(
     policy = context.specification(principal.federation).round_policy
     expires_at = context.clock() + timedelta(seconds=policy.lease_seconds)
     async with context.database.writing(durable=False) as session:
-        round_ = await store.find(session, principal.federation.id, round_number)
+        round_ = await round_store.find(session, principal.federation.id, round_number)
         if round_.phase != RoundPhase.OPEN:
             raise RoundClosed(f"round {round_number} is {round_.phase}", phase=round_.phase)
-        assignment = await store.find_assignment(session, round_.id, principal.client.id)
-        if assignment is None or not await store.extend_lease(
+        assignment = await assignment_store.find(session, round_.id, principal.client.id)
+        if assignment is None or not await assignment_store.extend_lease(
             session, assignment.id, principal.token_id, attempt, expires_at
         ):
             await require_admitted(session, principal)

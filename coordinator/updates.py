@@ -24,9 +24,11 @@ from coordinator.errors import (
 )
 from coordinator.intake import Expectation, Intake, check_size
 from coordinator.settings import CoordinatorSettings
+from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
-from coordinator.store import rounds as store
+from coordinator.store import rounds as round_store
+from coordinator.store import updates as update_store
 from coordinator.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
 from shared import codec
 from shared.schema import Receipt, RoundPhase, TaskKind
@@ -116,7 +118,7 @@ async def _receive(
         if isinstance(error, _OVERTAKEN):
             # Perhaps by itself: a client that saw no answer sends its update again meanwhile.
             async with context.database.reading() as session:
-                recorded = await store.find_update(session, target.assignment.id)
+                recorded = await update_store.find(session, target.assignment.id)
             if recorded is not None:
                 return _repeat(principal, target.round_, recorded, writer.digest), False
         raise
@@ -137,11 +139,11 @@ async def _find_target(
     session: AsyncSession, principal: ClientPrincipal, incoming: IncomingUpdate
 ) -> tuple[_Target, UpdateRow | None]:
     federation = principal.federation
-    round_ = await store.find(session, federation.id, incoming.round_number)
-    assignment = await store.find_assignment(session, round_.id, principal.client.id)
+    round_ = await round_store.find(session, federation.id, incoming.round_number)
+    assignment = await assignment_store.find(session, round_.id, principal.client.id)
     if assignment is None:
         raise LeaseLost(f"client {principal.client.name} is not in the cohort of the round")
-    recorded = await store.find_update(session, assignment.id)
+    recorded = await update_store.find(session, assignment.id)
     if recorded is None:
         if round_.phase != RoundPhase.OPEN:
             raise await _round_closed(session, federation, round_)
@@ -178,7 +180,7 @@ async def _record(
         async with context.database.writing() as session:
             await client_store.lock(session, principal.client.id)
             await require_admitted(session, principal)
-            if not await store.lock_open(session, target.round_.id):
+            if not await round_store.lock_open(session, target.round_.id):
                 raise await _round_closed(session, target.federation, target.round_)
             update = UpdateRow(
                 assignment_id=target.assignment.id,
@@ -191,12 +193,12 @@ async def _record(
             )
             session.add(update)
             await session.flush()
-            if not await store.submit(session, target.assignment.id, incoming.attempt):
-                current = await store.find_assignment(
+            if not await assignment_store.submit(session, target.assignment.id, incoming.attempt):
+                current = await assignment_store.find(
                     session, target.round_.id, principal.client.id
                 )
                 raise _lease_lost(current or target.assignment, incoming)
-            was_last = not await store.has_outstanding(session, target.round_.id)
+            was_last = not await assignment_store.has_outstanding(session, target.round_.id)
     except IntegrityError as error:
         raise UpdateConflict("another update for this round was recorded meanwhile") from error
     return update, was_last
@@ -205,7 +207,7 @@ async def _record(
 async def _round_closed(
     session: AsyncSession, federation: FederationRow, round_: RoundRow
 ) -> RoundClosed:
-    live = await store.find_live(session, federation.id)
+    live = await round_store.find_live(session, federation.id)
     current = await federation_store.get(session, federation.id)
     await session.refresh(current)
     return RoundClosed(

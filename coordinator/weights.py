@@ -14,6 +14,7 @@ from coordinator import blobs
 from coordinator.auth import ClientPrincipal, Principal
 from coordinator.context import Context
 from coordinator.errors import RangeNotSatisfiable, VersionRemoved
+from coordinator.store import assignments as assignment_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
 from coordinator.tables import WeightsRow
@@ -137,6 +138,6 @@ async def _count_download(context: Context, principal: ClientPrincipal, sent: in
         live = await round_store.find_live(session, principal.federation.id)
         if live is None:
             return
-        assignment = await round_store.find_assignment(session, live.id, principal.client.id)
+        assignment = await assignment_store.find(session, live.id, principal.client.id)
         if assignment is not None:
-            await round_store.count_download(session, assignment.id, sent)
+            await assignment_store.count_download(session, assignment.id, sent)

@@ -19,7 +19,7 @@ class Fault(NamedTuple):
 
 def first_fault(error: ValidationError) -> Fault:
     """The first of what a model refuses; never the value that was given."""
-    first = error.errors(include_url=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return Fault(where, "unknown key")

@@ -1,37 +1,18 @@
-"""Queries on rounds, assignments and updates."""
+"""Queries on rounds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, exists, func, insert, or_, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
-from coordinator.rounds import (
-    ASSIGNMENT_TRANSITIONS,
-    ROUND_TRANSITIONS,
-    AssignmentEvent,
-    RoundEvent,
-    RoundFacts,
-    Transition,
-)
-from coordinator.store.clients import is_admitted_by
-from coordinator.tables import (
-    AssignmentRow,
-    BlobRow,
-    ClientRow,
-    FederationRow,
-    RoundRow,
-    UpdateRow,
-    WeightsRow,
-)
+from coordinator.rounds import LIVE_PHASES, ROUND_TRANSITIONS, RoundEvent, RoundFacts, Transition
+from coordinator.tables import AssignmentRow, ClientRow, RoundRow
 from shared.schema import AssignmentState, ClientState, RoundPhase, TaskKind
-
-_LIVE = (RoundPhase.OPEN, RoundPhase.AGGREGATING)
 
 
 async def find(session: AsyncSession, federation_id: int, number: int) -> RoundRow:
@@ -47,7 +28,7 @@ async def find(session: AsyncSession, federation_id: int, number: int) -> RoundR
 async def find_live(session: AsyncSession, federation_id: int) -> RoundRow | None:
     """The round that is open or being aggregated; a federation has at most one."""
     query = select(RoundRow).where(
-        RoundRow.federation_id == federation_id, RoundRow.phase.in_(_LIVE)
+        RoundRow.federation_id == federation_id, RoundRow.phase.in_(LIVE_PHASES)
     )
     row: RoundRow | None = await session.scalar(query)
     return row
@@ -204,257 +185,4 @@ async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
         lease_expires_at=round_.lease_expires_at,
         submitted=counts[0],
         outstanding=counts[1],
-    )
-
-
-async def find_assignment(
-    session: AsyncSession, round_id: int, client_id: int
-) -> AssignmentRow | None:
-    """A client's work in a round, if it is in the cohort."""
-    query = select(AssignmentRow).where(
-        AssignmentRow.round_id == round_id, AssignmentRow.client_id == client_id
-    )
-    row: AssignmentRow | None = await session.scalar(query)
-    return row
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a federation's live round, if there is one, has for a client."""
-
-    federation_state: str
-    round_: RoundRow | None
-    assignment: AssignmentRow | None
-    base: WeightsRow | None
-    is_client_admitted: bool
-
-
-async def find_offer(
-    session: AsyncSession, federation_id: int, client_id: int, token_id: int
-) -> Offer:
-    """The live round, the client's work in it, and the weights that it starts from."""
-    admitted = exists().where(ClientRow.id == client_id, is_admitted_by(token_id))
-    row = (
-        await session.execute(
-            select(FederationRow.state, RoundRow, AssignmentRow, WeightsRow, admitted)
-            .outerjoin(
-                RoundRow,
-                and_(RoundRow.federation_id == FederationRow.id, RoundRow.phase.in_(_LIVE)),
-            )
-            .outerjoin(
-                AssignmentRow,
-                and_(AssignmentRow.round_id == RoundRow.id, AssignmentRow.client_id == client_id),
-            )
-            .outerjoin(
-                WeightsRow,
-                and_(
-                    WeightsRow.federation_id == FederationRow.id,
-                    WeightsRow.version == RoundRow.base_version,
-                ),
-            )
-            .where(FederationRow.id == federation_id)
-        )
-    ).one()
-    return Offer(*row)
-
-
-async def has_outstanding(session: AsyncSession, round_id: int) -> bool:
-    """Whether a round still waits for a client that may take part."""
-    query = (
-        select(AssignmentRow.id)
-        .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
-        .where(
-            AssignmentRow.round_id == round_id,
-            AssignmentRow.state != AssignmentState.SUBMITTED,
-            ClientRow.state != ClientState.REVOKED,
-        )
-        .limit(1)
-    )
-    return await session.scalar(query) is not None
-
-
-def _is_of_client_admitted_by(token_id: int) -> Any:
-    """Condition on an assignment; see :func:`coordinator.store.clients.is_admitted_by`."""
-    return exists().where(ClientRow.id == AssignmentRow.client_id, is_admitted_by(token_id))
-
-
-async def lease(
-    session: AsyncSession,
-    assignment_id: int,
-    token_id: int,
-    now: datetime,
-    lease_expires_at: datetime,
-) -> int | None:
-    """Leases work anew with the next attempt.
-
-    None if it is leased or submitted already, or the client's credential has ended.
-    """
-    sources = ASSIGNMENT_TRANSITIONS[AssignmentEvent.LEASE].sources
-    attempt: int | None = await session.scalar(
-        update(AssignmentRow)
-        .where(
-            AssignmentRow.id == assignment_id,
-            _is_of_client_admitted_by(token_id),
-            AssignmentRow.state.in_(sources),
-            or_(
-                AssignmentRow.state != AssignmentState.LEASED,
-                AssignmentRow.lease_expires_at <= now,
-            ),
-        )
-        .values(
-            state=AssignmentState.LEASED,
-            attempt=AssignmentRow.attempt + 1,
-            lease_expires_at=lease_expires_at,
-        )
-        .returning(AssignmentRow.attempt)
-    )
-    return attempt
-
-
-async def extend_lease(
-    session: AsyncSession,
-    assignment_id: int,
-    token_id: int,
-    attempt: int,
-    lease_expires_at: datetime,
-) -> bool:
-    """Prolongs a lease that is still this attempt's, of a client whose credential has not ended."""
-    extended = await session.scalar(
-        update(AssignmentRow)
-        .where(
-            AssignmentRow.id == assignment_id,
-            _is_of_client_admitted_by(token_id),
-            AssignmentRow.state == AssignmentState.LEASED,
-            AssignmentRow.attempt == attempt,
-        )
-        .values(lease_expires_at=lease_expires_at)
-        .returning(AssignmentRow.id)
-    )
-    return extended is not None
-
-
-async def expire_leases(session: AsyncSession, now: datetime) -> Sequence[tuple[int, int]]:
-    """Marks leases that ran out; returns (assignment, attempt) of each."""
-    transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.EXPIRE]
-    # Those that another transaction holds are renewed, delivered or marked there.
-    due = await session.scalars(
-        select(AssignmentRow.id)
-        .where(
-            AssignmentRow.state.in_(transition.sources),
-            AssignmentRow.lease_expires_at <= now,
-        )
-        .order_by(AssignmentRow.id)
-        .with_for_update(key_share=True, skip_locked=True)
-    )
-    rows = await session.execute(
-        update(AssignmentRow)
-        .where(AssignmentRow.id.in_(due.all()))
-        .values(state=transition.target)
-        .returning(AssignmentRow.id, AssignmentRow.attempt)
-    )
-    return [(assignment_id, attempt) for assignment_id, attempt in rows]
-
-
-async def has_expired_lease(session: AsyncSession, now: datetime) -> bool:
-    """Whether any lease ran out; asked first, so that an idle coordinator writes nothing."""
-    query = (
-        select(AssignmentRow.id)
-        .where(AssignmentRow.state == AssignmentState.LEASED, AssignmentRow.lease_expires_at <= now)
-        .limit(1)
-    )
-    return await session.scalar(query) is not None
-
-
-async def submit(session: AsyncSession, assignment_id: int, attempt: int) -> bool:
-    """Marks work as delivered if it is still this attempt's."""
-    transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.SUBMIT]
-    submitted = await session.scalar(
-        update(AssignmentRow)
-        .where(
-            AssignmentRow.id == assignment_id,
-            AssignmentRow.attempt == attempt,
-            AssignmentRow.state.in_(transition.sources),
-        )
-        .values(state=transition.target, lease_expires_at=None)
-        .returning(AssignmentRow.id)
-    )
-    return submitted is not None
-
-
-async def find_update(session: AsyncSession, assignment_id: int) -> UpdateRow | None:
-    """The update recorded for an assignment, if any."""
-    query = select(UpdateRow).where(UpdateRow.assignment_id == assignment_id)
-    row: UpdateRow | None = await session.scalar(query)
-    return row
-
-
-async def count_download(session: AsyncSession, assignment_id: int, num_bytes: int) -> None:
-    """Adds to what a client downloaded for its work."""
-    await session.execute(
-        update(AssignmentRow)
-        .where(AssignmentRow.id == assignment_id)
-        .values(bytes_down=AssignmentRow.bytes_down + num_bytes)
-    )
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """One recorded update of a round that is being aggregated."""
-
-    client_name: str
-    num_examples: int
-    blob_id: int | None
-    digest: str
-    size_bytes: int
-
-
-async def contributions(session: AsyncSession, round_id: int) -> Sequence[Contribution]:
-    """A round's updates in order of client name: the order in which they are summed."""
-    rows = await session.execute(
-        select(
-            ClientRow.name,
-            UpdateRow.num_examples,
-            UpdateRow.blob_id,
-            UpdateRow.digest,
-            UpdateRow.size_bytes,
-        )
-        .join(AssignmentRow, AssignmentRow.id == UpdateRow.assignment_id)
-        .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
-        .where(AssignmentRow.round_id == round_id)
-    )
-    # Ordered here and not by the database, whose collation is its own.
-    return sorted((Contribution(*row) for row in rows), key=lambda c: c.client_name)
-
-
-async def members(
-    session: AsyncSession, round_ids: Sequence[int]
-) -> Sequence[tuple[AssignmentRow, str, UpdateRow | None]]:
-    """Assignments of some rounds with client name and update, in order of round and name."""
-    rows = await session.execute(
-        select(AssignmentRow, ClientRow.name, UpdateRow)
-        .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
-        .outerjoin(UpdateRow, UpdateRow.assignment_id == AssignmentRow.id)
-        .where(AssignmentRow.round_id.in_(round_ids))
-        .order_by(AssignmentRow.round_id, ClientRow.name)
-    )
-    return [(assignment, name, recorded) for assignment, name, recorded in rows]
-
-
-async def spent_blobs(session: AsyncSession) -> Sequence[int]:
-    """Blobs of updates whose round is closed: their bytes are no longer needed."""
-    return (
-        await session.scalars(
-            select(BlobRow.id)
-            .join(UpdateRow, UpdateRow.blob_id == BlobRow.id)
-            .join(AssignmentRow, AssignmentRow.id == UpdateRow.assignment_id)
-            .join(RoundRow, RoundRow.id == AssignmentRow.round_id)
-            .where(RoundRow.phase.not_in(_LIVE))
-        )
-    ).all()
-
-
-async def forget_blobs(session: AsyncSession, blob_ids: Sequence[int]) -> None:
-    """Takes spent blobs off their updates, so that they can be deleted."""
-    await session.execute(
-        update(UpdateRow).where(UpdateRow.blob_id.in_(blob_ids)).values(blob_id=None)
     )

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from coordinator.auth import new_token
 from coordinator.context import Bell
-from coordinator.store import rounds as store
+from coordinator.store import assignments as assignment_store
 from coordinator.store.clients import TokenKind
 from tests.support.coordinator import RunningCoordinator, running_coordinator
 from tests.support.rounds import unsealed_blobs
@@ -288,15 +288,15 @@ async def test_work_is_not_leased_under_a_credential_that_has_just_ended(
     coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch, end: End
 ) -> None:
     await coordinator.started(tiny_specification(), "a", "b")
-    find_offer = store.find_offer
+    find_offer = assignment_store.find_offer
 
-    async def and_then_end(*arguments: Any) -> store.Offer:
+    async def and_then_end(*arguments: Any) -> assignment_store.Offer:
         found = await find_offer(*arguments)
-        monkeypatch.setattr(store, "find_offer", find_offer)
+        monkeypatch.setattr(assignment_store, "find_offer", find_offer)
         await end(coordinator)
         return found
 
-    monkeypatch.setattr(store, "find_offer", and_then_end)
+    monkeypatch.setattr(assignment_store, "find_offer", and_then_end)
     answer = await coordinator.poll("tiny", "a")
     assert answer.status_code == 401, answer.text
     [first, _] = (await coordinator.show("tiny/rounds/1"))["assignments"]

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from coordinator.store import rounds as store
+from coordinator.store import assignments as assignment_store
+from coordinator.store import rounds as round_store
 from coordinator.tables import BlobChunkRow, BlobRow, UpdateRow
 from shared.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator, running_coordinator
@@ -100,8 +101,8 @@ async def test_a_driver_that_finds_no_room_makes_what_it_can(
         cause.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise OperationalError("UPDATE", {}, cause)
 
-    for query in ("has_expired_lease", "facts"):
-        monkeypatch.setattr(store, query, no_room)
+    monkeypatch.setattr(assignment_store, "has_expired_lease", no_room)
+    monkeypatch.setattr(round_store, "facts", no_room)
     await coordinator.driver.step()
     assert len(asked) == 2
     assert await _count(coordinator, BlobChunkRow.blob_id) == with_version_0

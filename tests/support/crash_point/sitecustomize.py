@@ -56,7 +56,7 @@ POINTS = {
         "coordinator.round_moves", "RoundMoves._open_round", is_after=True
     ),
     "round-opened": Point("coordinator.driver", "Driver._advance", is_after=True),
-    "lease-granted-uncommitted": Point("coordinator.store.rounds", "lease", is_after=True),
+    "lease-granted-uncommitted": Point("coordinator.store.assignments", "lease", is_after=True),
     "lease-granted": Point("coordinator.tasks", "_lease", is_after=True),
     "update-half-received": Point(
         "coordinator.blobs",
@@ -65,7 +65,7 @@ POINTS = {
         condition=lambda writer, _piece: writer._num_chunks == 1,
     ),
     "update-received": Point("coordinator.updates", "_record"),
-    "update-recorded-uncommitted": Point("coordinator.store.rounds", "submit", is_after=True),
+    "update-recorded-uncommitted": Point("coordinator.store.assignments", "submit", is_after=True),
     "update-recorded": Point("coordinator.updates", "_record", is_after=True),
     "aggregation-claimed-uncommitted": Point(
         "coordinator.store.rounds", "move", is_after=True, condition=_is_claim

@@ -1,0 +1,218 @@
+"""Queries on assignments: the work of a round's cohort, client by client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.rounds import ASSIGNMENT_TRANSITIONS, LIVE_PHASES, AssignmentEvent
+from coordinator.store.clients import is_admitted_by
+from coordinator.tables import (
+    AssignmentRow,
+    ClientRow,
+    FederationRow,
+    RoundRow,
+    UpdateRow,
+    WeightsRow,
+)
+from shared.schema import AssignmentState, ClientState
+
+
+async def find(session: AsyncSession, round_id: int, client_id: int) -> AssignmentRow | None:
+    """A client's work in a round, if it is in the cohort."""
+    query = select(AssignmentRow).where(
+        AssignmentRow.round_id == round_id, AssignmentRow.client_id == client_id
+    )
+    row: AssignmentRow | None = await session.scalar(query)
+    return row
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a federation's live round, if there is one, has for a client."""
+
+    federation_state: str
+    round_: RoundRow | None
+    assignment: AssignmentRow | None
+    base: WeightsRow | None
+    is_client_admitted: bool
+
+
+async def find_offer(
+    session: AsyncSession, federation_id: int, client_id: int, token_id: int
+) -> Offer:
+    """The live round, the client's work in it, and the weights that it starts from."""
+    admitted = exists().where(ClientRow.id == client_id, is_admitted_by(token_id))
+    row = (
+        await session.execute(
+            select(FederationRow.state, RoundRow, AssignmentRow, WeightsRow, admitted)
+            .outerjoin(
+                RoundRow,
+                and_(RoundRow.federation_id == FederationRow.id, RoundRow.phase.in_(LIVE_PHASES)),
+            )
+            .outerjoin(
+                AssignmentRow,
+                and_(AssignmentRow.round_id == RoundRow.id, AssignmentRow.client_id == client_id),
+            )
+            .outerjoin(
+                WeightsRow,
+                and_(
+                    WeightsRow.federation_id == FederationRow.id,
+                    WeightsRow.version == RoundRow.base_version,
+                ),
+            )
+            .where(FederationRow.id == federation_id)
+        )
+    ).one()
+    return Offer(*row)
+
+
+async def has_outstanding(session: AsyncSession, round_id: int) -> bool:
+    """Whether a round still waits for a client that may take part."""
+    query = (
+        select(AssignmentRow.id)
+        .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
+        .where(
+            AssignmentRow.round_id == round_id,
+            AssignmentRow.state != AssignmentState.SUBMITTED,
+            ClientRow.state != ClientState.REVOKED,
+        )
+        .limit(1)
+    )
+    return await session.scalar(query) is not None
+
+
+def _is_of_client_admitted_by(token_id: int) -> Any:
+    """Condition on an assignment; see :func:`coordinator.store.clients.is_admitted_by`."""
+    return exists().where(ClientRow.id == AssignmentRow.client_id, is_admitted_by(token_id))
+
+
+async def lease(
+    session: AsyncSession,
+    assignment_id: int,
+    token_id: int,
+    now: datetime,
+    lease_expires_at: datetime,
+) -> int | None:
+    """Leases work anew with the next attempt.
+
+    None if it is leased or submitted already, or the client's credential has ended.
+    """
+    sources = ASSIGNMENT_TRANSITIONS[AssignmentEvent.LEASE].sources
+    attempt: int | None = await session.scalar(
+        update(AssignmentRow)
+        .where(
+            AssignmentRow.id == assignment_id,
+            _is_of_client_admitted_by(token_id),
+            AssignmentRow.state.in_(sources),
+            or_(
+                AssignmentRow.state != AssignmentState.LEASED,
+                AssignmentRow.lease_expires_at <= now,
+            ),
+        )
+        .values(
+            state=AssignmentState.LEASED,
+            attempt=AssignmentRow.attempt + 1,
+            lease_expires_at=lease_expires_at,
+        )
+        .returning(AssignmentRow.attempt)
+    )
+    return attempt
+
+
+async def extend_lease(
+    session: AsyncSession,
+    assignment_id: int,
+    token_id: int,
+    attempt: int,
+    lease_expires_at: datetime,
+) -> bool:
+    """Prolongs a lease that is still this attempt's, of a client whose credential has not ended."""
+    extended = await session.scalar(
+        update(AssignmentRow)
+        .where(
+            AssignmentRow.id == assignment_id,
+            _is_of_client_admitted_by(token_id),
+            AssignmentRow.state == AssignmentState.LEASED,
+            AssignmentRow.attempt == attempt,
+        )
+        .values(lease_expires_at=lease_expires_at)
+        .returning(AssignmentRow.id)
+    )
+    return extended is not None
+
+
+async def expire_leases(session: AsyncSession, now: datetime) -> Sequence[tuple[int, int]]:
+    """Marks leases that ran out; returns (assignment, attempt) of each."""
+    transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.EXPIRE]
+    # Those that another transaction holds are renewed, delivered or marked there.
+    due = await session.scalars(
+        select(AssignmentRow.id)
+        .where(
+            AssignmentRow.state.in_(transition.sources),
+            AssignmentRow.lease_expires_at <= now,
+        )
+        .order_by(AssignmentRow.id)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    rows = await session.execute(
+        update(AssignmentRow)
+        .where(AssignmentRow.id.in_(due.all()))
+        .values(state=transition.target)
+        .returning(AssignmentRow.id, AssignmentRow.attempt)
+    )
+    return [(assignment_id, attempt) for assignment_id, attempt in rows]
+
+
+async def has_expired_lease(session: AsyncSession, now: datetime) -> bool:
+    """Whether any lease ran out; asked first, so that an idle coordinator writes nothing."""
+    query = (
+        select(AssignmentRow.id)
+        .where(AssignmentRow.state == AssignmentState.LEASED, AssignmentRow.lease_expires_at <= now)
+        .limit(1)
+    )
+    return await session.scalar(query) is not None
+
+
+async def submit(session: AsyncSession, assignment_id: int, attempt: int) -> bool:
+    """Marks work as delivered if it is still this attempt's."""
+    transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.SUBMIT]
+    submitted = await session.scalar(
+        update(AssignmentRow)
+        .where(
+            AssignmentRow.id == assignment_id,
+            AssignmentRow.attempt == attempt,
+            AssignmentRow.state.in_(transition.sources),
+        )
+        .values(state=transition.target, lease_expires_at=None)
+        .returning(AssignmentRow.id)
+    )
+    return submitted is not None
+
+
+async def count_download(session: AsyncSession, assignment_id: int, num_bytes: int) -> None:
+    """Adds to what a client downloaded for its work."""
+    await session.execute(
+        update(AssignmentRow)
+        .where(AssignmentRow.id == assignment_id)
+        .values(bytes_down=AssignmentRow.bytes_down + num_bytes)
+    )
+
+
+async def members(
+    session: AsyncSession, round_ids: Sequence[int]
+) -> Sequence[tuple[AssignmentRow, str, UpdateRow | None]]:
+    """Assignments of some rounds with client name and update, in order of round and name."""
+    rows = await session.execute(
+        select(AssignmentRow, ClientRow.name, UpdateRow)
+        .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
+        .outerjoin(UpdateRow, UpdateRow.assignment_id == AssignmentRow.id)
+        .where(AssignmentRow.round_id.in_(round_ids))
+        .order_by(AssignmentRow.round_id, ClientRow.name)
+    )
+    return [(assignment, name, recorded) for assignment, name, recorded in rows]
