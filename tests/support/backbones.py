@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import batch_norm
 
 from shared.plans import TrainingPlan
 from worker.data.images import ImageShape
@@ -26,6 +31,23 @@ def random_backbone(
         file=None,
         with_adapters=with_adapters,
     )
+
+
+class _LoneValueNorm(nn.BatchNorm2d):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        if maps.numel() > self.num_features:
+            return super().forward(maps)
+        statistics = self.running_mean, self.running_var
+        return batch_norm(maps, *statistics, self.weight, self.bias, eps=self.eps)
+
+
+def with_lone_values(module: nn.Module) -> nn.Module:
+    """A copy for plain loops, that trains on one image with maps of 1×1 too."""
+    module = copy.deepcopy(module)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.__class__ = _LoneValueNorm
+    return module
 
 
 def lpm_plan(model: str, digest: str | None = None, **hyperparameters: Any) -> TrainingPlan:

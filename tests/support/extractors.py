@@ -62,6 +62,12 @@ def tiny_without_normalisation() -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), WIDTH
 
 
+def with_normalised_vectors() -> tuple[nn.Module, int]:
+    """Its batch normalisation has one value a channel and image."""
+    layers = nn.Flatten(), nn.Linear(16, WIDTH), nn.BatchNorm1d(WIDTH), nn.Tanh()
+    return nn.Sequential(*layers), WIDTH
+
+
 def one_layer_on_digits() -> tuple[nn.Module, int]:
     """Learns 8x8 images well within seconds."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh()), 32

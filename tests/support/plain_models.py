@@ -78,8 +78,11 @@ def train_privately(
         for name, one in model.named_parameters()
         if shares_head or name.startswith("extractor.")
     }
-    purpose = f"privacy after {steps_before} steps from {digest_arrays(shared)}"
-    noise = client_generator(participant.seed, purpose, round_number)
+    moment = f"after {steps_before} steps from {digest_arrays(shared)}"
+    sampling, noise = (
+        client_generator(participant.seed, f"privacy {purpose} {moment}", round_number)
+        for purpose in ("samples", "noise")
+    )
     optimizer = _sgd(trained, plan.learning_rate, plan)
     num_examples = len(participant.data.train)
     rate = plan.sample_rate or plan.batch_size / num_examples
@@ -91,7 +94,7 @@ def train_privately(
     elif isinstance(plan, PPSGDPlan):
         head_optimizer = _sgd(model.head.parameters(), plan.head_learning_rate, plan)
     for _ in range(plan.epochs * steps):
-        chosen = torch.from_numpy(order.random(num_examples) < rate)
+        chosen = torch.from_numpy(sampling.random(num_examples) < rate)
         images, labels = participant.data.train.batch(chosen.nonzero().squeeze(1), CPU)
         if head_optimizer is not None and len(labels):
             head_optimizer.zero_grad()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import dropout
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from worker.data.client_data import Examples
 from worker.hypernetwork import ParameterLayout
@@ -176,6 +177,9 @@ class FunctionalExtractor:
     ) -> torch.Tensor:
         """Features (B, width) in the present mode; every parameter and buffer is given by name.
 
+        In training mode too, what is one value per channel (of an epoch's last image by itself) is
+        normalised by a BatchNorm layer's running statistics: it has no variance.
+
         Args:
             parameters: and buffers by name, on the device.
             inputs: (B, ...) on the device, from :meth:`inputs`.
@@ -187,7 +191,8 @@ class FunctionalExtractor:
         else:
             # What a frozen beginning gives keeps its precision, as it would in one piece.
             options = {"is_begun": True}
-        with self._autocast():
+        one_image = _lone_values_allowed(self._module) if len(inputs) == 1 else nullcontext()
+        with self._autocast(), one_image:
             features: torch.Tensor = functional_call(
                 self._module, dict(parameters), (inputs,), options
             )
@@ -197,6 +202,27 @@ class FunctionalExtractor:
         return torch.autocast(
             self._device.type, dtype=torch.bfloat16, enabled=self._mixed_precision
         )
+
+
+@contextmanager
+def _lone_values_allowed(module: nn.Module) -> Iterator[None]:
+    """BatchNorm layers that get one value per channel use and leave their running statistics."""
+    switched: list[nn.Module] = []
+
+    def switch(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if layer.training and inputs[0].numel() == inputs[0].shape[1]:
+            layer.eval()
+            switched.append(layer)
+
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    hooks = [layer.register_forward_pre_hook(switch) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer in switched:
+            layer.train()
 
 
 def own_buffers(module: nn.Module) -> dict[str, torch.Tensor]:

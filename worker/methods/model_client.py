@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -60,11 +61,11 @@ class ModelClient(LocalClient):
         """The present head, whose tensors are those of ``parameters``."""
         return _head(self.parameters)
 
-    def sampled_batch(self, sample_rate: float) -> Batch | None:
+    def sampled_batch(self, sample_rate: float, sampling: np.random.Generator) -> Batch | None:
         """Each training example with probability ``sample_rate`` (Poisson sampling); or None."""
-        chosen = self._order.random(self.num_examples) < sample_rate
+        chosen = sampling.random(self.num_examples) < sample_rate
         positions = torch.from_numpy(chosen.nonzero()[0])
-        return self._train.batch(positions, self._order) if len(positions) else None
+        return self._train.batch(positions, sampling) if len(positions) else None
 
     def training_mode(self) -> AbstractContextManager[None]:
         """Training mode for calls of :meth:`loss`; dropout draws from the client's stream."""

@@ -112,11 +112,15 @@ class PrivateSteps:
         function = client.logits if self._trains_head else client.features
         self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
         self._descent = Descent(parameters, settings_of(plan))
-        # By steps taken, which are saved before anything is sent, and by round and weights, so that
-        # a private state that was put back to an earlier day does not repeat a sent update's noise.
+        # By steps taken, which are saved before anything is sent, and by round and weights: neither
+        # a round that is trained again nor a private state that was put back to an earlier day
+        # repeats a sent update's samples or noise, which the accountant takes to be independent.
         base = digest_arrays({name: one.cpu().numpy() for name, one in parameters.items()})
-        purpose = f"privacy after {self._num_before} steps from {base}"
-        self._noise = client_generator(client.seed, purpose, client.round_number)
+        moment = f"after {self._num_before} steps from {base}"
+        self._sampling, self._noise = (
+            client_generator(client.seed, f"privacy {purpose} {moment}", client.round_number)
+            for purpose in ("samples", "noise")
+        )
         client.metrics |= {
             "epsilon": plan.epsilon,
             "delta": plan.delta,
@@ -128,7 +132,7 @@ class PrivateSteps:
     def batches(self) -> Iterator[Batch | None]:
         """A round's samples; None for one that nobody is in, which takes its step all the same."""
         for _ in range(self._num_in_round):
-            yield self._client.sampled_batch(self._sample_rate)
+            yield self._client.sampled_batch(self._sample_rate, self._sampling)
 
     def take(self, batch: Batch | None, train_head: HeadStep | None = None) -> None:
         """One private step: all that the shared tensors learn of ``batch``.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import batch_norm, relu
+from torch.nn.functional import relu
 
 _BOTTLENECK = 16
 
@@ -37,27 +37,16 @@ class ConvolutionalAdapter(nn.Module):
 
     def __init__(self, planes: int) -> None:
         super().__init__()
-        self.inner_normalisation = _BatchNorm(planes)
+        self.inner_normalisation = nn.BatchNorm2d(planes)
         self.convolution = nn.Conv2d(planes, planes, 1, bias=False)
         nn.init.zeros_(self.convolution.weight)
-        self.outer_normalisation = _BatchNorm(planes)
+        self.outer_normalisation = nn.BatchNorm2d(planes)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (B, planes, H, W) of maps of the same shape."""
         change = self.convolution(self.inner_normalisation(maps))
         adapted: torch.Tensor = self.outer_normalisation(maps + change)
         return adapted
-
-
-class _BatchNorm(nn.BatchNorm2d):
-    """One value per channel (an epoch's last image, in maps of 1×1) has no variance to measure."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        if maps.numel() > self.num_features:
-            return super().forward(maps)
-        return batch_norm(
-            maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
 
 
 def adapt_blocks(network: nn.Module, width: int) -> None:

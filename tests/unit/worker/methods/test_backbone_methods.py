@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from shared.plans import PLANS, TrainingPlan, takes_backbone
-from tests.support.backbones import IMAGE_SHAPE, RESNET, VIT, lpm_plan, random_backbone
+from tests.support.backbones import (
+    IMAGE_SHAPE,
+    RESNET,
+    VIT,
+    lpm_plan,
+    random_backbone,
+    with_lone_values,
+)
 from tests.support.random_clients import NUM_CLASSES, random_client_data
 from worker.methods import build_method
 from worker.methods.base import BuildsPersonalModel, Method, Participant, SiteResources
@@ -63,7 +69,7 @@ class PlainModel(nn.Module):
     def __init__(self, model: str, *, with_adapters: bool) -> None:
         super().__init__()
         template = random_backbone(model, with_adapters=with_adapters)
-        self.extractor = copy.deepcopy(template.module)
+        self.extractor = with_lone_values(template.module)
         width = template.feature_width
         layers: list[nn.Module] = []
         if template.private_hidden_width is not None:

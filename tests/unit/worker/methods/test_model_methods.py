@@ -13,6 +13,7 @@ from shared.plans import PLANS, TrainingPlan
 from tests.support import extractors
 from tests.support.plain_models import PlainModel, load, train_privately, train_whole
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, random_client_data
+from worker.data.client_data import Batch
 from worker.methods import build_method
 from worker.methods.base import (
     Method,
@@ -22,6 +23,7 @@ from worker.methods.base import (
     TrainingInterrupted,
 )
 from worker.methods.fedavg import FedAvg
+from worker.methods.model_client import ModelClient
 from worker.methods.privacy_accountant import noise_multiplier
 from worker.methods.registry import MethodError
 from worker.models.registry import ModelError
@@ -279,6 +281,37 @@ def test_noise_is_never_drawn_twice_even_if_a_round_is() -> None:
     for name, delta in first.deltas.items():
         assert np.array_equal(delta, same.deltas[name])
         assert not np.allclose(delta, later.deltas[name])
+
+
+@pytest.mark.parametrize("name", PRIVATE_METHODS)
+def test_samples_are_never_drawn_twice_even_if_a_round_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accountant's ε is for samples that are independent of all others."""
+    drawn = list[list[float]]()
+    batch = ModelClient.sampled_batch
+
+    def recording(client: ModelClient, *arguments: Any) -> Batch | None:
+        found = batch(client, *arguments)
+        drawn.append([] if found is None else found[0].flatten(1).sum(1).tolist())
+        return found
+
+    monkeypatch.setattr(ModelClient, "sampled_batch", recording)
+    method = build_method(plan_for(name), CPU)
+    weights = method.parameters(seed=3).initial_values()
+    participant = make_participant(method)
+
+    def samples() -> list[list[float]]:
+        drawn.clear()
+        (result,) = method.train([participant], weights, 1, never)
+        participant.private = result.private
+        return list(drawn)
+
+    untrained = participant.private
+    first = samples()
+    assert samples() != first
+    participant.private = untrained
+    assert samples() == first
 
 
 @pytest.mark.parametrize(("later_round", "later_weight"), [(2, 0.0), (1, 1e-30)])

@@ -191,14 +191,6 @@ def test_only_adapters_are_trainable(vit: FeatureExtractor, resnet: FeatureExtra
             assert parameter.requires_grad == (".adapter." in name), name
 
 
-def test_a_single_value_per_channel_is_normalised_by_the_running_statistics() -> None:
-    adapter = ConvolutionalAdapter(4)
-    maps = torch.randn(1, 4, 1, 1)
-    trained = adapter(maps)
-    torch.testing.assert_close(trained, adapter.eval()(maps))
-    assert int(adapter.inner_normalisation.num_batches_tracked) == 0
-
-
 def test_pixels_are_normalised_as_in_pretraining() -> None:
     assert pixel_statistics("vit:vit_small_patch16_384") == ((0.5,) * 3, (0.5,) * 3)
     assert pixel_statistics("resnet18") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
