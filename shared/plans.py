@@ -109,10 +109,11 @@ _LARGEST_ORDER = 63
 
 
 class PrivateModelPlan(ModelPlan):
-    """Hyperparameters of ``dp-fedavg``: differentially private SGD (Abadi et al., CCS 2016).
+    """Hyperparameters of differentially private SGD (Abadi et al., CCS 2016).
 
-    Noise is scaled so that after ``rounds`` rounds what a client has shared is (ε, δ)-private with
-    respect to one of its training examples. With ``sample_rate`` and ``noise_multiplier`` it is the
+    Noise is scaled so that after ``rounds`` rounds what a client of ``dp-fedavg`` has shared is
+    (ε, δ)-private with respect to one of its training examples; of ``ppsgd`` and ``centaur`` only
+    if the head did not depend on it. With ``sample_rate`` and ``noise_multiplier`` it is the
     same for every client, and an epoch has :func:`steps_per_epoch` steps; without them both follow
     from a client's number of examples n: batch_size / n, ⌈n / batch_size⌉ steps, and the least σ.
     """

@@ -69,8 +69,8 @@ class ParameterSpecification(_Model):
     def check_names(self, names: Iterable[str]) -> None:
         """Raises ValueError unless ``names`` are the shared tensors' names, each of them.
 
-        This is the last gate before anything is serialised for the network: private tensors
-        (embeddings, heads) have no place among the shared names.
+        This is the last gate before anything is serialised for the network: what the
+        method keeps private (an embedding, say) has no place among the shared names.
         """
         given = set(names)
         if extra := sorted(given - self.by_name.keys()):

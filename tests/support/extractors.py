@@ -68,6 +68,22 @@ def with_normalised_vectors() -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), WIDTH
 
 
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, _ = tiny_without_normalisation()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.scale * self.layers(images)
+        return features
+
+
+def with_a_scalar() -> tuple[nn.Module, int]:
+    """One of its parameters has no dimension."""
+    return _Scaled(), WIDTH
+
+
 def one_layer_on_digits() -> tuple[nn.Module, int]:
     """Learns 8x8 images well within seconds."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh()), 32

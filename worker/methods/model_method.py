@@ -42,6 +42,7 @@ from worker.methods.model_client import EXTRACTOR_PREFIX, ModelClient
 from worker.methods.model_sgd import settings_of, train_parameters
 from worker.methods.random_streams import client_generator, drawn_uniformly
 from worker.methods.sgd import SGDSettings
+from worker.models.errors import ModelError
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
@@ -106,6 +107,11 @@ class ModelMethod(LocalRounds[Tensors]):
         ]
         parts = ((self.shares_extractor, body), (self.shares_head, head))
         self._shared = [one for shared, tensors in parts if shared for one in tensors]
+        if scalars := [one.name for one in self._shared if not one.shape]:
+            raise ModelError(
+                f"model {plan.model!r}: {scalars[0].removeprefix(EXTRACTOR_PREFIX)} is a scalar, "
+                "which cannot be shared: give it the shape (1,)"
+            )
         self._own = [one for shared, tensors in parts if not shared for one in tensors]
         self._initial_buffers = {
             BUFFER_PREFIX + name: buffer for name, buffer in own_buffers(extractor.module).items()

@@ -150,6 +150,23 @@ def test_a_method_that_would_share_what_is_private_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_scalar_parameter_is_trained_where_it_is_private_and_refused_by_name_where_shared(
+    name: str,
+) -> None:
+    plan = plan_for(name, "with_a_scalar")
+    if name != "local":
+        with pytest.raises(ModelError, match=r"scale is a scalar, .* give it the shape \(1,\)"):
+            build_method(plan, CPU)
+        return
+    method = build_method(plan, CPU)
+    participant = make_participant(method)
+    (result,) = method.train([participant], {}, 1, never)
+    scale = "extractor.scale"
+    assert result.private[scale].shape == ()
+    assert result.private[scale] != participant.private[scale]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_participant_and_the_weights_are_never_changed(name: str) -> None:
     method = build_method(plan_for(name), CPU)
     participant = make_participant(method)
