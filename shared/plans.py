@@ -249,9 +249,6 @@ class TrainingPlan(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.method not in PLANS and ":" not in self.method:
-            close = difflib.get_close_matches(self.method, PLANS, n=3, cutoff=0.0)
-            raise ValueError(f"unknown method {self.method!r}; the closest are {', '.join(close)}")
         if any(size < 1 for size in self.image_shape):
             raise ValueError(f"every size of image_shape {list(self.image_shape)} must be positive")
         return self

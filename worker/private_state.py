@@ -23,6 +23,7 @@ from shared.arrays import Array, NamedArrays, digest_arrays, digest_bytes
 from shared.factored_encoding import Delta
 from shared.low_rank import FactoredDelta
 from shared.schema import TaskKind
+from shared.validation import first_fault
 from worker.files import write_atomically
 
 FILE_NAME = "private.safetensors"
@@ -158,7 +159,9 @@ def _read_whole(file: Path) -> tuple[dict[str, Array], _Description]:
     try:
         arrays, metadata = _read(file)
         description = _Description.model_validate_json(metadata.get(_METADATA_KEY, ""))
-    except (safetensors.SafetensorError, ValidationError, OSError, ValueError) as error:
+    except ValidationError as error:
+        raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise PrivateStateError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
     if _digest(description, arrays) != description.digest:
         raise PrivateStateError(f"{file} is damaged: its digest does not match")

@@ -149,9 +149,10 @@ async def test_a_name_that_is_no_longer_known_keeps_nobody_from_looking(
     coordinator: RunningCoordinator,
 ) -> None:
     document = tiny_specification().document
-    document["training"]["model"] = "vit:vit_of_another_timm"
+    document["training"] |= {"method": "scaffold", "model": "vit:vit_of_another_timm"}
     await record(coordinator, document)
     listed = await coordinator.http.get("/v1/federations", headers=coordinator.admin)
     assert [one["model"] for one in listed.json()] == ["vit:vit_of_another_timm"]
     shown = FederationView.model_validate(await coordinator.show("tiny"))
-    assert shown.checked_specification().training.model == "vit:vit_of_another_timm"
+    training = shown.checked_specification().training
+    assert (training.method, training.model) == ("scaffold", "vit:vit_of_another_timm")

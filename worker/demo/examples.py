@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared.validation import first_fault
 from worker.data.client_split import split_for_client
 from worker.data.errors import DataError
 from worker.data.loading import DatasetCache, natural_image_shape
 from worker.data.source import DataSource
-from worker.demo.processes import DemoError
 
 
 def examples_per_client(data: dict[str, Any]) -> int:
@@ -20,17 +20,20 @@ def examples_per_client(data: dict[str, Any]) -> int:
         data: what every client's ``[clients.data]`` says.
 
     Raises:
-        DemoError: the data cannot be used.
+        DataError: the data cannot be used.
     """
     try:
         sources = [
             DataSource.model_validate(data | {"client_index": index})
             for index in range(data["num_clients"])
         ]
+    except ValidationError as error:
+        raise DataError(str(first_fault(error))) from error
+    try:
         # The smallest images there are: only their labels are wanted.
         shape = natural_image_shape(sources[0].dataset) or (1, 8, 8)
         dataset = DatasetCache().dataset(sources[0].dataset, sources[0].data_dir, shape)
         counts = [len(split_for_client(source, dataset)[0]) for source in sources]
-    except (DataError, OSError, ValidationError) as error:
-        raise DemoError(str(error).splitlines()[0]) from error
+    except OSError as error:
+        raise DataError(str(error)) from error
     return round(sum(counts) / len(counts))

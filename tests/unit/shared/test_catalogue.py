@@ -11,7 +11,7 @@ from shared.catalogue import (
     check_shared_names,
     is_import_path,
 )
-from shared.plans import PLANS
+from shared.plans import PLANS, HyperFLPlan
 
 CNN_EXTRACTOR = [
     f"extractor.{layer}.{part}"
@@ -59,6 +59,14 @@ def test_an_unknown_model_gets_names_that_would_do(model: str, closest: str) -> 
         with pytest.raises(ValueError, match=closest) as caught:
             check_model(method, model)
         assert "davit" not in str(caught.value)
+
+
+def test_an_unknown_method_gets_the_closest_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="unknown method 'hyprfl'; the closest are hyperfl"):
+        check_method("hyprfl")
+    monkeypatch.setitem(PLANS, "fedavgg2", HyperFLPlan)
+    with pytest.raises(ValueError, match="'fedavgg'; the closest are fedavgg2, fedavg, "):
+        check_method("fedavgg")
 
 
 def test_an_own_method_looks_like_an_import_path() -> None:

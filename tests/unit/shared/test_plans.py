@@ -111,14 +111,6 @@ def test_no_setting_and_an_own_method_keep_what_is_given() -> None:
     assert plan(method="package.module:name").hyperparameters == {}
 
 
-def test_an_unknown_method_gets_the_closest_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValidationError, match="unknown method 'hyprfl'; the closest are hyperfl"):
-        plan(method="hyprfl")
-    monkeypatch.setitem(PLANS, "fedavgg2", HyperFLPlan)
-    with pytest.raises(ValidationError, match="'fedavgg'; the closest are fedavgg2, fedavg, "):
-        plan(method="fedavgg")
-
-
 def test_a_registered_plan_checks_the_settings_of_its_method(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
