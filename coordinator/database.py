@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from coordinator.database_deadlines import DatabaseDeadlines
 from coordinator.outages import OutageLog
 
-_PAGE_BYTES = 16384
+SQLITE_PAGE_BYTES = 16384
 """Weights are stored in chunks of a MiB."""
 _WRITES = "writes"
 _IS_DURABLE = "is_durable"
@@ -130,13 +130,13 @@ class Database:
     def _configure_sqlite(self, connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where _begin_sqlite says
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        cursor.execute(f"PRAGMA page_size={SQLITE_PAGE_BYTES}")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA foreign_keys=ON")
         # Some builds overwrite what is deleted with zeros, which doubles what an update writes.
         cursor.execute("PRAGMA secure_delete=FAST")
         if self._limits.max_bytes is not None:
-            cursor.execute(f"PRAGMA max_page_count={self._limits.max_bytes // _PAGE_BYTES}")
+            cursor.execute(f"PRAGMA max_page_count={self._limits.max_bytes // SQLITE_PAGE_BYTES}")
         cursor.close()
 
 

@@ -189,11 +189,10 @@ class Driver:
 
     async def _fail_own_round(
         self, federation: FederationRow, round_: RoundRow, lease: AggregationLease, reason: str
-    ) -> bool:
+    ) -> None:
         """Fails a round that this coordinator aggregates, if it still does."""
         async with self._context.database.writing() as session:
             await self._moves.fail(session, federation, round_, reason, lease.is_ours)
-        return True
 
     async def _aggregate(self, due: _DueAggregation) -> bool:
         """Aggregates a round; false if another coordinator does."""
@@ -215,14 +214,16 @@ class Driver:
             log.warning("aggregation dropped, again when its lease is over: its result was swept")
             return True
         except AggregationFailed as error:
-            return await self._fail_own_round(federation, round_, lease, str(error))
+            await self._fail_own_round(federation, round_, lease, str(error))
+            return True
         except Exception as error:
             if outage_of(error) is not None:
                 raise
             # Trying again would fail again; a failed round says why, and is not tried for ever.
             log.exception("aggregation failed")
             reason = f"the aggregation failed: {type(error).__name__}: {error}"
-            return await self._fail_own_round(federation, round_, lease, reason)
+            await self._fail_own_round(federation, round_, lease, reason)
+            return True
         if not committed:
             log.warning("aggregation dropped: the round was taken over or closed meanwhile")
             return True
@@ -243,15 +244,13 @@ class Driver:
 
         False if the round is not ours any more. What was not committed is discarded.
         """
-        committed = False
+        is_written = False
         try:
             async with self._context.database.writing() as session:
                 committed = await self._moves.commit(session, federation, round_, lease, result)
-        except BaseException:
-            committed = False
-            raise
+            is_written = committed
         finally:
-            if not committed and result.new is not None:
+            if not is_written and result.new is not None:
                 for blob in result.new.blobs:
                     await asyncio.shield(blob.discard())
         return committed

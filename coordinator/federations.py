@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coordinator.blobs import BlobWriter
 from coordinator.context import Context
 from coordinator.errors import IllegalTransition, NameTaken, UnreadableSpecification
+from coordinator.failed_rounds import fail_live_round
 from coordinator.rounds import FEDERATION_TRANSITIONS, deadline_from
 from coordinator.store import federations as store
 from coordinator.store import rounds as round_store
@@ -188,4 +189,4 @@ async def _apply(
             )
     if action is FederationAction.FINISH:
         reason = "the federation was finished by an administrator"
-        await round_store.fail_live(session, federation.id, now, reason)
+        await fail_live_round(context, session, federation, now, reason)

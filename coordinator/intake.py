@@ -11,11 +11,9 @@ from pydantic import ValidationError
 from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
 from shared import codec
 from shared.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
-from shared.schema import TaskKind, UpdateMetadata
+from shared.schema import UPDATE_METADATA_KEY, TaskKind, UpdateMetadata
 from shared.specification import FederationSpecification
 from shared.validation import first_fault
-
-METADATA_KEY = "hyperfl"
 
 
 @dataclass(frozen=True)
@@ -114,9 +112,11 @@ def check_size(num_bytes: int, limit: int) -> None:
 
 
 def _parse_metadata(header: codec.Header) -> UpdateMetadata:
-    text = header.metadata.get(METADATA_KEY)
+    text = header.metadata.get(UPDATE_METADATA_KEY)
     if text is None:
-        raise MalformedUpdate(f"the metadata has no entry {METADATA_KEY}", member=METADATA_KEY)
+        raise MalformedUpdate(
+            f"the metadata has no entry {UPDATE_METADATA_KEY}", member=UPDATE_METADATA_KEY
+        )
     try:
         return UpdateMetadata.model_validate_json(text)
     except ValidationError as error:

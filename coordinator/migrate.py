@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
 import migrations
+from coordinator.database import SQLITE_PAGE_BYTES
 
 _LOCK_KEY = 0x68797065
 """Any number will do, as long as every replica takes the same ("hype")."""
@@ -101,7 +102,7 @@ def _exclusive_on_sqlite(engine: Engine, wait_seconds: float) -> Iterator[Connec
         engine.connect() as connection,
     ):
         _lock_file(lock, wait_seconds)
-        connection.execute(text("PRAGMA page_size=16384"))
+        connection.execute(text(f"PRAGMA page_size={SQLITE_PAGE_BYTES}"))
         connection.execute(text("PRAGMA journal_mode=WAL"))
         connection.execute(text("BEGIN IMMEDIATE"))
         try:

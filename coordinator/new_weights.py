@@ -13,7 +13,6 @@ from coordinator import blobs, robust_aggregation
 from coordinator.aggregation import WeightedMean, refuse_overflow
 from coordinator.blobs import BlobWriter
 from coordinator.factored_aggregation import FactoredMean, PublishedDelta
-from coordinator.intake import METADATA_KEY
 from coordinator.round_updates import CountedUpdate, RoundUpdates, blob_of, damaged
 from coordinator.row_blocks import RowBlock
 from coordinator.selection import common_scales
@@ -22,7 +21,7 @@ from shared.arrays import Array, NamedArrays, digest_arrays
 from shared.encodings import encoding_for
 from shared.factored_encoding import Compression
 from shared.low_rank import Float64
-from shared.schema import UpdateMetadata
+from shared.schema import UPDATE_METADATA_KEY, UpdateMetadata
 from shared.version_deltas import advance_weights
 
 
@@ -124,7 +123,7 @@ class _Aggregation:
     def _add_factored(self, mean: FactoredMean, one: CountedUpdate, content: bytearray) -> None:
         specification = self.updates.specification
         wire, metadata = codec.decode(content)
-        name = UpdateMetadata.model_validate_json(metadata[METADATA_KEY]).encoding
+        name = UpdateMetadata.model_validate_json(metadata[UPDATE_METADATA_KEY]).encoding
         encoding = encoding_for(specification.encoding, name)
         with np.errstate(over="ignore"):  # bounded here if it is clipped, else refused by name
             changes = encoding.decode(wire, specification.parameters)

@@ -16,6 +16,7 @@ from coordinator import errors
 from coordinator.outages import Outage, outage_of
 from coordinator.redaction import redact
 from shared.problems import MEDIA_TYPE, Problem, ProblemType
+from shared.validation import fault_of
 
 _RETRY_AFTER_SECONDS = 2
 _ROOM_AFTER_SECONDS = 5
@@ -81,12 +82,10 @@ async def _on_coordinator_error(request: Request, error: errors.CoordinatorError
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
-    found = [
-        {"where": ".".join(str(part) for part in item["loc"]), "what": item["msg"]}
-        for item in error.errors()
-    ]
-    detail = "; ".join(f"{item['where']}: {item['what']}" for item in found[:3])
-    return problem_response(ProblemType.INVALID_REQUEST, detail, {"errors": found[:20]})
+    faults = [fault_of(details) for details in error.errors()]
+    detail = "; ".join(str(fault) for fault in faults[:3])
+    members = {"errors": [fault._asdict() for fault in faults[:20]]}
+    return problem_response(ProblemType.INVALID_REQUEST, detail, members)
 
 
 async def _on_http_exception(_request: Request, error: HTTPException) -> JSONResponse:

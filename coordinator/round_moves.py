@@ -17,6 +17,7 @@ from coordinator.aggregation_lease import AggregationLease
 from coordinator.aggregator import AggregatedRound
 from coordinator.context import Context
 from coordinator.errors import UnreadableSpecification
+from coordinator.failed_rounds import fail_live_round, note_failed_round
 from coordinator.new_weights import NewWeights
 from coordinator.rounds import (
     FEDERATION_TRANSITIONS,
@@ -103,7 +104,7 @@ class RoundMoves:
             finished_at=now,
             reason=reason,
         ):
-            await round_store.fail_live(session, federation.id, now, reason)
+            await fail_live_round(self._context, session, federation, now, reason)
             _log.error("federation failed", federation=federation.name, reason=reason)
 
     async def fail_if_still_due(
@@ -143,10 +144,7 @@ class RoundMoves:
         )
         if failed:
             await federation_store.count_failed_round(session, federation.id)
-            self._context.metrics.rounds_closed.labels(phase="failed").inc()
-            _log.warning(
-                "round failed", federation=federation.name, round=round_.number, reason=reason
-            )
+            note_failed_round(self._context, session, federation, round_.number, reason)
 
     async def commit(
         self,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-
-from sqlalchemy.ext.asyncio import AsyncSession
+from collections.abc import Mapping, Sequence
 
 from coordinator.context import Context
 from coordinator.store import assignments as assignment_store
@@ -30,19 +28,17 @@ Member = tuple[AssignmentRow, str, UpdateRow | None]
 async def list_rounds(
     context: Context, federation_name: str, first: int, limit: int
 ) -> list[RoundSummary]:
-    """Rounds from number ``first`` on, at most ``limit``."""
+    """Rounds from number ``first`` on, at most ``limit``, which is :data:`MAX_LISTED` or less."""
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        rounds = await round_store.list_numbered(
-            session, federation.id, first, min(limit, MAX_LISTED)
+        rounds = await round_store.list_numbered(session, federation.id, first, limit)
+        digests = await federation_store.digests(
+            session, federation.id, [round_.new_version for round_ in rounds]
         )
         members: dict[int, list[Member]] = {round_.id: [] for round_ in rounds}
         for member in await assignment_store.members(session, list(members)):
             members[member[0].round_id].append(member)
-        return [
-            await _summarise(session, federation.id, round_, members[round_.id])
-            for round_ in rounds
-        ]
+    return [_summarise(round_, members[round_.id], digests) for round_ in rounds]
 
 
 async def show_round(context: Context, federation_name: str, number: int) -> RoundView:
@@ -51,17 +47,14 @@ async def show_round(context: Context, federation_name: str, number: int) -> Rou
         federation = await federation_store.find_by_name(session, federation_name)
         round_ = await round_store.find(session, federation.id, number)
         members = await assignment_store.members(session, [round_.id])
-        summary = await _summarise(session, federation.id, round_, members)
+        digests = await federation_store.digests(session, federation.id, [round_.new_version])
+    summary = _summarise(round_, members, digests)
     return RoundView(**summary.model_dump(), assignments=[_view(*member) for member in members])
 
 
-async def _summarise(
-    session: AsyncSession, federation_id: int, round_: RoundRow, members: Sequence[Member]
+def _summarise(
+    round_: RoundRow, members: Sequence[Member], digests: Mapping[int, str]
 ) -> RoundSummary:
-    new_digest = None
-    if round_.new_version is not None:
-        weights = await federation_store.find_weights(session, federation_id, round_.new_version)
-        new_digest = weights.digest
     updates = [recorded for _, _, recorded in members if recorded is not None]
     return RoundSummary(
         number=round_.number,
@@ -70,7 +63,7 @@ async def _summarise(
         reason=round_.reason,
         base_version=round_.base_version,
         new_version=round_.new_version,
-        new_digest=new_digest,
+        new_digest=None if round_.new_version is None else digests[round_.new_version],
         cohort_size=len(members),
         updates_received=len(updates),
         opened_at=round_.opened_at,

@@ -246,8 +246,11 @@ class HeartbeatReply(_Reply):
     lease_seconds: float
 
 
+UPDATE_METADATA_KEY = "hyperfl"
+
+
 class UpdateMetadata(_Model):
-    """What an update says of itself: JSON in the safetensors metadata entry ``hyperfl``."""
+    """What an update says of itself: JSON in its safetensors metadata entry."""
 
     protocol: Literal[1] = PROTOCOL_VERSION
     federation: str

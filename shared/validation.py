@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,8 +20,12 @@ class Fault(NamedTuple):
 
 def first_fault(error: ValidationError) -> Fault:
     """The first of what a model refuses; never the value that was given."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+    return fault_of(error.errors(include_url=False, include_input=False)[0])
+
+
+def fault_of(details: Mapping[str, Any]) -> Fault:
+    """One of what a model refuses, as pydantic lists it."""
+    where = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden":
         return Fault(where, "unknown key")
-    return Fault(where, first["msg"].removeprefix("Value error, "))
+    return Fault(where, details["msg"].removeprefix("Value error, "))

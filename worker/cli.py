@@ -1,4 +1,4 @@
-"""``hyperfl worker``: run, evaluate, personalize, export, specify.
+"""``hyperfl worker``: run, evaluate, personalize, rotate, export, specify.
 
 Torch is imported by the commands that need it.
 """
@@ -32,6 +32,7 @@ from worker.aggregation_options import (
     policy_caps,
 )
 from worker.failures import INVALID_INPUT, fail, one_line_errors
+from worker.settings import WorkerConfig, WorkerSettings, load_config
 
 worker = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and evaluate where the data lies."
@@ -53,11 +54,9 @@ def run(config: ConfigOption = None) -> None:
     """
     with one_line_errors():
         from worker import loop  # noqa: PLC0415 - torch
-        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
-        settings = WorkerSettings()
+        loaded, settings = _load(config)
         _configure_logging(settings.log_level)
-        loaded = load_config(_config_file(config, settings.worker_config), settings)
         stop = threading.Event()
         asyncio.run(_run_until_signal(loop.run(loaded, settings, stop), stop))
 
@@ -87,11 +86,9 @@ def evaluate(
     """
     with one_line_errors():
         from worker.evaluation import evaluate_clients  # noqa: PLC0415 - torch
-        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
-        settings = WorkerSettings()
+        loaded, settings = _load(config)
         _configure_logging("warning")
-        loaded = load_config(_config_file(config, settings.worker_config), settings)
         rows = asyncio.run(evaluate_clients(loaded, settings))
     if as_json:
         typer.echo(json.dumps(rows))
@@ -120,11 +117,9 @@ def personalize(
     """
     with one_line_errors():
         from worker.personalization import personalize_clients  # noqa: PLC0415 - torch
-        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
-        settings = WorkerSettings()
+        loaded, settings = _load(config)
         _configure_logging("warning")
-        loaded = load_config(_config_file(config, settings.worker_config), settings)
         stop = threading.Event()
         rows = asyncio.run(
             _run_until_signal(personalize_clients(loaded, settings, epochs, stop), stop)
@@ -151,11 +146,9 @@ def rotate(
     """
     with one_line_errors():
         from worker.rotation import rotate_credentials  # noqa: PLC0415 - torch
-        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
-        settings = WorkerSettings()
+        loaded, settings = _load(config)
         _configure_logging("warning")
-        loaded = load_config(_config_file(config, settings.worker_config), settings)
         names = asyncio.run(rotate_credentials(loaded, settings))
     if as_json:
         typer.echo(json.dumps({"rotated": names}))
@@ -190,11 +183,9 @@ def export(
     """
     with one_line_errors():
         from worker.export.client_model import export_client  # noqa: PLC0415 - torch
-        from worker.settings import WorkerSettings, load_config  # noqa: PLC0415 - torch
 
-        settings = WorkerSettings()
+        loaded, settings = _load(config)
         _configure_logging("warning")
-        loaded = load_config(_config_file(config, settings.worker_config), settings)
         description, code = asyncio.run(
             export_client(
                 loaded,
@@ -305,11 +296,13 @@ def specify(
             output.write_text(text + "\n")
 
 
-def _config_file(given: Path | None, from_environment: Path | None) -> Path:
-    file = given or from_environment
+def _load(config: Path | None) -> tuple[WorkerConfig, WorkerSettings]:
+    """What the TOML file and the environment say. Raises ConfigError if they cannot be used."""
+    settings = WorkerSettings()
+    file = config or settings.worker_config
     if file is None:
         fail("name the worker's TOML file with --config", INVALID_INPUT)
-    return file
+    return load_config(file, settings), settings
 
 
 def _configure_logging(level: str) -> None:

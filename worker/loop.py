@@ -189,7 +189,7 @@ async def run(
     saved by then is done again at the next start, as after a crash.
 
     Raises:
-        ConfigError: every client was shut out; and as :func:`open_site`.
+        CoordinatorError: every client was shut out; and as :func:`open_site`.
     """
     working = asyncio.create_task(_work(config, settings, stop, transport))
     stopping = asyncio.create_task(_wait_for(stop))

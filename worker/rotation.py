@@ -23,9 +23,9 @@ async def rotate_credentials(
     before that: killed at any point, the client still has one that is valid.
 
     Raises:
-        ConfigError: a client is not enrolled, or the coordinator does not take its credential.
+        ConfigError: a client is not enrolled.
         PrivateStateError: a worker is using the client.
-        CoordinatorError: the coordinator refuses, or is not reached.
+        CoordinatorError: the coordinator does not take a credential, or is not reached.
     """
     connection = Connection(
         config.coordinator_url,

@@ -19,7 +19,7 @@ from shared import codec
 from shared.arrays import NamedArrays
 from shared.encodings import encoding_for
 from shared.problems import ProblemType
-from shared.schema import Task, TaskKind, UpdateMetadata
+from shared.schema import UPDATE_METADATA_KEY, Task, TaskKind, UpdateMetadata
 from shared.specification import FederationSpecification
 from worker.client import Refused, Unreachable
 from worker.hosted_client import HostedClient
@@ -28,7 +28,6 @@ from worker.patience import Patience
 from worker.private_state import PendingUpdate, PrivateState
 from worker.weights_cache import WeightsCache
 
-METADATA_KEY = "hyperfl"
 SHUT_OUT = (ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN)
 _NOT_WANTED = (
     ProblemType.ROUND_CLOSED,
@@ -176,7 +175,7 @@ class TaskGroup:
             num_examples=num_examples,
             metrics=metrics,
         )
-        return codec.encode(wire, {METADATA_KEY: metadata.model_dump_json()})
+        return codec.encode(wire, {UPDATE_METADATA_KEY: metadata.model_dump_json()})
 
     async def _settle_pending(self, one: HeldTask) -> None:
         """Sends an update of an earlier round again, whose answer a crash kept from us.

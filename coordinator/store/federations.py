@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -127,6 +127,18 @@ async def find_weights(session: AsyncSession, federation_id: int, version: int) 
     if row is None:
         raise UnknownThing(f"there are no weights of version {version}", version=version)
     return row
+
+
+async def digests(
+    session: AsyncSession, federation_id: int, versions: Iterable[int | None]
+) -> dict[int, str]:
+    """The digest of each of some versions of the weights, those that were removed too."""
+    rows = await session.execute(
+        select(WeightsRow.version, WeightsRow.digest).where(
+            WeightsRow.federation_id == federation_id, WeightsRow.version.in_(versions)
+        )
+    )
+    return {row.version: row.digest for row in rows}
 
 
 @dataclass(frozen=True)

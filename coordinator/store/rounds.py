@@ -98,12 +98,16 @@ async def move(
     return moved is not None
 
 
-async def fail_live(session: AsyncSession, federation_id: int, now: datetime, reason: str) -> None:
-    """Ends the round that is open or being aggregated, if there is one."""
+async def fail_live(
+    session: AsyncSession, federation_id: int, now: datetime, reason: str
+) -> int | None:
+    """Ends the round that is open or being aggregated; its number, if there is one."""
     live = await find_live(session, federation_id)
-    if live is not None:
-        transition = ROUND_TRANSITIONS[RoundEvent.FAIL]
-        await move(session, live.id, transition, closed_at=now, reason=reason)
+    if live is None:
+        return None
+    transition = ROUND_TRANSITIONS[RoundEvent.FAIL]
+    failed = await move(session, live.id, transition, closed_at=now, reason=reason)
+    return live.number if failed else None
 
 
 def not_leased_at(now: datetime) -> Any:

@@ -12,6 +12,7 @@ from coordinator.tables import FederationRow
 from shared.schema import FederationSummary, FederationView
 from shared.specification import document_digest
 from tests.support.coordinator import RunningCoordinator
+from tests.support.rounds import num_closed
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 
@@ -117,6 +118,7 @@ async def test_a_federation_whose_record_is_damaged_fails_with_the_reason(
     assert shown["reason"].startswith("what is recorded as the specification of federation tiny is")
     [round_] = await coordinator.show("tiny/rounds")
     assert (round_["phase"], round_["reason"]) == ("failed", shown["reason"])
+    assert await num_closed(coordinator, "failed") == 1
     assert (await coordinator.poll("tiny", "a")).status_code == 410
     late = await coordinator.put(task, update_bytes(tiny_specification(), task))
     assert late.json()["type"] == "urn:hyperfl:problem:round-closed"

@@ -11,6 +11,7 @@ from coordinator import blobs
 from shared import codec
 from shared.arrays import digest_arrays
 from tests.support.coordinator import RunningCoordinator
+from tests.support.rounds import num_closed
 from tests.support.specifications import tiny_specification
 from tests.support.updates import random_deltas, update_bytes
 
@@ -139,6 +140,11 @@ async def test_the_deadline_commits_with_quorum_and_fails_without(
     assert [r["phase"] for r in rounds] == ["committed", "failed", "open"]
     assert rounds[1]["reason"] == "0 updates at the end of the round, 2 needed"
     assert rounds[2]["base_version"] == 1
+
+    assert (await coordinator.act("tiny", "finish")).status_code == 200
+    assert [r["phase"] for r in await coordinator.show("tiny/rounds")][2] == "failed"
+    assert await num_closed(coordinator, "failed") == 2
+    assert await num_closed(coordinator, "committed") == 1
 
 
 async def test_rounds_that_keep_failing_pause_the_federation_with_a_reason(

@@ -38,6 +38,14 @@ async def phases(coordinator: RunningCoordinator, name: str = "tiny") -> list[st
     return [round_["phase"] for round_ in await coordinator.show(f"{name}/rounds")]
 
 
+async def num_closed(coordinator: RunningCoordinator, phase: str) -> int:
+    """Rounds that this coordinator's metrics count as closed in ``phase``."""
+    lines = (await coordinator.http.get("/metrics")).text.splitlines()
+    wanted = f'hyperfl_rounds_closed_total{{phase="{phase}"}} '
+    (count,) = (line.removeprefix(wanted) for line in lines if line.startswith(wanted))
+    return int(float(count))
+
+
 async def unsealed_blobs(coordinator: RunningCoordinator) -> list[int]:
     async with coordinator.context.database.reading() as session:
         return list(await session.scalars(select(BlobRow.id).where(BlobRow.digest.is_(None))))

@@ -12,22 +12,17 @@ from worker.data.client_data import Batch
 from worker.methods.base import PrivateTensors
 from worker.methods.head import train_head
 from worker.methods.model_client import ModelClient
-from worker.methods.private_training import PrivateModelMethod, PrivateSteps
-from worker.methods.sgd import SGDSettings
+from worker.methods.private_training import PrivateExtractorMethod, PrivateSteps
+from worker.methods.sgd import head_settings_of
 
 
-class Centaur(PrivateModelMethod):
+class Centaur(PrivateExtractorMethod):
     """The head on fixed features, then the extractor under a fixed head."""
 
     shares_extractor = True
     shares_head = False
     plan_type = CentaurPlan
     _plan: CentaurPlan
-
-    def personal_settings(self) -> SGDSettings:
-        """The head's, which alone is a client's own."""
-        plan = self._plan
-        return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
 
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""
@@ -49,7 +44,7 @@ class Centaur(PrivateModelMethod):
             client.head,
             batches,
             epochs=plan.head_epochs,
-            settings=self.personal_settings(),
+            settings=head_settings_of(self._plan),
             generator=client.order,
         )
         client.parameters |= head.tensors

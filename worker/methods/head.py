@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, leaky_relu, linear
 
 from worker.data.client_data import Batch
 from worker.methods.random_streams import drawn_uniformly
-from worker.methods.sgd import SGDSettings, sgd_step
+from worker.methods.sgd import Descent, SGDSettings, gradients_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,17 +96,12 @@ def train_head(
         generator: of the later epochs' orders.
     """
     parameters = {name: tensor.clone() for name, tensor in head.tensors.items()}
-    velocities = [torch.zeros_like(tensor) for tensor in parameters.values()]
+    descent = Descent(parameters, settings)
     for epoch in range(epochs):
         for features, labels in batches if epoch == 0 else _reordered(batches, generator):
-            leaves = {name: tensor.requires_grad_() for name, tensor in parameters.items()}
+            leaves = {name: one.detach().requires_grad_() for name, one in parameters.items()}
             loss = cross_entropy(_logits(leaves, features), labels)
-            gradients = torch.autograd.grad(loss, list(leaves.values()))
-            parameters = {name: tensor.detach() for name, tensor in leaves.items()}
-            for parameter, gradient, velocity in zip(
-                parameters.values(), gradients, velocities, strict=True
-            ):
-                sgd_step(parameter, gradient, velocity, settings)
+            descent.step(gradients_of(loss, leaves))
     return Head(parameters)
 
 

@@ -41,10 +41,11 @@ from worker.methods.factored_sgd import rows_needed
 from worker.methods.head import head_module, head_shapes, initial_head
 from worker.methods.hyperfl_client import HyperFLClient
 from worker.methods.hyperfl_personalization import fit_private_part
+from worker.methods.local_client import BUFFER_PREFIX
 from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
 from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
 from worker.methods.random_streams import client_generator, drawn_normally
-from worker.methods.sgd import SGDSettings
+from worker.methods.sgd import settings_of
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
@@ -99,7 +100,7 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
             max_cache_bytes=resources.max_feature_cache_bytes,
         )
         self._initial_buffers = {
-            f"buffers.{name}": buffer for name, buffer in own_buffers(extractor.module).items()
+            BUFFER_PREFIX + name: buffer for name, buffer in own_buffers(extractor.module).items()
         }
         self._head_shapes = head_shapes(
             plan.num_classes, extractor.feature_width, extractor.private_hidden_width
@@ -111,9 +112,7 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
         self._collapsed_norm_squared = COLLAPSED_SHARE * expected_norm_squared(
             self._plan.embedding_size, self._plan.hidden_size, self._plan.feature_scale
         )
-        self._descent = SGDSettings(
-            self._plan.learning_rate, self._plan.momentum, self._plan.weight_decay
-        )
+        self._descent = settings_of(self._plan)
 
     def parameters(self, seed: int) -> ParameterSpecification:
         """The hypernetwork's four tensors."""
@@ -180,7 +179,9 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
             private["embedding"].to(self._device), self._plan.feature_scale
         )
         head = head_module({name: private[name] for name in self._head_shapes})
-        buffers = {name.removeprefix("buffers."): private[name] for name in self._initial_buffers}
+        buffers = {
+            name.removeprefix(BUFFER_PREFIX): private[name] for name in self._initial_buffers
+        }
         generated = self._layout.split(theta.cpu())
         return PersonalModel(self._extractor.copy_with(generated, buffers), head)
 

@@ -14,7 +14,7 @@ from worker.methods.base import Participant, PrivateTensors
 from worker.methods.extraction import FunctionalExtractor
 from worker.methods.head import Head, train_head
 from worker.methods.local_client import HEAD_PREFIX, LocalClient
-from worker.methods.sgd import SGDSettings
+from worker.methods.sgd import head_settings_of
 
 
 class HyperFLClient(LocalClient):
@@ -71,9 +71,7 @@ class HyperFLClient(LocalClient):
             self._head,
             batches,
             epochs=self._plan.head_epochs,
-            settings=SGDSettings(
-                self._plan.head_learning_rate, self._plan.momentum, self._plan.weight_decay
-            ),
+            settings=head_settings_of(self._plan),
             generator=self._order,
         )
         self.metrics["seconds_training"] += time.perf_counter() - started

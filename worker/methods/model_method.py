@@ -39,9 +39,9 @@ from worker.methods.head import head_module, head_shapes, initial_bound
 from worker.methods.local_client import BUFFER_PREFIX, HEAD_PREFIX
 from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
 from worker.methods.model_client import EXTRACTOR_PREFIX, ModelClient
-from worker.methods.model_sgd import settings_of, train_parameters
+from worker.methods.model_sgd import train_parameters
 from worker.methods.random_streams import client_generator, drawn_uniformly
-from worker.methods.sgd import SGDSettings
+from worker.methods.sgd import SGDSettings, settings_of
 from worker.models.errors import ModelError
 from worker.models.initial_ranges import generated_tensors
 from worker.models.registry import FeatureExtractor, build_feature_extractor

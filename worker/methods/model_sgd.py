@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 
 from shared.plans import ModelPlan
 from worker.methods.model_client import ModelClient
-from worker.methods.sgd import SGDSettings, sgd_step
-
-Tensors = dict[str, torch.Tensor]
-
-
-class Descent:
-    """SGD of some named tensors, in place; momentum starts at zero."""
-
-    def __init__(self, parameters: Mapping[str, torch.Tensor], settings: SGDSettings) -> None:
-        self._parameters, self._settings = parameters, settings
-        self._velocities = {name: torch.zeros_like(one) for name, one in parameters.items()}
-
-    def step(self, gradients: Mapping[str, torch.Tensor]) -> None:
-        """One step along ``gradients``, one for each tensor."""
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                sgd_step(parameter, gradients[name], self._velocities[name], self._settings)
-
-
-def settings_of(plan: ModelPlan) -> SGDSettings:
-    """The plan's SGD."""
-    return SGDSettings(plan.learning_rate, plan.momentum, plan.weight_decay)
-
-
-def gradients_of(loss: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> Tensors:
-    """∂loss/∂parameter by name."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
-    return dict(zip(parameters, gradients, strict=True))
+from worker.methods.sgd import Descent, SGDSettings, gradients_of, settings_of
 
 
 def train_parameters(

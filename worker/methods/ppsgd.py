@@ -12,12 +12,11 @@ from shared.plans import PPSGDPlan
 from worker.methods.base import PrivateTensors
 from worker.methods.head import Head
 from worker.methods.model_client import ModelClient
-from worker.methods.model_sgd import Descent, gradients_of
-from worker.methods.private_training import PrivateModelMethod, PrivateSteps
-from worker.methods.sgd import SGDSettings
+from worker.methods.private_training import PrivateExtractorMethod, PrivateSteps
+from worker.methods.sgd import Descent, gradients_of, head_settings_of
 
 
-class PPSGD(PrivateModelMethod):
+class PPSGD(PrivateExtractorMethod):
     """Head and extractor in turns, batch by batch."""
 
     shares_extractor = True
@@ -25,16 +24,11 @@ class PPSGD(PrivateModelMethod):
     plan_type = PPSGDPlan
     _plan: PPSGDPlan
 
-    def personal_settings(self) -> SGDSettings:
-        """The head's, which alone is a client's own."""
-        plan = self._plan
-        return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
-
     def train_client(self, client: ModelClient) -> PrivateTensors:
         """See :class:`ModelMethod`."""
         steps = PrivateSteps(client, client.extractor_parameters, self._plan)
         head = dict(client.head.tensors)
-        descent = Descent(head, self.personal_settings())
+        descent = Descent(head, head_settings_of(self._plan))
 
         def train_head(features: torch.Tensor, labels: torch.Tensor) -> None:
             leaves = {name: one.detach().requires_grad_() for name, one in head.items()}

@@ -8,13 +8,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from shared.arrays import digest_arrays
-from shared.plans import PrivateModelPlan, TrainingPlan, steps_per_epoch
+from shared.plans import PPSGDPlan, PrivateModelPlan, TrainingPlan, steps_per_epoch
 from worker.data.client_data import Batch
-from worker.methods.base import DEFAULT_RESOURCES, PrivateTensors, SiteResources
+from worker.methods.base import PrivateTensors, SiteResources
 from worker.methods.local_client import HEAD_PREFIX
 from worker.methods.model_client import ModelClient
 from worker.methods.model_method import CannotTrain, ModelMethod
-from worker.methods.model_sgd import Descent, settings_of
 from worker.methods.privacy_accountant import PrivacyBudgetError, sufficient_noise_multiplier
 from worker.methods.private_gradients import (
     ClippedGradients,
@@ -22,7 +21,8 @@ from worker.methods.private_gradients import (
     check_examples_are_separate,
 )
 from worker.methods.random_streams import client_generator
-from worker.models.registry import build_feature_extractor
+from worker.methods.sgd import Descent, SGDSettings, head_settings_of, settings_of
+from worker.models.registry import FeatureExtractor
 
 HeadStep = Callable[[torch.Tensor, torch.Tensor], None]
 STEPS, NUM_EXAMPLES = "privacy.steps", "privacy.num_examples"
@@ -49,20 +49,25 @@ class PrivateModelMethod(ModelMethod):
     head is trained on the same examples without noise.
     """
 
-    def __init__(
-        self, plan: TrainingPlan, device: torch.device, resources: SiteResources = DEFAULT_RESOURCES
-    ) -> None:
-        """Check that examples can be told apart.
-
-        Raises:
-            ModelError: the plan's feature extractor cannot be used.
-        """
-        super().__init__(plan, device, resources)
-        check_examples_are_separate(build_feature_extractor(plan.model, plan.image_shape).module)
+    def build_extractor(self, plan: TrainingPlan, resources: SiteResources) -> FeatureExtractor:
+        """The network. Raises ModelError if it cannot be used, or mixes a batch's examples."""
+        extractor = super().build_extractor(plan, resources)
+        check_examples_are_separate(extractor.module)
+        return extractor
 
     def initial_extra(self) -> PrivateTensors:
         """See :class:`ModelMethod`."""
         return {name: torch.zeros((), dtype=torch.int64) for name in (STEPS, NUM_EXAMPLES)}
+
+
+class PrivateExtractorMethod(PrivateModelMethod):
+    """For methods whose head is each client's own, and trained without noise."""
+
+    _plan: PPSGDPlan
+
+    def personal_settings(self) -> SGDSettings:
+        """The head's, which alone is a client's own."""
+        return head_settings_of(self._plan)
 
 
 class PrivateSteps:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+
+from shared.plans import HyperFLPlan, ModelPlan, PPSGDPlan
 
 _EPSILON = 1e-6
 
@@ -16,6 +19,16 @@ class SGDSettings:
     learning_rate: float
     momentum: float
     weight_decay: float
+
+
+def settings_of(plan: ModelPlan | HyperFLPlan) -> SGDSettings:
+    """The plan's SGD."""
+    return SGDSettings(plan.learning_rate, plan.momentum, plan.weight_decay)
+
+
+def head_settings_of(plan: HyperFLPlan | PPSGDPlan) -> SGDSettings:
+    """The plan's SGD of a private head."""
+    return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
 
 
 def clip_factor(norm: torch.Tensor, largest: float) -> torch.Tensor:
@@ -33,3 +46,25 @@ def sgd_step(
     velocity.mul_(settings.momentum).add_(gradient)
     velocity.add_(parameter, alpha=settings.weight_decay)
     parameter.sub_(velocity, alpha=settings.learning_rate)
+
+
+class Descent:
+    """SGD of some named tensors, in place; momentum starts at zero."""
+
+    def __init__(self, parameters: Mapping[str, torch.Tensor], settings: SGDSettings) -> None:
+        self._parameters, self._settings = parameters, settings
+        self._velocities = {name: torch.zeros_like(one) for name, one in parameters.items()}
+
+    def step(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """One step along ``gradients``, one for each tensor."""
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                sgd_step(parameter, gradients[name], self._velocities[name], self._settings)
+
+
+def gradients_of(
+    loss: torch.Tensor, parameters: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """∂loss/∂parameter by name."""
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    return dict(zip(parameters, gradients, strict=True))
