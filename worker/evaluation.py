@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from worker.loop import open_site
 from worker.settings import WorkerConfig, WorkerSettings
+from worker.site import open_site
 
 
 async def evaluate_clients(config: WorkerConfig, settings: WorkerSettings) -> list[dict[str, Any]]:
     """For each client: its name, the version, and the metrics of its personalised model."""
     async with open_site(config, settings) as site:
-        http = site.clients[0].connection
-        federation = await site.patience.insist(
-            "fetching the federation", lambda: http.fetch_federation(config.federation)
-        )
-        weights = await site.cache.get(http, federation.weights_version, federation.weights_digest)
+        version, weights = await site.newest_weights()
         rows = []
         for client in site.clients:
             metrics = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
             rows.append(
                 {
                     "client": client.name,
-                    "weights_version": federation.weights_version,
+                    "weights_version": version,
                     "accuracy": metrics["accuracy"],
                     "loss": metrics["loss"],
                     "num_test_examples": int(metrics["num_test_examples"]),

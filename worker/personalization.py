@@ -15,7 +15,6 @@ import structlog
 
 from shared.arrays import NamedArrays
 from worker.hosted_client import HostedClient
-from worker.loop import Site, open_site
 from worker.methods.base import (
     Participant,
     Personalizes,
@@ -24,6 +23,7 @@ from worker.methods.base import (
     TrainingInterrupted,
 )
 from worker.settings import ConfigError, WorkerConfig, WorkerSettings
+from worker.site import Site, open_site
 
 _log = structlog.get_logger()
 
@@ -43,12 +43,7 @@ async def personalize_clients(
     """
     async with open_site(config, settings) as site:
         method = _check(site)
-        http = site.clients[0].connection
-        federation = await site.patience.insist(
-            "fetching the federation", lambda: http.fetch_federation(config.federation)
-        )
-        version = federation.weights_version
-        weights = await site.cache.get(http, version, federation.weights_digest)
+        version, weights = await site.newest_weights()
         rows = []
         for client in site.clients:
             before = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)

@@ -19,7 +19,7 @@ from tests.support.coordinator import RunningCoordinator
 from tests.support.hosted_clients import RandomDatasets, client_config
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from worker import loop
+from worker import loop, site
 from worker.methods.base import Participant
 from worker.settings import WorkerConfig, WorkerSettings
 
@@ -58,8 +58,8 @@ async def test_a_refused_client_neither_ends_its_worker_nor_holds_up_the_rounds(
             method.extra_deltas[tensor.name] = np.full(tensor.shape, size, np.float32)
 
     method.before_step = change
-    monkeypatch.setattr(loop, "build_method", lambda *_, **__: method)
-    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
+    monkeypatch.setattr(site, "build_method", lambda *_, **__: method)
+    monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
     monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.1)
     settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
     transport = httpx.ASGITransport(coordinator.app)

@@ -21,7 +21,7 @@ from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, cli
 from tests.support.rounds import weights_row
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from worker import loop
+from worker import site
 from worker.methods.base import Participant, TrainingResult
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.task_group import HeldTask, TaskGroup
@@ -75,12 +75,12 @@ class WatchedTransport(httpx.ASGITransport):
 
 async def train_once(config: WorkerConfig, transport: WatchedTransport) -> None:
     """A worker that starts, does the one task that there is, and ends."""
-    async with loop.open_site(config, _SETTINGS, transport) as site:
-        (client,) = site.clients
+    async with site.open_site(config, _SETTINGS, transport) as opened:
+        (client,) = opened.clients
         task = await client.connection.next_task("tiny", wait_seconds=0.0)
         assert task is not None
         group = TaskGroup(
-            site.specification, site.method, site.cache, site.patience, threading.Event()
+            opened.specification, opened.method, opened.cache, opened.patience, threading.Event()
         )
         await group.work([HeldTask(client, task)])
         group.close()
@@ -118,8 +118,8 @@ async def test_a_client_back_after_ten_rounds_catches_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = WatchedMethod(specification)
-    monkeypatch.setattr(loop, "build_method", lambda *_, **__: method)
-    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
+    monkeypatch.setattr(site, "build_method", lambda *_, **__: method)
+    monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
     initial = specification.parameters.initial_values()
     encoding = encoding_for(specification.encoding)
     async with running_coordinator(
@@ -134,7 +134,7 @@ async def test_a_client_back_after_ten_rounds_catches_up(
             clients=(client_config(tmp_path, "away", enrolment_token=token),),
         )
         transport = WatchedTransport(coordinator)
-        async with loop.open_site(config, _SETTINGS, transport):
+        async with site.open_site(config, _SETTINGS, transport):
             pass  # enrolled before the first round
         await coordinator.act("tiny", "start")
         await coordinator.driver.step()

@@ -11,9 +11,9 @@ from worker.export.loading import loading_code
 from worker.export.model import Description, ExportedModel, describe_input
 from worker.files import write_atomically
 from worker.hosted_client import HostedClient
-from worker.loop import Site, open_site
 from worker.methods.base import BuildsPersonalModel
 from worker.settings import ConfigError, WorkerConfig, WorkerSettings
+from worker.site import Site, open_site
 
 
 async def export_client(

@@ -22,7 +22,7 @@ from tests.support.hosted_clients import RandomDatasets, saved_state, worker_con
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
-from worker import loop, private_state
+from worker import loop, private_state, site
 from worker.client import CoordinatorError, Refused, Unreachable
 from worker.methods.base import Participant
 from worker.patience import Patience
@@ -50,13 +50,13 @@ class Worker:
         self.stop = threading.Event()
         self.settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
         self._monkeypatch = monkeypatch
-        monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: self.method)
-        monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
+        monkeypatch.setattr(site, "build_method", lambda plan, device, resources: self.method)
+        monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
         monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.0)
         self.wait_with(RecordedSleep())
 
     def wait_with(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._monkeypatch.setattr(loop, "Patience", partial(Patience, sleep=sleep))
+        self._monkeypatch.setattr(site, "Patience", partial(Patience, sleep=sleep))
 
     async def run(self, *names: str) -> None:
         config = worker_config(self.folder, "tiny", *names)
@@ -544,7 +544,7 @@ async def test_a_specification_of_a_later_version_is_refused_by_name(worker: Wor
     later = tiny_specification().document
     later["round_policy"]["secure"] = True
     worker.coordinator.record(later)
-    with pytest.raises(ConfigError, match=r"not understand .* tiny: round_policy\.secure: Extra"):
+    with pytest.raises(ConfigError, match=r"not understand .* tiny: round_policy\.secure: unknown key"):
         await worker.run("alice")
     assert not (worker.folder / "alice" / FILE_NAME).exists()
 

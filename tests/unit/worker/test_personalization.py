@@ -25,7 +25,7 @@ from tests.support.hosted_clients import (
 )
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from worker import loop, personalization, private_state
+from worker import personalization, private_state, site
 from worker.methods.base import (
     Participant,
     PrivateTensors,
@@ -59,8 +59,8 @@ class PersonalizingMethod(StubMethod):
 def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
     made = FakeCoordinator(tiny_specification())
     made.add_version(1)
-    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
-    opened = partial(loop.open_site, transport=made.transport)
+    monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
+    opened = partial(site.open_site, transport=made.transport)
     monkeypatch.setattr(personalization, "open_site", opened)
     return made
 
@@ -68,7 +68,7 @@ def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
 @pytest.fixture
 def method(coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> PersonalizingMethod:
     made = PersonalizingMethod(coordinator.specification.parameters)
-    monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: made)
+    monkeypatch.setattr(site, "build_method", lambda plan, device, resources: made)
     return made
 
 
@@ -164,7 +164,7 @@ async def test_a_method_without_a_private_part_is_refused(
     coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stub = StubMethod(coordinator.specification.parameters)
-    monkeypatch.setattr(loop, "build_method", lambda *_, **__: stub)
+    monkeypatch.setattr(site, "build_method", lambda *_, **__: stub)
     with pytest.raises(ConfigError, match="method hyperfl cannot personalise"):
         await personalize_clients(
             worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
@@ -179,11 +179,11 @@ async def test_where_nothing_is_shared_there_is_nothing_to_fit_to(
     made = FakeCoordinator(
         tiny_specification().model_copy(update={"training": training, "parameters": nothing})
     )
-    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
-    opened = partial(loop.open_site, transport=made.transport)
+    monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
+    opened = partial(site.open_site, transport=made.transport)
     monkeypatch.setattr(personalization, "open_site", opened)
     stub = PersonalizingMethod(nothing)
-    monkeypatch.setattr(loop, "build_method", lambda *_, **__: stub)
+    monkeypatch.setattr(site, "build_method", lambda *_, **__: stub)
     with pytest.raises(ConfigError, match="method local shares nothing, so there are no weights"):
         await personalize_clients(
             worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
