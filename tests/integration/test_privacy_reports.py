@@ -150,6 +150,6 @@ async def test_a_budget_that_cannot_be_is_refused_by_name_and_nothing_is_created
     )
     assert response.status_code == 422, response.text
     assert member in response.text
-    assert "Extra inputs" not in response.text
+    assert "unknown key" not in response.text
     listed = await coordinator.http.get("/v1/federations", headers=coordinator.admin)
     assert listed.json() == []
