@@ -83,8 +83,13 @@ class VersionRemoved(CoordinatorError):
 class UnreadableSpecification(CoordinatorError):
     """A recorded specification is damaged, or of a version that knows more.
 
-    Its member ``is_damaged`` says that no version can read it.
+    Attributes:
+        is_damaged: no version can read it.
     """
+
+    def __init__(self, detail: str, *, is_damaged: bool) -> None:
+        super().__init__(detail)
+        self.is_damaged = is_damaged
 
 
 class BodyTooLarge(CoordinatorError):

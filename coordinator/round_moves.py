@@ -95,7 +95,7 @@ class RoundMoves:
     ) -> None:
         """Pauses what another version may go on with; ends, with its live round, what none can."""
         now, reason = self._context.clock(), error.detail
-        if not error.members["is_damaged"]:
+        if not error.is_damaged:
             await self._give_up(session, federation, reason)
         elif await federation_store.move(
             session,

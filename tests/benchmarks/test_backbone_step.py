@@ -46,7 +46,6 @@ class _Federation:
                 ClientData(
                     random_examples_of(index, _NUM_EXAMPLES, image_shape, _NUM_CLASSES),
                     random_examples_of(-index, 1, image_shape, _NUM_CLASSES),
-                    _NUM_CLASSES,
                 ),
                 self._method.initial_private(index),
                 index,

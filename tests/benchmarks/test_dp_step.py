@@ -33,7 +33,7 @@ class _Client:
         )
         self._method = build_method(plan, torch.device("cpu"))
         self._weights = self._method.parameters(seed=1).initial_values()
-        data = ClientData(random_examples(1, _NUM_EXAMPLES), random_examples(2, 1), _NUM_CLASSES)
+        data = ClientData(random_examples(1, _NUM_EXAMPLES), random_examples(2, 1))
         self._participant = Participant("client", data, self._method.initial_private(1), 1)
 
     def round(self) -> float:

@@ -54,9 +54,7 @@ class _Federation:
         self._participants = [
             Participant(
                 f"client-{index:02d}",
-                ClientData(
-                    random_examples(index, _NUM_EXAMPLES), random_examples(-index, 1), _NUM_CLASSES
-                ),
+                ClientData(random_examples(index, _NUM_EXAMPLES), random_examples(-index, 1)),
                 self._method.initial_private(index),
                 index,
             )

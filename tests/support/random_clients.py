@@ -27,7 +27,6 @@ def random_client_data(
     return ClientData(
         _examples(generator, num_train, image_shape, NUM_CLASSES, augment=augment),
         _examples(generator, num_test, image_shape, NUM_CLASSES, augment=False),
-        NUM_CLASSES,
     )
 
 

@@ -127,4 +127,3 @@ class ClientData:
 
     train: Examples
     test: Examples
-    num_classes: int

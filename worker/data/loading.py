@@ -20,8 +20,6 @@ from worker.data.images import Dataset, ImageShape, LabelledImages, measure_mean
 from worker.data.resizing import shrink
 from worker.data.source import DataSource
 
-__all__ = ["DataError", "DatasetCache", "natural_image_shape", "natural_num_classes"]
-
 Splits = tuple[LabelledImages, LabelledImages]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -150,7 +148,6 @@ class DatasetCache:
                 image_shape=image_shape,
                 augment=False,
             ),
-            num_classes=num_classes,
         )
 
     def dataset(self, name: str, data_dir: Path | None, image_shape: ImageShape) -> Dataset:

@@ -38,15 +38,10 @@ class TrainingFailedError(Exception):
 
 
 class TrainingDivergedError(TrainingFailedError):
-    """A client's loss became NaN or infinite, so its update would be worthless.
-
-    Attributes:
-        participants: names of the clients it happened to.
-    """
+    """A client's loss became NaN or infinite, so its update would be worthless."""
 
     def __init__(self, participants: Sequence[str]) -> None:
         super().__init__(dict.fromkeys(participants, DIVERGED))
-        self.participants = tuple(participants)
 
 
 @dataclass(frozen=True)
