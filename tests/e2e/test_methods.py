@@ -28,6 +28,30 @@ def test_a_demo_runs_to_its_final_evaluation(method: str, encoding: str, tmp_pat
         assert result["bytes_up_per_client_round"] > 2 * 117_066
 
 
+def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(tmp_path: Path) -> None:
+    options = ("--method", "local", "--set", "learning_rate=100", "--clients", 2, "--rounds", 1)
+    done = hyperfl("demo", *options, folder=tmp_path)
+    assert done.exit_code == 1
+    assert "client-0, round 1: the training loss became NaN or infinite" in done.errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--partition", "foo"), "partition: Input should be"),
+        (("--dataset", "fashion-mnist"), "data_dir is required"),
+        (("--dataset", "fashion-mnist", "--data-dir", "absent"), "--data-dir absent is no folder"),
+    ],
+)
+def test_a_demo_without_its_data_does_not_begin(
+    tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    done = hyperfl("demo", *options, "--state-dir", "demo", folder=tmp_path)
+    assert (done.exit_code, done.errors.count("\n")) == (2, 1), done.errors
+    assert message in done.errors
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_private_demo_agrees_on_its_noise_and_says_so(tmp_path: Path) -> None:
     options = ("--method", "dp-fedavg", "--set", "epochs=1", "--state-dir", tmp_path / "demo")
     done = hyperfl("demo", "--clients", 2, "--rounds", 1, *options, "--json", folder=tmp_path)

@@ -26,6 +26,7 @@ from worker.aggregation_options import (
     TrimFractionOption,
     as_arguments,
 )
+from worker.data.source import DataSource
 from worker.demo import report
 from worker.demo.defaults import default_model
 from worker.demo.processes import (
@@ -137,6 +138,11 @@ def run(
     if data_dir is not None:
         data["data_dir"] = str(data_dir.resolve())
     with one_line_errors():
+        DataSource.model_validate(data)
+        if data_dir is not None and not data_dir.is_dir():
+            raise InvalidInput(f"--data-dir {data_dir} is no folder")
+        if backbone_weights == "random":
+            console.print("The backbone's weights are RANDOM: for trials only.", style="bold red")
         if spreads_privacy_budget(method) and not agreed:
             from worker.demo.examples import examples_per_client  # noqa: PLC0415 - torch
 
@@ -249,6 +255,10 @@ def _watch(
         bar = progress.add_task("training", total=num_rounds)
         for line in stream_step("round", "watch", _FEDERATION, *admin, "--json"):
             worker.check_alive()
+            # Its round would wait for the deadline, since it needs the whole cohort.
+            failed = worker.find_event("training failed, no update is sent")
+            if failed is not None:
+                raise DemoError(f"{failed['client']}, round {failed['round']}: {failed['reason']}")
             if parent is not None and os.getppid() != parent:
                 raise DemoError("the process that started this demo was killed")
             if line is None:

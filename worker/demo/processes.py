@@ -44,6 +44,13 @@ class BackgroundProcess:
         lines = self.log_file.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
+    def find_event(self, event: str) -> dict[str, Any] | None:
+        """The first log line with this event, if it is there yet."""
+        for line in self.log_file.read_text(errors="replace").splitlines():
+            if line.startswith("{") and (found := _parse(line)).get("event") == event:
+                return found
+        return None
+
     def check_alive(self) -> None:
         """Raises DemoError if the process ended with a failure."""
         if self.process.poll():
@@ -57,9 +64,8 @@ class BackgroundProcess:
         """
         give_up_at = time.monotonic() + longest_seconds
         while time.monotonic() < give_up_at:
-            for line in self.log_file.read_text(errors="replace").splitlines():
-                if line.startswith("{") and (found := _parse(line)).get("event") == event:
-                    return found
+            if (found := self.find_event(event)) is not None:
+                return found
             if self.process.poll() is not None:
                 break
             time.sleep(0.05)

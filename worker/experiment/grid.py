@@ -120,8 +120,8 @@ class Grid(_Model):
     datasets: tuple[DatasetName, ...] = Field(min_length=1)
     models: tuple[str, ...] = ()
     clients: tuple[_Count, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (2022,)
-    settings: tuple[dict[str, HyperparameterValue], ...] = ({},)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(2022,), min_length=1)
+    settings: tuple[dict[str, HyperparameterValue], ...] = Field(default=({},), min_length=1)
     rounds: _Count
     cohort_size: _Count | None = None
     image_shape: str | None = None

@@ -7,6 +7,7 @@ backbone learns the data set's own classes; its classifier is thrown away.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,8 @@ def pretrain(
     Raises:
         ModelError, DataError: the model or the data cannot be used.
     """
+    if not 0 < recipe.learning_rate < math.inf:
+        raise ModelError(f"the learning rate {recipe.learning_rate} is not positive and finite")
     if output.suffix != ".safetensors":
         raise ModelError(f"{output}: the file's name must end in .safetensors")
     backbone = find_backbone(model)

@@ -24,6 +24,7 @@ from worker.models.frozen import BeforeNothing, FrozenBackbone, Split
 from worker.models.registry import CONSTRUCTION_SEED, FeatureExtractor, check_features
 
 BackboneSource = Literal["hub", "random", "file"]
+_COUNTER = ".num_batches_tracked"
 _SHOWN_DIFFERENCES = 3
 _SHOWN_NAMES = 5
 _CHECKPOINT_NAMES = ("state_dict", "model")
@@ -143,19 +144,25 @@ def _load(
 
 
 def _load_file(network: nn.Module, file: Path, classifiers: tuple[str, ...]) -> None:
-    tensors = {
+    expected = network.state_dict()
+    # Files of torch before 0.4.1 lack these, which evaluation mode does not read; torch takes them.
+    counters = {name: one for name, one in expected.items() if name.endswith(_COUNTER)}
+    tensors = counters | {
         name: tensor
         for name, tensor in _read(file).items()
         if not name.startswith(tuple(f"{layer}." for layer in classifiers))
     }
-    expected = network.state_dict()
     if differences := _differences(tensors, expected):
         more = len(differences) - _SHOWN_DIFFERENCES
         raise ModelError(
             f"{file} does not fit the backbone: {'; '.join(differences[:_SHOWN_DIFFERENCES])}"
             + (f"; and {more} more" if more > 0 else "")
         )
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except (RuntimeError, NotImplementedError) as error:  # as of sparse tensors
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{file} does not fit the backbone: {reason}") from error
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
@@ -167,10 +174,9 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
             raise ModelError(f"{file} is not a safetensors file: {error}") from error
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    # torch raises what its reader happened on, and may advise to load without weights_only, which
-    # would run whatever code is in the file. None of that is handed on.
+    # torch raises what its reader happened on (an OSError where the file ends early, though it
+    # could be opened above), and may advise to load without weights_only, which would run whatever
+    # code is in the file. None of that is handed on.
     except Exception as error:
         raise ModelError(
             f"{file} is neither a state dict saved by torch nor a safetensors file; a file that "

@@ -61,6 +61,11 @@ def test_a_run_of_two_grids_is_run_once(tmp_path: Path) -> None:
         ("rounds = 3", "rounds = 0", "grids.0.rounds: .*greater than or equal to 1"),
         ('"digits"', '"digit"', "grids.0.datasets.0: .*'digits'"),
         ("clients = [2, 4]", "clients = []", "grids.0.clients"),
+        (
+            "rounds = 3",
+            "rounds = 3\nsettings = []",
+            "grids.0.settings: Tuple should have at least 1",
+        ),
         ("title", "titel", "title: Field required"),
         ("rounds = 3", "rounds =", "is not TOML"),
     ],

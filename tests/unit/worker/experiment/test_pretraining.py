@@ -99,6 +99,10 @@ def test_the_file_is_a_backbone_that_a_federation_takes(tmp_path: Path) -> None:
             ("--model", "resnet18", "--output", "x.safetensors", "--partition", "papr"),
             "partition: Input should be",
         ),
+        (
+            ("--model", "resnet18", "--output", "x.safetensors", "--learning-rate", "nan"),
+            "the learning rate nan is not positive and finite",
+        ),
     ],
 )
 def test_what_cannot_be_pretrained_is_one_line(

@@ -119,6 +119,15 @@ def test_the_first_three_differences_are_named(tmp_path: Path, published: Tensor
     )
 
 
+def test_a_file_without_counters_of_batches_is_used_as_torch_does(tmp_path: Path) -> None:
+    state = find_backbone(RESNET).build(IMAGE_SHAPE, from_hub=False).state_dict()
+    whole = pin_backbone(RESNET, IMAGE_SHAPE, "file", write(tmp_path, state, ".pt"))
+    old = {name: one for name, one in state.items() if not name.endswith(".num_batches_tracked")}
+    assert len(old) < len(state)
+    file = write(tmp_path, old, ".safetensors")
+    assert pin_backbone(RESNET, IMAGE_SHAPE, "file", file) == whole
+
+
 @pytest.mark.parametrize("key", ["model", "state_dict"])
 def test_a_checkpoints_state_dict_is_found(tmp_path: Path, published: Tensors, key: str) -> None:
     digest = pin_backbone(VIT, IMAGE_SHAPE, "file", write(tmp_path, published, ".pt"))
@@ -136,10 +145,13 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, published: Tensors)
     (tmp_path / "text.pt").write_text("not weights")
     (tmp_path / "text.safetensors").write_text("not weights")
     (tmp_path / "empty.pt").touch()
+    whole = write(tmp_path, published, ".pt").read_bytes()
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
     nested = write(tmp_path, {"student": published, "epoch": 3}, ".pth")
     for file, message in [
         (tmp_path / "text.pt", "text.pt is neither a state dict saved by torch nor a safetensors"),
         (tmp_path / "empty.pt", "empty.pt is neither a state dict saved by torch nor"),
+        (tmp_path / "half.pt", "half.pt is neither a state dict saved by torch nor"),
         (tmp_path / "text.safetensors", "text.safetensors is not a safetensors file"),
         (nested, "something other than tensors by name: entries 'student', 'epoch'; .* or model"),
     ]:
