@@ -39,12 +39,13 @@ def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(tmp_path: Pat
     ("options", "message"),
     [
         (("--partition", "foo"), "partition: Input should be"),
+        (("--clients", 2, "--cohort-size", 3), "--cohort-size 3 is more than --clients 2"),
         (("--dataset", "fashion-mnist"), "data_dir is required"),
         (("--dataset", "fashion-mnist", "--data-dir", "absent"), "--data-dir absent is no folder"),
     ],
 )
 def test_a_demo_without_its_data_does_not_begin(
-    tmp_path: Path, options: tuple[str, ...], message: str
+    tmp_path: Path, options: tuple[str | int, ...], message: str
 ) -> None:
     done = hyperfl("demo", *options, "--state-dir", "demo", folder=tmp_path)
     assert (done.exit_code, done.errors.count("\n")) == (2, 1), done.errors

@@ -113,7 +113,7 @@ def run(
     options += ["--encoding", encoding]
     options += ["--dataset", dataset, "--rounds", str(rounds), "--seed", str(seed)]
     # A cohort of everybody: the first round waits until all of them are enrolled.
-    cohort_size = min(clients, cohort_size or clients)
+    cohort_size = cohort_size or clients
     # The cohort is known to come: a mean over a part of it would be another experiment.
     options += ["--cohort-size", str(cohort_size), "--minimum-updates", str(cohort_size)]
     options += ["--deadline-seconds", str(deadline_seconds), "--aggregation", aggregation]
@@ -139,6 +139,8 @@ def run(
         data["data_dir"] = str(data_dir.resolve())
     with one_line_errors():
         DataSource.model_validate(data)
+        if cohort_size > clients:
+            raise InvalidInput(f"--cohort-size {cohort_size} is more than --clients {clients}")
         if data_dir is not None and not data_dir.is_dir():
             raise InvalidInput(f"--data-dir {data_dir} is no folder")
         if backbone_weights == "random":

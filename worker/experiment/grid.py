@@ -29,6 +29,9 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_PARTITION, _ENCODING = "paper", "factored"
+
+
 class Run(_Model):
     """One run: what decides its result, but not where the data lies."""
 
@@ -40,8 +43,8 @@ class Run(_Model):
     model: str | None = None
     image_shape: str | None = None
     cohort_size: int | None = None
-    partition: str = "paper"
-    encoding: str = "factored"
+    partition: str = _PARTITION
+    encoding: str = _ENCODING
     preset: str | None = None
     backbone_weights: str | None = None
     settings: dict[str, HyperparameterValue] = Field(default_factory=dict)
@@ -96,8 +99,19 @@ class Run(_Model):
     @property
     def variant(self) -> str:
         """What sets the run apart from its method's defaults, for people; may be empty."""
-        settings = [f"{name}={value}" for name, value in self.settings.items()]
-        return ", ".join(([f"preset {self.preset}"] if self.preset else []) + settings)
+        parts = [
+            f"partition {self.partition}" if self.partition != _PARTITION else "",
+            f"encoding {self.encoding}" if self.encoding != _ENCODING else "",
+            "RANDOM backbone" if self.is_trial else "",
+            f"preset {self.preset}" if self.preset else "",
+            *(f"{name}={value}" for name, value in self.settings.items()),
+        ]
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the backbone has learned nothing, so that accuracies mean nothing."""
+        return self.backbone_weights == "random"
 
     def describe(self) -> str:
         """One line for people."""
@@ -216,6 +230,8 @@ def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
         if run.backbone_weights is not None and not takes_backbone(run.method):
             raise ValueError("backbone_weights are for methods on a backbone")
         check_model(run.method, model)
+        if run.cohort_size is not None and run.cohort_size > run.clients:
+            raise ValueError(f"cohort_size {run.cohort_size} is more than {run.clients} clients")
         plan = PLANS.get(run.method)
         if plan is None:
             return chosen | run.settings

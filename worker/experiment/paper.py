@@ -27,7 +27,9 @@ class Figure(_Model):
     """Seconds a round."""
 
     def fits(self, run: Run) -> bool:
-        """Whether the figure is for such runs."""
+        """Whether the figure is for such runs; all are for the paper's partition."""
+        if run.is_trial or run.partition != "paper":
+            return False
         return (self.method, self.dataset, self.clients) == (
             run.method,
             run.dataset,

@@ -142,11 +142,12 @@ def _cost_rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
 def _what(cell: Cell) -> dict[str, str]:
     run = cell.run
     cohort = "" if run.cohort_size is None else f" ({run.cohort_size} a round)"
+    size = "" if run.image_shape is None else f" {run.image_shape}"
     return {
         "method": run.method,
         "settings": run.variant or _NONE,
         "data set": run.dataset,
-        "model": run.model or _NONE,
+        "model": f"{run.model or _NONE}{size}",
         "clients": f"{run.clients}{cohort}",
     }
 

@@ -95,6 +95,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"model": "resnet18"}, "frozen backbone, which method hyperfl does not take"),
         ({"method": "hyperfl-lpm"}, "trains on a frozen backbone, which 'cnn-mnist' is not"),
         ({"method": "no method"}, "unknown method 'no method'"),
+        ({"cohort_size": 3}, "cohort_size 3 is more than 2 clients"),
     ],
 )
 def test_what_no_worker_would_take_is_refused_before_anything_runs(
@@ -139,6 +140,17 @@ def test_a_run_is_described_by_all_that_sets_it_apart() -> None:
     assert other.describe() == (
         "local on digits cnn-mnist, 4 clients (2 a round), 2 rounds, seed 3, preset paper, a=1"
     )
+    odd = {"partition": "iid", "encoding": "dense", "backbone_weights": "random"}
+    variant = "partition iid, encoding dense, RANDOM backbone"
+    assert run.model_copy(update=odd).variant == variant
+
+
+def test_the_papers_figures_are_for_its_own_partition_and_for_trained_backbones() -> None:
+    table = load_paper_table(PROJECT / "experiments" / "paper.toml", "table1")
+    run = Run(method="local", dataset="fashion-mnist", clients=20, rounds=2, seed=3)
+    assert table.find(run) is not None
+    assert table.find(run.model_copy(update={"partition": "iid"})) is None
+    assert table.find(run.model_copy(update={"backbone_weights": "random"})) is None
 
 
 def test_the_ready_files_models_are_ones_that_workers_know() -> None:
