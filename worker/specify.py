@@ -9,6 +9,7 @@ import torch
 
 from shared.aggregation_plan import AggregationPlan
 from shared.catalogue import check_method, check_model
+from shared.plan_errors import fill_in
 from shared.plans import PLANS, TrainingPlan, find_preset, takes_backbone
 from shared.specification import (
     EncodingPlan,
@@ -20,6 +21,7 @@ from worker.agreed_noise import with_agreed_noise
 from worker.data.loading import natural_image_shape, natural_num_classes
 from worker.methods import build_method
 from worker.methods.base import SiteResources
+from worker.methods.model_method import ModelMethod
 from worker.models.backbone_weights import BackboneSource, pin_backbone
 from worker.models.registry import default_image_shape
 from worker.settings import ConfigError
@@ -72,6 +74,10 @@ def build_specification(
         ),
     )
     built = build_method(training, torch.device("cpu"), SiteResources(backbone_weights_file=file))
+    if method not in PLANS and isinstance(built, ModelMethod):
+        # Recorded, so that a site whose code has other defaults trains with these.
+        filled = fill_in(built.plan_type, training.hyperparameters)
+        training = TrainingPlan.model_validate(training.model_dump() | {"hyperparameters": filled})
     parameters: ParameterSpecification = built.parameters(seed)
     return FederationSpecification(
         name=name,

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from shared.aggregation_plan import AggregationPlan
-from shared.plans import PLANS, PRESETS, UnknownPresetError
+from shared.plans import PLANS, PRESETS, ModelPlan, UnknownPresetError
 from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
 from tests.support.backbones import VIT
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
 from worker.cli import worker
 from worker.data.errors import DataError
+from worker.methods.fedavg import FedAvg
 from worker.methods.privacy_accountant import PrivacyBudgetError, noise_multiplier
 from worker.models.backbone_weights import pin_backbone
 from worker.models.backbones import find_backbone
@@ -30,6 +31,21 @@ from worker.specify import (
     choose_num_classes,
     parse_settings,
 )
+
+
+class OwnPlan(ModelPlan):
+    pull: float = 0.01
+
+
+class OwnMethod(FedAvg):
+    plan_type = OwnPlan
+
+
+def test_an_own_methods_defaults_are_recorded() -> None:
+    own = f"{__name__}:OwnMethod"
+    found = specification(method=own, hyperparameters={"epochs": 2}).training.hyperparameters
+    assert found == OwnPlan(epochs=2).model_dump()
+    assert found["pull"] == 0.01
 
 
 def specification(**changes: Any) -> FederationSpecification:
