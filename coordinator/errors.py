@@ -87,8 +87,8 @@ class UnreadableSpecification(CoordinatorError):
         is_damaged: no version can read it.
     """
 
-    def __init__(self, detail: str, *, is_damaged: bool) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, is_damaged: bool = False, **members: Any) -> None:
+        super().__init__(detail, **members)
         self.is_damaged = is_damaged
 
 

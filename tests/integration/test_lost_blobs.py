@@ -12,7 +12,7 @@ from sqlalchemy import event, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from coordinator import blobs, round_moves
-from coordinator.store import federations, rounds
+from coordinator.store import assignments, federations
 from coordinator.tables import BlobRow
 from shared.codec import MEDIA_TYPE
 from tests.support.coordinator import RunningCoordinator
@@ -132,7 +132,7 @@ async def test_an_update_whose_client_hangs_up_in_mid_commit_keeps_its_bytes(
     await coordinator.started(tiny_specification(), "a")
     task = await coordinator.task("tiny", "a")
     body = update_bytes(tiny_specification(), task)
-    interrupt = interrupt_at_commit(coordinator, monkeypatch, rounds, "has_outstanding")
+    interrupt = interrupt_at_commit(coordinator, monkeypatch, assignments, "has_outstanding")
     sending = asyncio.create_task(coordinator.put(task, body))
     interrupt(sending)
     with pytest.raises(asyncio.CancelledError):

@@ -12,7 +12,7 @@ from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import RandomDatasets, hosted_client, worker_config
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from worker import evaluation, loop, private_state
+from worker import evaluation, private_state, site
 from worker.evaluation import evaluate_clients
 from worker.methods.base import Participant
 from worker.private_state import FILE_NAME, PrivateStateError
@@ -36,8 +36,8 @@ class RememberingMethod(StubMethod):
 @pytest.fixture
 def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
     made = FakeCoordinator(tiny_specification())
-    monkeypatch.setattr(loop, "DatasetCache", RandomDatasets)
-    opened = partial(loop.open_site, transport=made.transport)
+    monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
+    opened = partial(site.open_site, transport=made.transport)
     monkeypatch.setattr(evaluation, "open_site", opened)
     return made
 
@@ -45,7 +45,7 @@ def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
 @pytest.fixture
 def method(coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> RememberingMethod:
     made = RememberingMethod(coordinator)
-    monkeypatch.setattr(loop, "build_method", lambda plan, device, resources: made)
+    monkeypatch.setattr(site, "build_method", lambda plan, device, resources: made)
     return made
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from shared.catalogue import check_method
 from shared.plans import PLANS, TrainingPlan, takes_backbone
 from tests.support.backbones import (
     IMAGE_SHAPE,
@@ -252,5 +253,5 @@ def test_a_backbone_that_cannot_be_used_is_refused(name: str) -> None:
 
 
 def test_an_unknown_method_gets_the_closest_names() -> None:
-    with pytest.raises(ValidationError, match="closest are fedavg-fixed, "):
-        TrainingPlan(method="fedavg-fix", model=VIT, image_shape=IMAGE_SHAPE, num_classes=3)
+    with pytest.raises(ValueError, match="closest are fedavg-fixed, "):
+        check_method("fedavg-fix")

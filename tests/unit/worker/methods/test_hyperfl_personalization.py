@@ -118,7 +118,7 @@ def test_every_private_tensor_moves_and_nothing_given_is_changed(
 
 def test_a_clients_model_gets_better(method: HyperFL, participant: Participant) -> None:
     weights = method.parameters(seed=3).initial_values()
-    participant.data = type(participant.data)(participant.data.train, participant.data.train, 3)
+    participant.data = type(participant.data)(participant.data.train, participant.data.train)
     before = method.evaluate(participant, weights)
     fitted = method.personalize(participant, weights, 40, never)
     after = method.evaluate(

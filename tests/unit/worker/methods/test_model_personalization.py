@@ -130,9 +130,7 @@ def test_what_is_kept_is_the_clients_own_or_the_change(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_again_it_goes_on_from_the_clients_model(name: str) -> None:
     personalizer, method, participant, weights = personalizing(name)
-    participant.data = type(participant.data)(
-        participant.data.train, participant.data.train, NUM_CLASSES
-    )
+    participant.data = type(participant.data)(participant.data.train, participant.data.train)
     losses = [method.evaluate(participant, weights)["loss"]]
     for _ in range(3):
         found = personalizer.personalize(participant, weights, 20, never)
