@@ -1,4 +1,4 @@
-"""The README's commands, as they stand there."""
+"""The commands and examples of README.md and of the pages in docs/, as they stand there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ from typer.main import get_command
 from coordinator.cli import app
 from coordinator.settings import CoordinatorSettings
 from tests.support.processes import PROJECT, ServingCoordinator, hyperfl
+from worker.data.source import DataSource
 from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.e2e
 
 _README = (PROJECT / "README.md").read_text()
-_SHELL_BLOCKS = re.findall(r"```bash\n(.*?)```", _README, re.DOTALL)
+_PAGES = [_README, *(page.read_text() for page in sorted((PROJECT / "docs").rglob("*.md")))]
+
+
+def _blocks(language: str) -> list[str]:
+    """Fenced blocks of all pages, the README's first."""
+    return [b for page in _PAGES for b in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)]
 
 
 def _commands(block: str) -> list[list[str]]:
@@ -31,15 +38,41 @@ def _commands(block: str) -> list[list[str]]:
     ]
 
 
-_HYPERFL_COMMANDS = [
-    words for block in _SHELL_BLOCKS for words in _commands(block) if words[0] == "hyperfl"
-]
-_CURL_BLOCKS = [block for block in _SHELL_BLOCKS if "curl " in block]
+_COMMANDS = [words for block in _blocks("bash") for words in _commands(block)]
+_HYPERFL_COMMANDS = [words for words in _COMMANDS if words[0] == "hyperfl"]
+_CURL_BLOCKS = [block for block in _blocks("bash") if "curl " in block]
 
 
-def test_the_readme_shows_commands_and_curl_calls() -> None:
-    assert len(_HYPERFL_COMMANDS) >= 8
+def test_the_pages_show_commands_and_curl_calls() -> None:
+    assert len(_HYPERFL_COMMANDS) >= 30
     assert len(_CURL_BLOCKS) >= 5
+
+
+def test_the_pages_show_the_commands_that_the_readme_had_by_itself() -> None:
+    shown = {" ".join(words[1:3]) for words in _HYPERFL_COMMANDS}
+    assert shown >= {
+        "coordinator serve",
+        "coordinator backup",
+        "coordinator restore",
+        "worker specify",
+        "worker run",
+        "worker evaluate",
+        "worker personalize",
+        "worker export",
+        "worker rotate",
+        "federation create",
+        "federation start",
+        "client enroll",
+        "round watch",
+        "token create",
+        "token list",
+        "token revoke",
+        "audit list",
+        "experiment run",
+        "experiment report",
+        "demo --dataset",
+        "demo --method",
+    }
 
 
 @pytest.mark.parametrize("words", _HYPERFL_COMMANDS, ids=" ".join)
@@ -54,12 +87,19 @@ def test_every_command_shown_exists_with_its_options(words: list[str]) -> None:
     command.make_context(" ".join(words), rest)
 
 
+def test_every_target_of_make_shown_exists() -> None:
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    shown = {words[1] for words in _COMMANDS if words[0] == "make"}
+    assert {"demo", "test"} <= shown <= set(targets)
+
+
+def _python_file(start: str) -> str:
+    (code,) = (block for block in _blocks("python") if block.startswith(start))
+    return code
+
+
 def test_the_method_shown_trains(tmp_path: Path) -> None:
-    (code,) = (
-        block
-        for block in re.findall(r"```python\n(.*?)```", _README, re.DOTALL)
-        if block.startswith("# radiology/methods.py")
-    )
+    code = _python_file("# radiology/methods.py")
     (tmp_path / "radiology").mkdir()
     (tmp_path / "radiology" / "methods.py").write_text(code)
     (words,) = (words for words in _HYPERFL_COMMANDS if "radiology.methods:FedProx" in words)
@@ -76,15 +116,30 @@ def test_the_method_shown_trains(tmp_path: Path) -> None:
     )
 
 
-def test_every_setting_shown_is_one() -> None:
-    shown = set(re.findall(r"HYPERFL_([A-Z_]+)`", _README))
+def test_the_model_shown_fits_the_images_that_its_command_names(tmp_path: Path) -> None:
+    (tmp_path / "radiology").mkdir()
+    (tmp_path / "radiology" / "models.py").write_text(_python_file("# radiology/models.py"))
+    (words,) = (words for words in _HYPERFL_COMMANDS if "radiology.models:extractor" in words)
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    specified = hyperfl(
+        *("worker", "specify", "radiology", "--num-classes", "2"),
+        *("--model", options["--model"], "--image-shape", options["--image-shape"]),
+        folder=tmp_path,
+        PYTHONPATH=f"{PROJECT}:{tmp_path}",
+    )
+    assert specified.json["training"]["model"] == "radiology.models:extractor"
+
+
+def test_the_settings_shown_are_all_that_there_are() -> None:
+    name = re.compile(r"HYPERFL_([A-Z]+(?:_[A-Z]+)*)")
     known = {
-        name.upper()
+        field.upper()
         for settings in (CoordinatorSettings, WorkerSettings)
-        for name in settings.model_fields
+        for field in settings.model_fields
     }
-    assert shown <= known
-    assert len(shown) >= 10
+    for page in _PAGES:
+        assert set(name.findall(page)) <= known
+    assert set(name.findall((PROJECT / "docs" / "settings.md").read_text())) == known
 
 
 def test_the_curl_examples_work_in_order(coordinator: ServingCoordinator, tmp_path: Path) -> None:
@@ -114,3 +169,10 @@ def test_the_worker_file_shown_is_accepted(tmp_path: Path) -> None:
     done = hyperfl("worker", "run", "--config", file, folder=tmp_path)
     assert done.exit_code == 2
     assert "site-a.token cannot be read" in done.errors.splitlines()[-1]
+
+
+def test_every_data_source_shown_is_one() -> None:
+    shown = [block for block in _blocks("toml") if block.startswith("[clients.data]")]
+    assert len(shown) >= 2
+    for block in shown:
+        DataSource.model_validate(tomllib.loads(block)["clients"]["data"])
