@@ -35,6 +35,7 @@ check: $(STAMP) ## Lint, types, architecture, migrations, Dockerfiles
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/write_settings.py --check
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	  $(BIN)/alembic -x url=sqlite:///$$scratch/check.db upgrade head && \
 	  $(BIN)/alembic -x url=sqlite:///$$scratch/check.db check

@@ -12,20 +12,34 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from coordinator import problem_handlers
-from coordinator.audit import AuditLog
-from coordinator.audit_trail import AuditTrail
-from coordinator.auth import ensure_admin_token
-from coordinator.body_limit import BodyLimit
-from coordinator.context import Clock, Context, utc_now
-from coordinator.database import Database
-from coordinator.driver import Driver
+from coordinator.access.admin_token import ensure_admin_token
+from coordinator.clock import Clock, utc_now
+from coordinator.context import Context
+from coordinator.database.readiness import Readiness
+from coordinator.database.transactions import Database
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.readiness import Readiness
-from coordinator.request_limits import RequestLimits
-from coordinator.routes import access, clients, federations, health, rounds, tasks, updates, weights
+from coordinator.operations.delta_chains import DeltaChains
+from coordinator.operations.upload_slots import UploadSlots
+from coordinator.rounds.driver import Driver
+from coordinator.routes import (
+    audit,
+    clients,
+    federations,
+    health,
+    rounds,
+    tasks,
+    tokens,
+    updates,
+    weights,
+)
+from coordinator.serving import problem_handlers
+from coordinator.serving.audit_log import AuditLog
+from coordinator.serving.audit_trail import AuditTrail
+from coordinator.serving.json_bodies import BodyLimit
+from coordinator.serving.request_limits import RequestLimits
 from coordinator.settings import CoordinatorSettings
-from shared.problems import MEDIA_TYPE, Problem
+from coordinator.store.blobs import CHUNK_BYTES, BlobStore
+from shared.rest.problems import MEDIA_TYPE, Problem
 
 _PROBLEM = {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -36,21 +50,30 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _log = structlog.get_logger()
 
 
-def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI:
-    """The coordinator on a database whose schema is up to date (see migrate.py)."""
+def create_app(
+    settings: CoordinatorSettings, clock: Clock = utc_now, *, chunk_bytes: int = CHUNK_BYTES
+) -> FastAPI:
+    """The coordinator on a database whose schema is up to date (see database/migrate.py).
+
+    ``chunk_bytes`` is :class:`BlobStore`'s, for tests with little data.
+    """
+    database = Database(settings.effective_database_url, settings.database_limits)
     context = Context(
-        database=Database(settings.effective_database_url, settings.database_limits),
+        database=database,
+        blobs=BlobStore(database, chunk_bytes),
         settings=settings,
         clock=clock,
         metrics=CoordinatorMetrics(),
     )
     app = FastAPI(
         title="HyperFL coordinator",
-        summary="Rounds and weights of federations that share only a hypernetwork.",
+        summary="Keeps the rounds and the weights of federations.",
         version=version("hyperfl"),
         lifespan=_lifespan,
     )
     app.state.context = context
+    app.state.delta_chains = DeltaChains()
+    app.state.upload_slots = UploadSlots()
     app.state.readiness = Readiness(context.database, clock)
     for router in (
         federations.router,
@@ -59,7 +82,8 @@ def create_app(settings: CoordinatorSettings, clock: Clock = utc_now) -> FastAPI
         updates.router,
         weights.router,
         rounds.router,
-        access.router,
+        tokens.router,
+        audit.router,
         health.router,
     ):
         app.include_router(router, responses=_PROBLEMS)

@@ -5,29 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from coordinator.database import Database
-from coordinator.delta_chains import DeltaChains
+from coordinator.clock import Clock
+from coordinator.database.transactions import Database
 from coordinator.errors import UnreadableSpecification
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
-from coordinator.tables import FederationRow
-from coordinator.upload_slots import UploadSlots
-from shared.specification import FederationSpecification
+from coordinator.store.blobs import BlobStore
+from coordinator.store.tables import FederationRow
+from shared.federation.specification import FederationSpecification
 from shared.validation import first_fault
 
-Clock = Callable[[], datetime]
 _SPECIFICATIONS_KEPT = 64
-
-
-def utc_now() -> datetime:
-    """The clock of a real coordinator."""
-    return datetime.now(UTC)
 
 
 class Bell:
@@ -55,33 +47,74 @@ class Bell:
 
 
 @dataclass(frozen=True)
+class SpecificationOutline:
+    """What lists show of a specification; only ``fault`` where it cannot be read."""
+
+    method: str | None = None
+    model: str | None = None
+    rounds: int | None = None
+    fault: str | None = None
+
+
+class Specifications:
+    """Parsed specifications: they never change, so those used last are kept."""
+
+    def __init__(self, kept: int = _SPECIFICATIONS_KEPT) -> None:
+        self._kept = kept
+        self._parsed: OrderedDict[int, FederationSpecification] = OrderedDict()
+        self._outlines: dict[int, SpecificationOutline] = {}
+
+    def of(self, federation: FederationRow) -> FederationSpecification:
+        """The specification of a federation.
+
+        Raises:
+            UnreadableSpecification: what is recorded does not fit this version's rules.
+        """
+        if federation.id not in self._parsed:
+            self._parsed[federation.id] = _parse(federation)
+            if len(self._parsed) > self._kept:
+                self._parsed.popitem(last=False)
+        self._parsed.move_to_end(federation.id)
+        return self._parsed[federation.id]
+
+    def knows(self, federation_id: int) -> bool:
+        """Whether :meth:`outline_of` needs no specification any more."""
+        return federation_id in self._outlines
+
+    def outline_of(self, federation: FederationRow) -> SpecificationOutline:
+        """What lists show of a federation's specification, or why it cannot be read."""
+        if federation.id not in self._outlines:
+            try:
+                specification = self.of(federation)
+            except UnreadableSpecification as error:
+                outline = SpecificationOutline(fault=error.detail)
+            else:
+                outline = SpecificationOutline(
+                    specification.training.method,
+                    specification.training.model,
+                    specification.round_policy.rounds,
+                )
+            self._outlines[federation.id] = outline
+        return self._outlines[federation.id]
+
+
+@dataclass(frozen=True)
 class Context:
     """The coordinator's parts, built once in app.py and passed inward."""
 
     database: Database
+    blobs: BlobStore
     settings: CoordinatorSettings
     clock: Clock
     metrics: CoordinatorMetrics
     tasks_bell: Bell = field(default_factory=Bell)
     """Rung for a federation when its clients may find another answer than before."""
     driver_wake: asyncio.Event = field(default_factory=asyncio.Event)
-    delta_chains: DeltaChains = field(default_factory=DeltaChains)
-    upload_slots: UploadSlots = field(default_factory=UploadSlots)
-    _specifications: OrderedDict[int, FederationSpecification] = field(default_factory=OrderedDict)
+    specifications: Specifications = field(default_factory=Specifications)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:
-        """The parsed specification of a federation; it never changes, so it is kept.
-
-        Raises:
-            UnreadableSpecification: what is recorded does not fit this version's rules.
-        """
-        known = self._specifications.get(federation.id)
-        if known is None:
-            known = _parse(federation)
-            self._specifications[federation.id] = known
-            if len(self._specifications) > _SPECIFICATIONS_KEPT:
-                self._specifications.popitem(last=False)
-        return known
+        """See :meth:`Specifications.of`."""
+        return self.specifications.of(federation)
 
 
 def _parse(federation: FederationRow) -> FederationSpecification:

@@ -1,25 +1,31 @@
 """What can go wrong at the coordinator, as a tree. HTTP is unknown here: see problem_handlers.py.
 
 CoordinatorError
-├── Unauthenticated          no valid token
-├── Forbidden                a valid token for something else
-├── UnknownThing             federation, client, round or weights version
-├── NameTaken
-├── IllegalTransition        the federation's state does not allow the action
-├── RoundClosed              the round takes no more updates
-├── StaleBaseVersion         the update starts from other weights than the round
-├── LeaseLost                the work belongs to another attempt
-├── UpdateConflict           a different update is recorded
-├── FederationFinished
-├── VersionRemoved           the weights were published, and are no longer kept
-├── UnreadableSpecification  recorded, and not by this version's rules
-├── BodyTooLarge
-├── BodyTooSlow              nothing of the body came for too long
-├── BodyLost                 what was stored of the body is gone; the same request is right again
-├── UnsupportedMediaType
-├── TooManyUploads           of one client for one round, at once
-├── RangeNotSatisfiable
-└── MalformedUpdate          the bytes do not fit the federation
+├── Refusal                      a request is answered with a problem document
+│   ├── Unauthenticated          no valid token
+│   ├── Forbidden                a valid token for something else
+│   ├── UnknownThing             federation, client, round or weights version
+│   ├── NameTaken
+│   ├── IllegalTransition        the federation's state does not allow the action
+│   ├── RoundClosed              the round takes no more updates
+│   ├── StaleBaseVersion         the update starts from other weights than the round
+│   ├── LeaseLost                the work belongs to another attempt
+│   ├── UpdateConflict           a different update is recorded
+│   ├── FederationFinished
+│   ├── VersionRemoved           the weights were published, and are no longer kept
+│   ├── UnreadableSpecification  recorded, and not by this version's rules
+│   ├── BodyTooLarge
+│   ├── BodyTooSlow              nothing of the body came for too long
+│   ├── BodyLost                 what was stored of the body is gone; the request may be repeated
+│   ├── UnsupportedMediaType
+│   ├── TooManyUploads           of one client for one round, at once
+│   ├── RangeNotSatisfiable
+│   └── MalformedUpdate          the bytes do not fit the federation
+├── DamagedBlobError             stored bytes are not those that were sealed
+├── AggregationFailed            the round fails with this reason
+├── AggregationLeaseLost         another coordinator aggregates the round, or it was closed
+├── BackupError                  a copy that cannot be made, or must not be put back
+└── NewerSchemaError             the database was migrated by newer code
 """
 
 from __future__ import annotations
@@ -28,7 +34,11 @@ from typing import Any
 
 
 class CoordinatorError(Exception):
-    """A refusal with the reason for people, and members for programs."""
+    """What the coordinator's own code raises."""
+
+
+class Refusal(CoordinatorError):
+    """A request is refused: the reason for people, and members for programs."""
 
     def __init__(self, detail: str, **members: Any) -> None:
         super().__init__(detail)
@@ -36,51 +46,51 @@ class CoordinatorError(Exception):
         self.members = members
 
 
-class Unauthenticated(CoordinatorError):
+class Unauthenticated(Refusal):
     """No valid token was given."""
 
 
-class Forbidden(CoordinatorError):
+class Forbidden(Refusal):
     """The token is valid for something else."""
 
 
-class UnknownThing(CoordinatorError):
+class UnknownThing(Refusal):
     """A federation, client, round or weights version that does not exist."""
 
 
-class NameTaken(CoordinatorError):
+class NameTaken(Refusal):
     """The name belongs to something else."""
 
 
-class IllegalTransition(CoordinatorError):
+class IllegalTransition(Refusal):
     """The state does not allow the action."""
 
 
-class RoundClosed(CoordinatorError):
+class RoundClosed(Refusal):
     """The round takes no more updates."""
 
 
-class StaleBaseVersion(CoordinatorError):
+class StaleBaseVersion(Refusal):
     """The update starts from other weights than the round."""
 
 
-class LeaseLost(CoordinatorError):
+class LeaseLost(Refusal):
     """The work is not leased to this attempt."""
 
 
-class UpdateConflict(CoordinatorError):
+class UpdateConflict(Refusal):
     """A different update is recorded for this client and round."""
 
 
-class FederationFinished(CoordinatorError):
+class FederationFinished(Refusal):
     """The federation has ended."""
 
 
-class VersionRemoved(CoordinatorError):
+class VersionRemoved(Refusal):
     """The version's weights are no longer kept."""
 
 
-class UnreadableSpecification(CoordinatorError):
+class UnreadableSpecification(Refusal):
     """A recorded specification is damaged, or of a version that knows more.
 
     Attributes:
@@ -92,29 +102,49 @@ class UnreadableSpecification(CoordinatorError):
         self.is_damaged = is_damaged
 
 
-class BodyTooLarge(CoordinatorError):
+class BodyTooLarge(Refusal):
     """The body exceeds its limit."""
 
 
-class BodyTooSlow(CoordinatorError):
+class BodyTooSlow(Refusal):
     """Nothing of the body came for too long."""
 
 
-class BodyLost(CoordinatorError):
+class BodyLost(Refusal):
     """What was stored of the body was removed before it was complete."""
 
 
-class UnsupportedMediaType(CoordinatorError):
+class UnsupportedMediaType(Refusal):
     """The body is of another media type."""
 
 
-class TooManyUploads(CoordinatorError):
+class TooManyUploads(Refusal):
     """As many updates of one client for one round are coming as may at once."""
 
 
-class RangeNotSatisfiable(CoordinatorError):
+class RangeNotSatisfiable(Refusal):
     """The byte range lies outside the weights."""
 
 
-class MalformedUpdate(CoordinatorError):
+class MalformedUpdate(Refusal):
     """The bytes do not fit the federation."""
+
+
+class DamagedBlobError(CoordinatorError):
+    """Stored bytes are not those that were sealed."""
+
+
+class AggregationFailed(CoordinatorError):
+    """The updates cannot be aggregated; the round fails with this reason."""
+
+
+class AggregationLeaseLost(CoordinatorError):
+    """Another coordinator took the round over, or it was closed."""
+
+
+class BackupError(CoordinatorError):
+    """A copy that cannot be made, or must not be put back."""
+
+
+class NewerSchemaError(CoordinatorError):
+    """The database was migrated by newer code than this."""

@@ -9,11 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
-from coordinator.database import DatabaseLimits
-from shared.environment import PREFIX, check_environment
+from coordinator.database.limits import DatabaseLimits
+from shared.environment import PREFIX, check_environment, shown
 
 MAX_UPLOAD_SECONDS = 12 * 3600.0
 """No coordinator takes longer over an update. What is twice as old is no upload any more, whichever
@@ -25,81 +23,97 @@ _DATABASES = ("sqlite", "postgresql")
 class CoordinatorSettings(BaseSettings):
     """Every setting, from ``HYPERFL_*`` environment variables or the command line."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     data_dir: Path = Path("hyperfl-data")
-    """Holds the SQLite file, unless another database is named, and the admin token."""
-    database_url: str | None = None
-    """``postgresql://…`` or ``sqlite:///path``; None: ``hyperfl.db`` in ``data_dir``."""
+    """Folder of the SQLite file and of the admin token."""
+    database_url: str | None = Field(default=None, json_schema_extra=shown("SQLite in `data_dir`"))
+    """`postgresql://…` or `sqlite:///path`."""
     database_connections: int = Field(default=15, ge=1, le=1000)
-    """Most connections that this process opens to its database."""
+    """Most connections of this process to its database."""
     database_pool_seconds: float = Field(default=10.0, gt=0.0, le=3600.0)
-    """A request that has found none of them free for so long is answered 503."""
+    """A request that finds no free database connection for this long is answered 503."""
     database_connect_seconds: int = Field(default=5, ge=2, le=3600)
-    """So long may a database take to take a connection, or to answer on one that was idle."""
+    """Longest time for a database to accept a connection, or to answer on an idle one."""
     database_transaction_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
-    """So long may one transaction take, or wait for another that writes."""
+    """Longest transaction, and longest wait for another writer."""
     database_migration_seconds: float = Field(default=600.0, gt=0.0, le=86400.0)
-    """A start waits so long for another coordinator that migrates the same database."""
-    max_database_bytes: int | None = Field(default=None, ge=16 << 20)
-    """The SQLite file grows no larger; PostgreSQL's size is bounded at the server."""
-    admin_token_file: Path | None = None
-    """Written (mode 0600) at first start, read when it exists; ``admin-token`` in ``data_dir``."""
+    """A start waits this long for another coordinator that migrates the same database."""
+    max_database_bytes: int | None = Field(
+        default=None, ge=16 << 20, json_schema_extra=shown("unbounded")
+    )
+    """Largest SQLite file; its write-ahead log comes on top. Bound a PostgreSQL at its server."""
+    admin_token_file: Path | None = Field(
+        default=None, json_schema_extra=shown("`admin-token` in `data_dir`")
+    )
+    """Written at the first start, mode 0600; read when it exists."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8400, ge=0, le=65535)
-    """0 takes any free port and prints it."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    """Port to listen on; 0 takes any free one and logs it."""
+    tls_certificate: Path | None = Field(default=None, json_schema_extra=shown("no TLS"))
+    """PEM file with the certificate and those above it."""
+    tls_key: Path | None = Field(default=None, json_schema_extra=shown("no TLS"))
+    """PEM file with the certificate's key."""
     plaintext: Literal["loopback-only", "behind-proxy"] = "loopback-only"
-    """Where to listen without TLS: on other addresses only if a proxy in front serves TLS."""
+    """Where to listen without TLS: `loopback-only`, or anywhere with `behind-proxy`."""
     max_connections: int = Field(default=10_000, ge=1)
-    """Open at once; for one more, that which has waited longest for a request is closed, or it is
-    answered 503. Fewer if the process may not open so many files."""
-    max_connections_per_address: int | None = Field(default=None, ge=1)
-    """From one address, such as a proxy's; more are answered 429. None: half of all."""
+    """Most open connections; one more closes the connection that has waited longest for a request,
+    or is answered 503. The hard limit of open files, less 64 and `database_connections`, bounds it
+    too."""
+    max_connections_per_address: int | None = Field(
+        default=None, ge=1, json_schema_extra=shown("half of all")
+    )
+    """Most open connections from one address, such as a proxy's; more are answered 429."""
     max_target_bytes: int = Field(default=8 << 10, ge=256)
-    """Of a request's path with its query; more is answered 414."""
+    """Largest path and query of a request; more is answered 414."""
     max_head_bytes: int = Field(default=64 << 10, ge=1024)
-    """Of a request before its body; more is answered 431, as is more than ``max_headers``."""
+    """Largest request head; more is answered 431."""
     max_headers: int = Field(default=100, ge=20)
+    """Most headers of a request; more are answered 431."""
     head_seconds: float = Field(default=30.0, gt=0.0, le=3600.0)
-    """A connection on which no whole head has come for so long is closed."""
+    """A connection without a whole request head for this long is closed."""
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
-    """A connection without a further request is closed; longer than workers pause."""
+    """A connection without a further request for this long is closed; keep it longer than workers
+    pause."""
     json_body_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
-    """A JSON body that has not come whole by then is answered 408."""
+    """Longest time for a whole JSON body; more is answered 408."""
     response_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
-    """A client that reads nothing of its answer for so long is cut off."""
+    """A client that reads nothing of its answer for this long is cut off."""
     listen_backlog: int = Field(default=2048, ge=1)
-    """Connections that the system keeps until they are taken; it may keep fewer."""
+    """Connections that the system keeps until they are accepted; it may keep fewer."""
     shutdown_seconds: int = Field(default=10, ge=1, le=3600)
-    """A stop waits so long for requests that are being answered."""
+    """A stop waits this long for requests that are being answered."""
     max_update_bytes: int = Field(default=2 << 30, gt=0)
-    """No update may be larger, whatever a federation's tensors are."""
+    """The largest update, whatever a federation's tensors are."""
     upload_stall_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
-    """An update of which nothing has come for so long is given up."""
+    """Longest silence within an update before it is given up."""
     upload_seconds: float = Field(default=6 * 3600.0, gt=0.0, le=MAX_UPLOAD_SECONDS)
-    """An update that has not come in full after so long is given up."""
+    """Longest time for a whole update; at most 12 hours."""
     tick_seconds: float = Field(default=1.0, gt=0.0, le=3600.0)
-    """How often deadlines, leases and the work of other replicas are looked at."""
+    """Time between two looks at deadlines, leases and the work of other coordinators."""
     aggregation_lease_seconds: float = Field(default=60.0, gt=0.0, le=86400.0)
-    """A coordinator that dies while it aggregates is replaced after so long."""
+    """A coordinator that dies while it aggregates is replaced after this time."""
     enrolment_token_seconds: float = Field(default=7 * 86400.0, gt=0.0, le=366 * 86400.0)
+    """How long an invitation is valid."""
     keep_last_versions: int = Field(default=10, ge=1)
-    """Weights of so many newest versions are kept; older ones are removed."""
+    """Number of newest versions whose weights are kept; older ones are removed."""
     keep_every_version: int = Field(default=0, ge=0)
-    """Every so manyth version is kept for good besides; 0 keeps none."""
+    """With n, versions n, 2n, 3n … are kept for good too; 0 keeps none."""
     requests_per_second_per_token: float = Field(default=100.0, gt=0.0)
-    """Over ten seconds on average, like the next two; what is more is answered 429."""
+    """Rate of one token, averaged over 10 s; more is answered 429."""
     requests_per_second_per_address: float = Field(default=2000.0, gt=0.0)
-    """For all workers at one address together."""
+    """The same for all workers at one address together."""
     unauthenticated_requests_per_second_per_address: float = Field(default=200.0, gt=0.0)
-    """Enrolments, first requests with a token, and requests with none that is valid."""
+    """The same for enrolments, and for requests without a known token."""
     max_concurrent_requests: int = Field(default=10_000, ge=1)
-    """Long polls included; what is more is answered 503."""
+    """Most requests at once, long polls included; more are answered 503."""
     max_concurrent_requests_per_token: int = Field(default=32, ge=1)
-    """Of one client or administrator; what is more is answered 429."""
+    """Most requests at once with one token, so of one client; more are answered 429."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """`debug`, `info`, `warning` or `error`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,6 +126,9 @@ class CoordinatorSettings(BaseSettings):
     def _check_database_url(cls, url: str | None) -> str | None:
         if url is None:
             return url
+        from sqlalchemy import make_url  # noqa: PLC0415 - slow, and seldom needed
+        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
         try:
             backend = make_url(url).get_backend_name()
         except ArgumentError:

@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 FROM python:3.11-slim-trixie AS wheel
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE hyperfl_command.py ./
 COPY coordinator ./coordinator
 COPY worker ./worker
 COPY shared ./shared

@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 FROM python:3.11-slim-trixie AS wheel
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE hyperfl_command.py ./
 COPY coordinator ./coordinator
 COPY worker ./worker
 COPY shared ./shared
@@ -14,8 +14,12 @@ ENV PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1
 # PyTorch has a layer of its own, so that a change of the code does not fetch gigabytes again. The
 # versions are those of pyproject.toml: what satisfies them here is not exchanged by the next step.
-ARG TORCH_INDEX_URL=https://pypi.org/simple
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" "torch>=2.14" "torchvision>=0.29"
+# Without TORCH_INDEX_URL they come from where pip finds everything else.
+ARG TORCH_INDEX_URL=
+# Lower bounds, as in pyproject.toml, and no pins:
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
+    "torch>=2.14" "torchvision>=0.29"
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir "$(echo /wheels/*.whl)[worker]"
 

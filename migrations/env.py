@@ -1,11 +1,11 @@
-"""Alembic's entry: a connection from ``coordinator/migrate.py``, or ``-x url=…`` from a shell."""
+"""Alembic's entry: a connection of ``coordinator.database.migrate``, or ``-x url=…`` by hand."""
 
 from __future__ import annotations
 
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
-from coordinator.tables import Base
+from coordinator.store.tables import Base
 
 
 def _run(connection: Connection) -> None:

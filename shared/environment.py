@@ -8,67 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any
 
 PREFIX = "HYPERFL_"
-
-COORDINATOR_NAMES = frozenset(
-    {
-        "ADMIN_TOKEN_FILE",
-        "AGGREGATION_LEASE_SECONDS",
-        "DATABASE_CONNECTIONS",
-        "DATABASE_CONNECT_SECONDS",
-        "DATABASE_MIGRATION_SECONDS",
-        "DATABASE_POOL_SECONDS",
-        "DATABASE_TRANSACTION_SECONDS",
-        "DATABASE_URL",
-        "DATA_DIR",
-        "ENROLMENT_TOKEN_SECONDS",
-        "HEAD_SECONDS",
-        "HOST",
-        "JSON_BODY_SECONDS",
-        "KEEP_ALIVE_SECONDS",
-        "KEEP_EVERY_VERSION",
-        "KEEP_LAST_VERSIONS",
-        "LISTEN_BACKLOG",
-        "LOG_LEVEL",
-        "MAX_CONCURRENT_REQUESTS",
-        "MAX_CONCURRENT_REQUESTS_PER_TOKEN",
-        "MAX_CONNECTIONS",
-        "MAX_CONNECTIONS_PER_ADDRESS",
-        "MAX_DATABASE_BYTES",
-        "MAX_HEADERS",
-        "MAX_HEAD_BYTES",
-        "MAX_TARGET_BYTES",
-        "MAX_UPDATE_BYTES",
-        "PLAINTEXT",
-        "PORT",
-        "REQUESTS_PER_SECOND_PER_ADDRESS",
-        "REQUESTS_PER_SECOND_PER_TOKEN",
-        "RESPONSE_STALL_SECONDS",
-        "SHUTDOWN_SECONDS",
-        "TICK_SECONDS",
-        "TLS_CERTIFICATE",
-        "TLS_KEY",
-        "UNAUTHENTICATED_REQUESTS_PER_SECOND_PER_ADDRESS",
-        "UPLOAD_SECONDS",
-        "UPLOAD_STALL_SECONDS",
-    }
-)
-WORKER_NAMES = frozenset(
-    {
-        "COORDINATOR_URL",
-        "DEVICE",
-        "GIVE_UP_AFTER_SECONDS",
-        "LOG_LEVEL",
-        "MAX_FACTOR_BYTES",
-        "MAX_FEATURE_CACHE_BYTES",
-        "POLL_WAIT_SECONDS",
-        "REQUEST_TIMEOUT_SECONDS",
-        "TRANSFER_SECONDS",
-        "WORKER_CONFIG",
-    }
-)
-"""``COORDINATOR_URL`` is read by the administrator's commands too."""
+SETTINGS_GROUP = "hyperfl.settings"
+"""Entry points of the settings of each side: a class with a field for each variable."""
 
 
 def check_environment(environment: Mapping[str, str], own_names: Iterable[str]) -> None:
@@ -78,14 +23,29 @@ def check_environment(environment: Mapping[str, str], own_names: Iterable[str]) 
         environment: variables by name; case does not matter, as it does not to the settings.
         own_names: of the settings that ask, without prefix and in any case.
     """
-    known = COORDINATOR_NAMES | WORKER_NAMES | {name.upper() for name in own_names}
-    for variable, value in sorted(environment.items()):
-        if not variable.upper().startswith(PREFIX):
-            continue
-        name = variable.upper().removeprefix(PREFIX)
+    known = {name.upper() for name in own_names}
+    found = {
+        variable.upper().removeprefix(PREFIX): variable
+        for variable in sorted(environment)
+        if variable.upper().startswith(PREFIX)
+    }
+    if found.keys() - known:
+        known |= _installed_names()
+    for name, variable in found.items():
         if name not in known:
             near = [PREFIX + one for one in get_close_matches(name, sorted(known))]
             hint = f"; is it {' or '.join(near)}?" if near else ""
             raise ValueError(f"{variable} is not a setting{hint}")
-        if not value:
+        if not environment[variable]:
             raise ValueError(f"{variable} is empty: give it a value or unset it")
+
+
+def shown(default: str) -> dict[str, Any]:
+    """For a field's ``json_schema_extra``: how a default is shown whose value says little."""
+    return {"default_shown": default}
+
+
+def _installed_names() -> set[str]:
+    """Names of all settings of both sides, looked up only for a variable that is not one's own."""
+    classes = [entry_point.load() for entry_point in entry_points(group=SETTINGS_GROUP)]
+    return {name.upper() for settings in classes for name in settings.model_fields}

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 
+class InvalidInput(Exception):
+    """What a person gave cannot be used: one line why. Found before anything ran."""
+
+
 class Fault(NamedTuple):
     """One thing that is wrong: where (a dotted path, empty for the whole), and what."""
 

@@ -1,7 +1,127 @@
-"""What decides how a command of the worker ends."""
+"""What can go wrong at a worker, as a tree. What is InvalidInput too ends a command with 2, not 1.
+
+WorkerError
+├── ConfigError             InvalidInput: the worker's TOML file or its settings
+├── DataError               InvalidInput: a client's data
+├── ModelError              InvalidInput: a feature extractor
+├── MethodError             InvalidInput: a training method
+├── PrivacyBudgetError      InvalidInput: noise that does not keep to ε
+├── ExperimentError         InvalidInput: a grid of experiments
+├── RefusedInput            InvalidInput: what a step of a demo was given
+├── DownloadError           a hub did not give a backbone's weights
+├── PrivateStateError       a client's private state cannot be used
+├── RequestFailed           a request to the coordinator did not succeed
+│   ├── Refused             it answered with a problem; act on its type
+│   │   └── FederationFinished
+│   └── Unreachable         no answer of a coordinator, or one that asks to come again
+├── WeightsError            downloaded weights are not what was promised
+├── ExportError             a model cannot be written in a format
+├── DemoError               a step of a demo failed
+├── RunFailedError          a run of an experiment failed
+├── CannotTrain             a client sits this round out (worker.methods.whole_model.method)
+├── TrainingInterrupted     training was asked to stop (worker.methods.interface)
+└── TrainingFailedError     a client has nothing to send (worker.methods.interface)
+    └── TrainingDivergedError
+"""
 
 from __future__ import annotations
 
+from shared.rest.problems import Problem, ProblemType
+from shared.tensors.file_header import CodecError
+from shared.validation import InvalidInput
 
-class InvalidInput(Exception):
-    """What a person gave cannot be used: one line why. Found before anything ran."""
+
+class WorkerError(Exception):
+    """What the worker's own code raises."""
+
+
+class DataError(WorkerError, InvalidInput):
+    """Data that cannot be used: one line naming the folder or file, what was expected and found."""
+
+
+class ModelError(WorkerError, InvalidInput, ValueError):
+    """A feature extractor that cannot be used: one line with what was expected and found."""
+
+
+class DownloadError(WorkerError):
+    """A hub did not give a backbone's weights: one line with its reason."""
+
+
+class ConfigError(WorkerError, InvalidInput):
+    """The configuration cannot be used; the message names file and key."""
+
+
+class MethodError(WorkerError, InvalidInput, ValueError):
+    """A method that cannot be used: one line with the reason."""
+
+
+class PrivacyBudgetError(WorkerError, InvalidInput, ValueError):
+    """A privacy budget that cannot be kept to: one line with its numbers."""
+
+
+class ExperimentError(WorkerError, InvalidInput):
+    """The experiment cannot be run or reported; the message names file and place."""
+
+
+class DemoError(WorkerError):
+    """A step failed; the message is its last words."""
+
+
+class RefusedInput(WorkerError, InvalidInput):
+    """A step did not take what the demo was given; the message is what it said."""
+
+
+class PrivateStateError(WorkerError):
+    """The file cannot be used as it is; it was left untouched."""
+
+
+class RequestFailed(WorkerError):
+    """A request that did not succeed."""
+
+
+class Refused(RequestFailed):
+    """The coordinator refused; ``problem`` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.title}: {problem.detail}")
+        self.problem = problem
+
+    def is_a(self, *kinds: ProblemType) -> bool:
+        """Whether the refusal is one of these."""
+        return self.problem.type in {kind.urn for kind in kinds}
+
+    @property
+    def shuts_out(self) -> bool:
+        """Whether the coordinator does not take this client's credential any more."""
+        return self.is_a(ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN)
+
+
+class FederationFinished(Refused):
+    """The federation has ended."""
+
+
+class Unreachable(RequestFailed):
+    """No coordinator answered, or it asked to come again after some seconds.
+
+    Nothing is decided by it: whatever was asked may have been done.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class WeightsError(WorkerError):
+    """The weights obtained are not those that the task names."""
+
+
+class ExportError(WorkerError):
+    """The model cannot be written in the format that was asked for: one line why."""
+
+
+class RunFailedError(WorkerError):
+    """One run failed; the message is its last words."""
+
+
+FAILURES: tuple[type[Exception], ...] = (WorkerError, CodecError)
+"""What ends a command of the worker with one line: bytes that are not what they should be, too."""

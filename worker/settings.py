@@ -15,44 +15,43 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.environment import PREFIX, check_environment
-from shared.specification import CLIENT_NAME, FEDERATION_NAME
+from shared.environment import PREFIX, check_environment, shown
+from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
 from shared.validation import first_fault
 from worker.data.source import DataSource
-from worker.errors import InvalidInput
-
-
-class ConfigError(InvalidInput):
-    """The configuration cannot be used; the message names file and key."""
+from worker.errors import ConfigError
 
 
 class WorkerSettings(BaseSettings):
     """What is the machine's matter and not the federation's, from ``HYPERFL_*`` variables."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     worker_config: Path | None = None
-    """The TOML file, when ``--config`` is not given."""
+    """The worker's TOML file, where `--config` is not given."""
     coordinator_url: str | None = None
-    """Replaces the TOML file's address."""
+    """Replaces the address in the TOML file; the administrator's commands read it too."""
     device: str = "auto"
-    """``cpu``, ``cuda``, ``cuda:1``…; ``auto`` takes CUDA when it is there."""
-    max_factor_bytes: int = Field(default=1 << 30, gt=0)
-    """Memory for what clients that train in lock step keep of their steps; beyond it, in parts."""
-    max_feature_cache_bytes: int | None = Field(default=None, ge=0)
-    """Memory on the training device for what a frozen backbone makes of images; 0: keep nothing.
-
-    By default a quarter of what is free there when the worker starts."""
-    request_timeout_seconds: float = Field(default=60.0, gt=0.0)
-    """Longest silence within one request."""
-    transfer_seconds: float = Field(default=6 * 3600.0, gt=0.0)
-    """Longest request in all, with the weights or the update that it carries: as long as a
-    coordinator takes over an update by default. A download goes on where it was broken off."""
-    poll_wait_seconds: float = Field(default=20.0, ge=0.0, le=30.0)
-    """How long the coordinator may hold a poll; proxies cut connections that are silent longer."""
+    """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is."""
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
-    """A coordinator that has not answered for so long is given up, and the worker ends with 1."""
+    """A worker whose coordinator does not answer for this long ends with 1."""
+    poll_wait_seconds: float = Field(default=20.0, ge=0.0, le=30.0)
+    """How long the coordinator may hold a poll; at most 30: proxies cut silent connections."""
+    request_timeout_seconds: float = Field(default=60.0, gt=0.0)
+    """Longest silence within a request."""
+    transfer_seconds: float = Field(default=6 * 3600.0, gt=0.0)
+    """Longest request in all, with the weights or the update that it carries. A download goes on
+    where it was broken off."""
+    max_factor_bytes: int = Field(default=1 << 30, gt=0)
+    """Memory for clients that train in lock step; those that need more train in parts."""
+    max_feature_cache_bytes: int | None = Field(
+        default=None, ge=0, json_schema_extra=shown("a quarter of what is free at the start")
+    )
+    """Memory on the training device for what a frozen backbone makes of images; 0 keeps nothing."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """`debug`, `info`, `warning` or `error`."""
 
     @model_validator(mode="before")
     @classmethod

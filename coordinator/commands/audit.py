@@ -1,4 +1,4 @@
-"""``hyperfl audit``: list."""
+"""``hyperfl audit``: list who did or saw what, and what was refused."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.output import print_rows
+from shared.terminal.tables import print_rows
 
 audit = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Who did what, and what was refused."
+    no_args_is_help=True,
+    add_completion=False,
+    help="List who did or saw what, and what was refused.",
 )
 
 
 @audit.callback()
 def _group() -> None:
-    """Who did what, and what was refused."""
+    """List who did or saw what, and what was refused."""
 
 
 @audit.command("list")
 def list_events(
-    after: Annotated[int, typer.Option(min=0, help="Only events after this id.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most.")] = 100,
+    after: Annotated[int, typer.Option(min=0, help="List only events with a higher id.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help="Largest number of events to list.")
+    ] = 100,
     url: UrlOption = DEFAULT_URL,
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List changes and refusals, oldest first.
+    """List changes, reads and refusals, oldest first.
 
     Example: hyperfl audit list --after 1200
     """

@@ -1,4 +1,4 @@
-"""``hyperfl client``: enroll, list, revoke."""
+"""``hyperfl client``: enroll, list and revoke the clients of a federation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.output import print_rows
+from shared.terminal.tables import print_rows
 
 client = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Invite and revoke a federation's clients."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Enroll, list and revoke a federation's clients.",
 )
 
 FederationArgument = Annotated[str, typer.Argument(help="The federation's name.")]
@@ -30,7 +32,7 @@ def enroll(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Invite clients: prints a one-time enrolment token for each, shown only here.
+    """Invite clients and print a one-time enrolment token for each, shown only here.
 
     Example: hyperfl client enroll hospitals site-a site-b
     """
@@ -67,7 +69,7 @@ def revoke(
     url: UrlOption = DEFAULT_URL,
     admin_token_file: TokenFileOption = None,
 ) -> None:
-    """Revoke clients: their credentials end at once.
+    """Revoke clients: their credentials stop working at once.
 
     Example: hyperfl client revoke hospitals site-b
     """

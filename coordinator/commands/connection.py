@@ -11,20 +11,20 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from coordinator.commands.failures import fail, one_line_errors
 from coordinator.settings import CoordinatorSettings
+from shared.terminal.failures import fail, one_line_errors
 
 _TIMEOUT_SECONDS = 60.0
 
 UrlOption = Annotated[
-    str, typer.Option("--url", envvar="HYPERFL_COORDINATOR_URL", help="The coordinator's address.")
+    str, typer.Option("--url", envvar="HYPERFL_COORDINATOR_URL", help="The coordinator's URL.")
 ]
 TokenFileOption = Annotated[
     Path | None,
     typer.Option(
         "--admin-token-file",
         envvar="HYPERFL_ADMIN_TOKEN_FILE",
-        help="File with the admin token; by default where `coordinator serve` wrote it.",
+        help="File with the admin token; the default is where `coordinator serve` writes it.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -66,7 +66,7 @@ class Connection:
 def _hint(error: httpx.HTTPError) -> str:
     cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
     if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
-        return "; if it serves TLS, its address begins with https"
+        return "; if it serves TLS, use an https address"
     return ""
 
 

@@ -1,35 +1,37 @@
-"""``hyperfl coordinator``: serve, migrate, backup, restore."""
+"""``hyperfl coordinator``: run the coordinator; migrate, back up and restore its database.
+
+The server and the database are imported by the commands that need them.
+"""
 
 from __future__ import annotations
 
-import logging
 import sqlite3
-import ssl
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
-import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.app import create_app
-from coordinator.backup import BackupError, back_up, restore, sqlite_file
-from coordinator.commands.failures import one_line_errors
-from coordinator.commands.output import print_json
-from coordinator.context import Context
-from coordinator.http_limits import bounded_protocol, http_limits
-from coordinator.migrate import NewerSchemaError, migrate
+from coordinator.errors import BackupError, NewerSchemaError
 from coordinator.settings import CoordinatorSettings
+from shared.terminal.failures import one_line_errors
+from shared.terminal.logs import configure_logging
+from shared.terminal.tables import print_json
 
-coordinator = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the coordinator.")
+coordinator = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Run the coordinator; migrate, back up and restore its database.",
+)
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the SQLite file and the admin token.")
 ]
 DatabaseUrlOption = Annotated[
-    str | None, typer.Option("--database-url", help="postgresql://… or sqlite:///path")
+    str | None,
+    typer.Option(
+        "--database-url",
+        help="postgresql://… or sqlite:///PATH; the default is SQLite in the data folder.",
+    ),
 ]
 
 
@@ -40,17 +42,24 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM file with the certificate and those above it.")
+        Path | None, typer.Option(help="PEM file with the certificate chain.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate's private key.")
+    ] = None,
 ) -> None:
-    """Serve the REST interface; the database is migrated first.
+    """Migrate the database if needed, then serve the REST interface.
 
-    Every option can be set in the environment too, such as HYPERFL_DATABASE_URL. Addresses that
-    other machines reach need TLS, or HYPERFL_PLAINTEXT=behind-proxy.
+    You can also set every option in the environment, such as HYPERFL_DATABASE_URL.
+    An address that other machines reach needs TLS, or HYPERFL_PLAINTEXT=behind-proxy.
 
     Example: hyperfl coordinator serve --data-dir /var/lib/hyperfl --port 8400
     """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    from coordinator.app import create_app  # noqa: PLC0415
+    from coordinator.serving import server  # noqa: PLC0415
+
     with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
         settings = _settings(
             data_dir=data_dir,
@@ -61,27 +70,11 @@ def serve(
             tls_key=tls_key,
         )
         settings.require_protection()
-        _check_certificate(settings)
-        _configure_logging(settings.log_level)
+        server.check_certificate(settings)
+        configure_logging(settings.log_level)
         _migrate(settings)
-        app = create_app(settings)
-        config = uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            access_log=False,
-            log_config=None,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
-            http=bounded_protocol(http_limits(settings)),
-            ws="none",
-            backlog=settings.listen_backlog,
-            timeout_keep_alive=settings.keep_alive_seconds,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
-        server = _Server(config, app.state.context)
-        server.run()
-    if not server.started:
+        has_served = server.serve(create_app(settings), settings)
+    if not has_served:
         raise typer.Exit(1)
 
 
@@ -91,10 +84,12 @@ def migrate_command(
     database_url: DatabaseUrlOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Bring the database's schema up to date, and stop.
+    """Bring the database's schema up to date, then exit.
 
     Example: hyperfl coordinator migrate --database-url postgresql://hyperfl@db/hyperfl
     """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
     with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
         settings = _settings(data_dir=data_dir, database_url=database_url)
         before, after = _migrate(settings)
@@ -111,12 +106,15 @@ def backup(
     database_url: DatabaseUrlOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Copy the SQLite database to a file, consistently, also while a coordinator serves it.
+    """Back up the SQLite database to a file, even while a coordinator serves it.
 
-    The admin token is not in it: keep a copy of its file too. For PostgreSQL use pg_dump.
+    The copy is consistent. It does not contain the admin token: back up its file too.
+    For PostgreSQL use pg_dump.
 
-    Example: hyperfl coordinator backup /backups/hyperfl-monday.db
+    Example: hyperfl coordinator backup /backups/monday.db
     """
+    from coordinator.database.backup import back_up  # noqa: PLC0415
+
     with one_line_errors(BackupError, NewerSchemaError, sqlite3.Error, ValueError):
         settings = _settings(data_dir=data_dir, database_url=database_url)
         schema = back_up(settings.effective_database_url, file)
@@ -130,10 +128,14 @@ def restore_command(
     database_url: DatabaseUrlOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make a backup the SQLite database, after checking it; refuses where there is one already.
+    """Check a backup and restore the SQLite database from it.
 
-    Example: hyperfl coordinator restore /backups/hyperfl-monday.db --data-dir /var/lib/hyperfl
+    The command refuses to replace a database that exists.
+
+    Example: hyperfl coordinator restore /backups/monday.db --data-dir /var/lib/hyperfl
     """
+    from coordinator.database.backup import restore, sqlite_file  # noqa: PLC0415
+
     with one_line_errors(BackupError, NewerSchemaError, sqlite3.Error, ValueError):
         settings = _settings(data_dir=data_dir, database_url=database_url)
         url = settings.effective_database_url
@@ -150,6 +152,8 @@ def _print_copy(file: Path, schema: str, as_json: bool) -> None:
 
 
 def _migrate(settings: CoordinatorSettings) -> tuple[str | None, str]:
+    from coordinator.database.migrate import migrate  # noqa: PLC0415
+
     return migrate(
         settings.effective_database_url,
         connect_seconds=settings.database_connect_seconds,
@@ -157,63 +161,7 @@ def _migrate(settings: CoordinatorSettings) -> tuple[str | None, str]:
     )
 
 
-def _check_certificate(settings: CoordinatorSettings) -> None:
-    """Raises ValueError with the files' names; what OpenSSL says has none."""
-    if settings.tls_certificate is None:
-        return
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except OSError as error:
-        raise ValueError(
-            f"{settings.tls_certificate} and {settings.tls_key} are not a certificate and its "
-            f"key: {error}"
-        ) from error
-
-
 def _settings(**given: Any) -> CoordinatorSettings:
     return CoordinatorSettings(
         **{name: value for name, value in given.items() if value is not None}
-    )
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens, and ends long polls when it is told to stop."""
-
-    def __init__(self, config: uvicorn.Config, context: Context) -> None:
-        super().__init__(config)
-        self._context = context
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Starts to listen, then says where: with port 0 only now is it known."""
-        await super().startup(sockets)
-        for server in getattr(self, "servers", []):
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
-                structlog.get_logger().info("listening", host=host, port=port)
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Ends long polls, so that stopping does not wait for them."""
-        self._context.tasks_bell.close()
-        await super().shutdown(sockets)
-
-
-def _configure_logging(level: str) -> None:
-    """One event a line on stderr: JSON, or coloured text on a terminal."""
-    numeric_level = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(numeric_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

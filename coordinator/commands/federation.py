@@ -1,4 +1,4 @@
-"""``hyperfl federation``: create, list, show, start, pause, resume, finish."""
+"""``hyperfl federation``: create, list, show, start, pause, resume and finish federations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.failures import INVALID_INPUT, fail, one_line_errors
-from coordinator.commands.output import print_json, print_rows, print_table
-from shared.schema import FederationAction
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.rest.schema import FederationAction
+from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
+from shared.terminal.tables import print_json, print_rows, print_table
 
 _COLUMNS = (
     "name",
@@ -34,7 +34,7 @@ _COLUMNS = (
 )
 
 federation = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Create and steer federations."
+    no_args_is_help=True, add_completion=False, help="Create, control and list federations."
 )
 
 NameArgument = Annotated[str, typer.Argument(help="The federation's name.")]
@@ -42,7 +42,9 @@ NameArgument = Annotated[str, typer.Argument(help="The federation's name.")]
 
 @federation.command()
 def create(
-    file: Annotated[Path, typer.Argument(help="Specification, JSON or TOML; - for stdin.")],
+    file: Annotated[
+        Path, typer.Argument(help="Specification as JSON or TOML; - reads JSON from stdin.")
+    ],
     url: UrlOption = DEFAULT_URL,
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
@@ -92,7 +94,7 @@ def show(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one federation; with --json its specification too.
+    """Show one federation; --json adds its specification.
 
     Example: hyperfl federation show hospitals --json
     """
@@ -122,7 +124,7 @@ def pause(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pause a federation: no more work is given out.
+    """Pause a federation: the coordinator hands out no more work.
 
     Example: hyperfl federation pause hospitals
     """

@@ -1,4 +1,4 @@
-"""``hyperfl round``: list, show, watch."""
+"""``hyperfl round``: list, show and watch the rounds of a federation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.output import print_json, print_table
-from shared.schema import FederationState, RoundPhase
+from shared.rest.schema import FederationState, RoundPhase
+from shared.terminal.tables import print_json, print_table
 
 _POLL_SECONDS = 0.5
 _LIST_COLUMNS = (
@@ -35,7 +35,7 @@ _LIST_COLUMNS = (
 )
 
 round_ = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Look at a federation's rounds."
+    no_args_is_help=True, add_completion=False, help="List, show and watch a federation's rounds."
 )
 
 FederationArgument = Annotated[str, typer.Argument(help="The federation's name.")]
@@ -108,9 +108,10 @@ def watch(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print every round as it closes, until the federation ends; exit 1 unless it finished.
+    """Print each round as it closes, until the federation finishes, fails or is paused.
 
-    With --json a line for each closed round, and a last one with the federation.
+    The exit code is 0 only if the federation has finished. With --json the command
+    prints one line for each closed round, and a last line with the federation.
 
     Example: hyperfl round watch hospitals
     """

@@ -1,4 +1,4 @@
-"""``hyperfl token``: create, list, revoke."""
+"""``hyperfl token``: create, list and revoke tokens of administrators and readers."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from coordinator.commands.output import print_json, print_rows, print_table
-from shared.schema import TokenScope
+from shared.rest.schema import TokenScope
+from shared.terminal.tables import print_json, print_rows, print_table
 
 _DAY_SECONDS = 86400.0
 
 token = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Tokens of administrators and readers."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Create, list and revoke tokens of administrators and readers.",
 )
 
 
 @token.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the token is called in lists and events.")],
-    scope: Annotated[TokenScope, typer.Option(help="What its bearer may do.")],
+    name: Annotated[str, typer.Argument(help="Name of the token in lists and audit events.")],
+    scope: Annotated[TokenScope, typer.Option(help="What the token allows.")],
     valid_days: Annotated[
-        float | None, typer.Option(help="Days until it expires; without it never.")
+        float | None, typer.Option(help="Days until the token expires; by default it never does.")
     ] = None,
     url: UrlOption = DEFAULT_URL,
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a token, shown only here.
+    """Create a token and print it; it is shown only here.
 
     Example: hyperfl token create --scope read-only dashboard
     """
@@ -54,7 +56,7 @@ def list_all(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List tokens by name; the one from the admin token file is called file-….
+    """List tokens by name; the name of the admin token file's token begins with file-.
 
     Example: hyperfl token list
     """
@@ -70,7 +72,10 @@ def revoke(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke tokens: they end at once. One whose file is kept is valid again after a restart.
+    """Revoke tokens: they stop working at once.
+
+    If you revoke the token of the admin token file, delete the file too: a coordinator
+    that starts with the file makes its token valid again.
 
     Example: hyperfl token revoke dashboard
     """

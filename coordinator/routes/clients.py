@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, status
 
-from coordinator import clients
+from coordinator.operations import clients
 from coordinator.routes.dependencies import (
     AdminDependency,
     ClientDependency,
     ContextDependency,
     NameInPath,
 )
-from shared.schema import (
+from shared.rest.schema import (
     ClientInvitation,
     ClientView,
     EnrolmentReply,

@@ -6,10 +6,12 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 
-from coordinator.auth import Admin, ClientPrincipal, Principal, identify
+from coordinator.access.identity import Admin, ClientPrincipal, Principal, identify
 from coordinator.context import Context
 from coordinator.errors import Forbidden
-from shared.specification import FEDERATION_NAME
+from coordinator.operations.delta_chains import DeltaChains
+from coordinator.operations.upload_slots import UploadSlots
+from shared.federation.specification import FEDERATION_NAME
 
 NameInPath = Annotated[str, Path(pattern=FEDERATION_NAME)]
 """A federation, client or token; nothing else reaches the database."""
@@ -21,7 +23,21 @@ def get_context(request: Request) -> Context:
     return context
 
 
+def get_delta_chains(request: Request) -> DeltaChains:
+    """The files of deltas that this process keeps."""
+    chains: DeltaChains = request.app.state.delta_chains
+    return chains
+
+
+def get_upload_slots(request: Request) -> UploadSlots:
+    """The slots that bound this process's uploads."""
+    slots: UploadSlots = request.app.state.upload_slots
+    return slots
+
+
 ContextDependency = Annotated[Context, Depends(get_context)]
+DeltaChainsDependency = Annotated[DeltaChains, Depends(get_delta_chains)]
+UploadSlotsDependency = Annotated[UploadSlots, Depends(get_upload_slots)]
 
 
 async def get_principal(

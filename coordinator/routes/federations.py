@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, status
 
-from coordinator import federations
+from coordinator.operations import federations
 from coordinator.routes.dependencies import (
     AdminDependency,
     ContextDependency,
     NameInPath,
     ViewerDependency,
 )
-from shared.schema import FederationPatch, FederationSummary, FederationView
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.rest.schema import FederationPatch, FederationSummary, FederationView
 
 router = APIRouter(prefix="/v1/federations", tags=["federations"])
 

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from coordinator.readiness import Readiness
+from coordinator.database.readiness import Readiness
 from coordinator.routes.dependencies import ContextDependency
-from shared.schema import PROTOCOL_VERSION, Health
+from shared.rest.schema import PROTOCOL_VERSION, Health
 
 router = APIRouter(tags=["health"])
 

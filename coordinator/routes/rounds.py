@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from coordinator import round_reports
+from coordinator.operations import rounds
 from coordinator.routes.dependencies import AdminDependency, ContextDependency, NameInPath
-from shared.schema import RoundSummary, RoundView
+from shared.rest.schema import RoundSummary, RoundView
 
 router = APIRouter(prefix="/v1/federations/{federation_name}/rounds", tags=["rounds"])
 
@@ -19,10 +19,10 @@ async def list_rounds(
     context: ContextDependency,
     _admin: AdminDependency,
     first: Annotated[int, Query(ge=1, le=2**31 - 1)] = 1,
-    limit: Annotated[int, Query(ge=1, le=round_reports.MAX_LISTED)] = 100,
+    limit: Annotated[int, Query(ge=1, le=rounds.MAX_LISTED)] = 100,
 ) -> list[RoundSummary]:
     """List rounds from number ``first`` on."""
-    return await round_reports.list_rounds(context, federation_name, first, limit)
+    return await rounds.list_rounds(context, federation_name, first, limit)
 
 
 @router.get("/{round_number}")
@@ -33,4 +33,4 @@ async def show_round(
     _admin: AdminDependency,
 ) -> RoundView:
     """Show one round with every client's part in it."""
-    return await round_reports.show_round(context, federation_name, round_number)
+    return await rounds.show_round(context, federation_name, round_number)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
-from coordinator import tasks
+from coordinator.operations import tasks
 from coordinator.routes.dependencies import ClientDependency, ContextDependency
-from shared.schema import HeartbeatReply, HeartbeatRequest, Task
+from shared.rest.schema import HeartbeatReply, HeartbeatRequest, Task
 
 router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
 

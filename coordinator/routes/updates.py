@@ -6,11 +6,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
 
-from coordinator import updates
-from coordinator.routes.dependencies import ClientDependency, ContextDependency, NameInPath
-from coordinator.updates import IncomingUpdate
-from shared.codec import MEDIA_TYPE
-from shared.schema import Receipt
+from coordinator.operations import updates
+from coordinator.operations.updates import IncomingUpdate
+from coordinator.routes.dependencies import (
+    ClientDependency,
+    ContextDependency,
+    NameInPath,
+    UploadSlotsDependency,
+)
+from shared.rest.schema import Receipt
+from shared.tensors.codec import MEDIA_TYPE
 
 router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
 
@@ -33,6 +38,7 @@ async def put_update(
     request: Request,
     response: Response,
     context: ContextDependency,
+    slots: UploadSlotsDependency,
     client: ClientDependency,
     content_type: Annotated[str, Header()] = "",
     content_length: Annotated[int | None, Header(ge=0)] = None,
@@ -41,6 +47,7 @@ async def put_update(
     client.require_client(client_name)
     receipt, is_new = await updates.receive(
         context,
+        slots,
         client,
         IncomingUpdate(
             round_number=round_number,

@@ -10,10 +10,15 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
-from coordinator import weights
-from coordinator.outages import outage_of
-from coordinator.routes.dependencies import ContextDependency, MemberDependency, NameInPath
-from shared.codec import MEDIA_TYPE
+from coordinator.database.outages import outage_of
+from coordinator.operations import weights
+from coordinator.routes.dependencies import (
+    ContextDependency,
+    DeltaChainsDependency,
+    MemberDependency,
+    NameInPath,
+)
+from shared.tensors.codec import MEDIA_TYPE
 
 _log = structlog.get_logger()
 
@@ -50,6 +55,7 @@ async def get_weights(
     federation_name: NameInPath,
     version: Annotated[int, Path(ge=0, le=2**31 - 1)],
     context: ContextDependency,
+    chains: DeltaChainsDependency,
     member: MemberDependency,
     since: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
     range_: Annotated[str | None, Header(alias="Range")] = None,
@@ -60,12 +66,12 @@ async def get_weights(
     With ``since``, the deltas from that version on are sent instead where that is less; the file's
     metadata says which it is.
     """
-    if since is not None:
-        chain = await weights.open_chain(context, member, federation_name, version, since)
-        if chain is not None:
-            headers = {"Content-Length": str(chain.size_bytes)}
-            return _WeightsResponse(chain.body, headers=headers, media_type=MEDIA_TYPE)
-    outgoing = await weights.open_weights(context, member, federation_name, version, range_)
+    outgoing = await weights.open_weights(
+        context, chains, member, federation_name, version, since=since, byte_range=range_
+    )
+    if outgoing.is_chain:
+        headers = {"Content-Length": str(outgoing.size_bytes)}
+        return _WeightsResponse(outgoing.body, headers=headers, media_type=MEDIA_TYPE)
     etag = f'"{outgoing.digest}"'
     headers = {
         "ETag": etag,

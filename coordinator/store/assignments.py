@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.rounds import ASSIGNMENT_TRANSITIONS, LIVE_PHASES, AssignmentEvent
-from coordinator.store.clients import is_admitted_by
-from coordinator.tables import (
+from coordinator.rules.phases import ASSIGNMENT_TRANSITIONS, LIVE_PHASES, AssignmentEvent
+from coordinator.store.clients import admitted_by
+from coordinator.store.tables import (
     AssignmentRow,
     ClientRow,
     FederationRow,
@@ -20,7 +20,7 @@ from coordinator.tables import (
     UpdateRow,
     WeightsRow,
 )
-from shared.schema import AssignmentState, ClientState
+from shared.rest.schema import AssignmentState, ClientState
 
 
 async def find(session: AsyncSession, round_id: int, client_id: int) -> AssignmentRow | None:
@@ -47,7 +47,7 @@ async def find_offer(
     session: AsyncSession, federation_id: int, client_id: int, token_id: int
 ) -> Offer:
     """The live round, the client's work in it, and the weights that it starts from."""
-    admitted = exists().where(ClientRow.id == client_id, is_admitted_by(token_id))
+    admitted = exists().where(ClientRow.id == client_id, admitted_by(token_id))
     row = (
         await session.execute(
             select(FederationRow.state, RoundRow, AssignmentRow, WeightsRow, admitted)
@@ -87,9 +87,9 @@ async def has_outstanding(session: AsyncSession, round_id: int) -> bool:
     return await session.scalar(query) is not None
 
 
-def _is_of_client_admitted_by(token_id: int) -> Any:
-    """Condition on an assignment; see :func:`coordinator.store.clients.is_admitted_by`."""
-    return exists().where(ClientRow.id == AssignmentRow.client_id, is_admitted_by(token_id))
+def _of_client_admitted_by(token_id: int) -> Any:
+    """Condition on an assignment; see :func:`coordinator.store.clients.admitted_by`."""
+    return exists().where(ClientRow.id == AssignmentRow.client_id, admitted_by(token_id))
 
 
 async def lease(
@@ -108,7 +108,7 @@ async def lease(
         update(AssignmentRow)
         .where(
             AssignmentRow.id == assignment_id,
-            _is_of_client_admitted_by(token_id),
+            _of_client_admitted_by(token_id),
             AssignmentRow.state.in_(sources),
             or_(
                 AssignmentRow.state != AssignmentState.LEASED,
@@ -137,7 +137,7 @@ async def extend_lease(
         update(AssignmentRow)
         .where(
             AssignmentRow.id == assignment_id,
-            _is_of_client_admitted_by(token_id),
+            _of_client_admitted_by(token_id),
             AssignmentRow.state == AssignmentState.LEASED,
             AssignmentRow.attempt == attempt,
         )
@@ -195,11 +195,16 @@ async def submit(session: AsyncSession, assignment_id: int, attempt: int) -> boo
     return submitted is not None
 
 
-async def count_download(session: AsyncSession, assignment_id: int, num_bytes: int) -> None:
-    """Adds to what a client downloaded for its work."""
+async def count_download(
+    session: AsyncSession, federation_id: int, client_id: int, num_bytes: int
+) -> None:
+    """Adds to what a client downloaded for its work in the live round, if it has some."""
+    live = select(RoundRow.id).where(
+        RoundRow.federation_id == federation_id, RoundRow.phase.in_(LIVE_PHASES)
+    )
     await session.execute(
         update(AssignmentRow)
-        .where(AssignmentRow.id == assignment_id)
+        .where(AssignmentRow.round_id.in_(live), AssignmentRow.client_id == client_id)
         .values(bytes_down=AssignmentRow.bytes_down + num_bytes)
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.tables import AuditRow
+from coordinator.store.tables import AuditRow
 
 
 async def list_after(session: AsyncSession, after: int, limit: int) -> Sequence[AuditRow]:

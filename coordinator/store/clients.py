@@ -3,62 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
-from coordinator.tables import AssignmentRow, ClientRow, FederationRow, TokenRow, UpdateRow
-from shared.schema import ClientState
-
-_SEEN_INTERVAL = timedelta(seconds=10)
-
-
-class TokenKind(StrEnum):
-    """What a token is for."""
-
-    ADMIN = "admin"
-    READ_ONLY = "read-only"
-    ENROLMENT = "enrolment"
-    CLIENT = "client"
-
-
-@dataclass(frozen=True)
-class TokenOwner:
-    """A token's row with the client it stands for, if any."""
-
-    token: TokenRow
-    client: ClientRow | None
-    federation: FederationRow | None
-
-
-async def find_token(session: AsyncSession, digest: str, *kinds: TokenKind) -> TokenOwner | None:
-    """The owner of the token with this SHA-256, if it is of one of these kinds."""
-    row = (
-        await session.execute(
-            select(TokenRow, ClientRow, FederationRow)
-            .outerjoin(ClientRow, TokenRow.client_id == ClientRow.id)
-            .outerjoin(FederationRow, ClientRow.federation_id == FederationRow.id)
-            .where(TokenRow.digest == digest, TokenRow.kind.in_(kinds))
-        )
-    ).one_or_none()
-    return None if row is None else TokenOwner(row[0], row[1], row[2])
-
-
-async def admin_token_exists(session: AsyncSession) -> bool:
-    """Whether any admin token is known."""
-    query = select(TokenRow.id).where(TokenRow.kind == TokenKind.ADMIN).limit(1)
-    return await session.scalar(query) is not None
-
-
-async def use_up_token(session: AsyncSession, token_id: int) -> bool:
-    """Removes a one-time token; false if somebody else was first."""
-    query = delete(TokenRow).where(TokenRow.id == token_id).returning(TokenRow.id)
-    return await session.scalar(query) is not None
+from coordinator.store.tables import AssignmentRow, ClientRow, FederationRow, TokenRow, UpdateRow
+from coordinator.store.tokens import TokenKind
+from shared.rest.schema import ClientState
 
 
 async def lock(session: AsyncSession, client_id: int) -> ClientRow:
@@ -72,7 +26,7 @@ async def lock(session: AsyncSession, client_id: int) -> ClientRow:
     return row.one()
 
 
-def is_admitted_by(token_id: int) -> Any:
+def admitted_by(token_id: int) -> Any:
     """Condition on a client: it is enrolled, and this credential of it has not ended."""
     return and_(
         ClientRow.state == ClientState.ENROLLED,
@@ -82,7 +36,7 @@ def is_admitted_by(token_id: int) -> Any:
 
 async def is_admitted(session: AsyncSession, client_id: int, token_id: int) -> bool:
     """Whether the client is enrolled, and this credential of it has not ended."""
-    query = select(ClientRow.id).where(ClientRow.id == client_id, is_admitted_by(token_id))
+    query = select(ClientRow.id).where(ClientRow.id == client_id, admitted_by(token_id))
     return await session.scalar(query) is not None
 
 
@@ -110,24 +64,6 @@ async def begin_to_use(
         )
     )
     return True
-
-
-async def add_unused_credential(session: AsyncSession, token: TokenRow) -> None:
-    """Adds a credential beside the one in use, in place of others that nobody used yet."""
-    await session.execute(
-        delete(TokenRow).where(
-            TokenRow.client_id == token.client_id,
-            TokenRow.kind == TokenKind.CLIENT,
-            TokenRow.first_used_at.is_(None),
-        )
-    )
-    session.add(token)
-
-
-async def replace_tokens(session: AsyncSession, token: TokenRow) -> None:
-    """Makes ``token`` its client's only one."""
-    await session.execute(delete(TokenRow).where(TokenRow.client_id == token.client_id))
-    session.add(token)
 
 
 async def find(session: AsyncSession, federation: FederationRow, name: str) -> ClientRow:
@@ -192,16 +128,6 @@ async def set_state(
         .where(ClientRow.id == client_id)
         .values(state=state, enrolled_at=enrolled_at)
     )
-
-
-async def delete_tokens(session: AsyncSession, client_id: int) -> None:
-    """Shuts a client out, effective at once."""
-    await session.execute(delete(TokenRow).where(TokenRow.client_id == client_id))
-
-
-def is_worth_marking_seen(client: ClientRow, now: datetime) -> bool:
-    """Whether a poll should be written down; not every poll is worth a write."""
-    return client.last_seen_at is None or now - client.last_seen_at >= _SEEN_INTERVAL
 
 
 async def mark_seen(session: AsyncSession, client_id: int, now: datetime) -> None:

@@ -1,19 +1,20 @@
-"""Queries on federations and their weights versions."""
+"""Queries on federations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased, defer
 
 from coordinator.errors import UnknownThing
-from coordinator.rounds import Transition
-from coordinator.tables import BlobRow, ClientRow, FederationRow, RoundRow, WeightsRow
-from shared.schema import ClientState, FederationState, RoundPhase, TaskKind
+from coordinator.rules.phases import LIVE_PHASES, Transition
+from coordinator.store.tables import ClientRow, FederationRow, RoundRow, WeightsRow
+from shared.rest.schema import ClientState, FederationState, RoundPhase, TaskKind
 
 
 async def find_by_name(session: AsyncSession, name: str) -> FederationRow:
@@ -24,14 +25,15 @@ async def find_by_name(session: AsyncSession, name: str) -> FederationRow:
     return row
 
 
+async def add(session: AsyncSession, federation: FederationRow) -> None:
+    """Adds a federation, which gets its key; IntegrityError if its name is taken."""
+    session.add(federation)
+    await session.flush()
+
+
 async def get(session: AsyncSession, federation_id: int) -> FederationRow:
     """The federation with this key."""
     return await session.get_one(FederationRow, federation_id)
-
-
-async def list_all(session: AsyncSession) -> Sequence[FederationRow]:
-    """All federations, in order of name."""
-    return (await session.scalars(select(FederationRow).order_by(FederationRow.name))).all()
 
 
 async def list_running(session: AsyncSession) -> Sequence[int]:
@@ -88,9 +90,7 @@ async def set_reason(session: AsyncSession, federation_id: int, reason: str | No
         .where(
             FederationRow.id == federation_id,
             FederationRow.state == FederationState.RUNNING,
-            or_(
-                FederationRow.reason.is_distinct_from(reason),
-            ),
+            FederationRow.reason.is_distinct_from(reason),
         )
         .values(reason=reason)
         .returning(FederationRow.id)
@@ -107,89 +107,6 @@ async def count_failed_round(session: AsyncSession, federation_id: int) -> None:
     )
 
 
-async def publish_weights(session: AsyncSession, weights: WeightsRow) -> None:
-    """Records a version and makes it the federation's current one."""
-    session.add(weights)
-    await session.execute(
-        update(FederationRow)
-        .where(FederationRow.id == weights.federation_id)
-        .values(weights_version=weights.version, failed_rounds=0)
-    )
-
-
-async def find_weights(session: AsyncSession, federation_id: int, version: int) -> WeightsRow:
-    """One version; UnknownThing if it was never published."""
-    row = await session.scalar(
-        select(WeightsRow).where(
-            WeightsRow.federation_id == federation_id, WeightsRow.version == version
-        )
-    )
-    if row is None:
-        raise UnknownThing(f"there are no weights of version {version}", version=version)
-    return row
-
-
-async def digests(
-    session: AsyncSession, federation_id: int, versions: Iterable[int | None]
-) -> dict[int, str]:
-    """The digest of each of some versions of the weights, those that were removed too."""
-    rows = await session.execute(
-        select(WeightsRow.version, WeightsRow.digest).where(
-            WeightsRow.federation_id == federation_id, WeightsRow.version.in_(versions)
-        )
-    )
-    return {row.version: row.digest for row in rows}
-
-
-@dataclass(frozen=True)
-class StoredDelta:
-    """The bytes of the published delta that leads to ``version``."""
-
-    version: int
-    blob_id: int
-    size_bytes: int
-    digest: str | None
-
-
-async def deltas_between(
-    session: AsyncSession, federation_id: int, since: int, version: int
-) -> Sequence[StoredDelta]:
-    """The published deltas that are kept of those that lead from ``since`` to ``version``."""
-    rows = await session.execute(
-        select(WeightsRow.version, BlobRow.id, BlobRow.size_bytes, BlobRow.digest)
-        .join(BlobRow, BlobRow.id == WeightsRow.delta_blob_id)
-        .where(
-            WeightsRow.federation_id == federation_id,
-            WeightsRow.version > since,
-            WeightsRow.version <= version,
-        )
-        .order_by(WeightsRow.version)
-    )
-    return [StoredDelta(*row) for row in rows]
-
-
-async def spent_residuals(session: AsyncSession) -> Sequence[int]:
-    """Residual blobs of versions that are not their federation's newest."""
-    spent = await session.scalars(
-        select(WeightsRow.residual_blob_id)
-        .join(FederationRow, FederationRow.id == WeightsRow.federation_id)
-        .where(
-            WeightsRow.residual_blob_id.is_not(None),
-            WeightsRow.version < FederationRow.weights_version,
-        )
-    )
-    return [blob_id for blob_id in spent if blob_id is not None]
-
-
-async def forget_residuals(session: AsyncSession, blob_ids: Sequence[int]) -> None:
-    """Takes spent residuals off their versions, so that they can be deleted."""
-    await session.execute(
-        update(WeightsRow)
-        .where(WeightsRow.residual_blob_id.in_(blob_ids))
-        .values(residual_blob_id=None)
-    )
-
-
 @dataclass(frozen=True)
 class Progress:
     """What lists and next steps need to know of a federation beside its own row."""
@@ -202,45 +119,58 @@ class Progress:
     """Why the newest round failed, if it did."""
 
 
-async def progress(session: AsyncSession, federation: FederationRow) -> Progress:
+async def progress(session: AsyncSession, federation_id: int) -> Progress:
     """Counts and the live round of one federation."""
-    digest = (
-        await session.scalars(
-            select(WeightsRow.digest).where(
-                WeightsRow.federation_id == federation.id,
-                WeightsRow.version == federation.weights_version,
-            )
+    query = select(*_progress()).where(FederationRow.id == federation_id)
+    return Progress(*(await session.execute(query)).one())
+
+
+async def list_with_progress(session: AsyncSession) -> Sequence[tuple[FederationRow, Progress]]:
+    """All federations in order of name; their specifications, which may be large, stay behind."""
+    rows = await session.execute(
+        select(FederationRow, *_progress())
+        .options(defer(FederationRow.specification, raiseload=True))
+        .order_by(FederationRow.name)
+    )
+    return [(federation, Progress(*rest)) for federation, *rest in rows]
+
+
+async def list_by_key(
+    session: AsyncSession, federation_ids: Collection[int]
+) -> Sequence[FederationRow]:
+    """Some federations whole, in no order."""
+    query = select(FederationRow).where(FederationRow.id.in_(federation_ids))
+    return (await session.scalars(query.execution_options(populate_existing=True))).all()
+
+
+def _progress() -> Sequence[ColumnElement[Any]]:
+    """The columns of :class:`Progress`, in its order, of the federation that is selected."""
+    rounds = RoundRow.federation_id == FederationRow.id
+    other = aliased(RoundRow)
+    newest = select(func.max(other.number)).where(other.federation_id == FederationRow.id)
+    return (
+        select(WeightsRow.digest)
+        .where(
+            WeightsRow.federation_id == FederationRow.id,
+            WeightsRow.version == FederationRow.weights_version,
         )
-    ).one()
-    enrolled = await session.scalar(
+        .scalar_subquery(),
         select(func.count())
         .select_from(ClientRow)
-        .where(ClientRow.federation_id == federation.id, ClientRow.state == ClientState.ENROLLED)
-    )
-    live = await session.scalar(
-        select(RoundRow.number).where(
-            RoundRow.federation_id == federation.id,
-            RoundRow.phase.in_([RoundPhase.OPEN, RoundPhase.AGGREGATING]),
-        )
-    )
-    evaluated = await session.scalar(
-        select(RoundRow.id)
+        .where(ClientRow.federation_id == FederationRow.id, ClientRow.state == ClientState.ENROLLED)
+        .scalar_subquery(),
+        select(RoundRow.number).where(rounds, RoundRow.phase.in_(LIVE_PHASES)).scalar_subquery(),
+        exists().where(
+            rounds, RoundRow.kind == TaskKind.EVALUATE, RoundRow.phase == RoundPhase.COMMITTED
+        ),
+        select(RoundRow.reason)
         .where(
-            RoundRow.federation_id == federation.id,
-            RoundRow.kind == TaskKind.EVALUATE,
-            RoundRow.phase == RoundPhase.COMMITTED,
+            rounds,
+            RoundRow.phase == RoundPhase.FAILED,
+            RoundRow.number == newest.scalar_subquery(),
         )
-        .limit(1)
+        .scalar_subquery(),
     )
-    newest = await session.execute(
-        select(RoundRow.phase, RoundRow.reason)
-        .where(RoundRow.federation_id == federation.id)
-        .order_by(RoundRow.number.desc())
-        .limit(1)
-    )
-    phase, reason = newest.one_or_none() or (None, None)
-    last_failure = reason if phase == RoundPhase.FAILED else None
-    return Progress(digest, enrolled or 0, live, evaluated is not None, last_failure)
 
 
 async def activity(session: AsyncSession) -> Sequence[tuple[int, str, int | None]]:
@@ -251,11 +181,6 @@ async def activity(session: AsyncSession) -> Sequence[tuple[int, str, int | None
         .group_by(FederationRow.id, FederationRow.state)
     )
     return [(key, state, number) for key, state, number in rows]
-
-
-def is_over(state: str) -> bool:
-    """Whether a federation in this state has ended for good."""
-    return state in (FederationState.FINISHED, FederationState.FAILED)
 
 
 async def touch_started(session: AsyncSession, federation_id: int, now: datetime) -> None:

@@ -10,9 +10,10 @@ from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
-from coordinator.rounds import LIVE_PHASES, ROUND_TRANSITIONS, RoundEvent, RoundFacts, Transition
-from coordinator.tables import AssignmentRow, ClientRow, RoundRow
-from shared.schema import AssignmentState, ClientState, RoundPhase, TaskKind
+from coordinator.rules.phases import LIVE_PHASES, ROUND_TRANSITIONS, RoundEvent, Transition
+from coordinator.rules.verdicts import RoundFacts
+from coordinator.store.tables import AssignmentRow, ClientRow, RoundRow
+from shared.rest.schema import AssignmentState, ClientState, RoundPhase, TaskKind
 
 
 async def find(session: AsyncSession, federation_id: int, number: int) -> RoundRow:
@@ -56,15 +57,13 @@ async def next_number(session: AsyncSession, federation_id: int) -> int:
     return (newest or 0) + 1
 
 
-async def open_round(
-    session: AsyncSession, round_: RoundRow, federation_id: int, cohort: Sequence[str]
-) -> None:
+async def open_round(session: AsyncSession, round_: RoundRow, cohort: Sequence[str]) -> None:
     """Adds a round and the assignments of its cohort, given by name."""
     session.add(round_)
     await session.flush()
     members = select(
         ClientRow.id.label("client_id"),
-    ).where(ClientRow.federation_id == federation_id, ClientRow.name.in_(cohort))
+    ).where(ClientRow.federation_id == round_.federation_id, ClientRow.name.in_(cohort))
     client_ids = (await session.scalars(members)).all()
     await session.execute(
         insert(AssignmentRow),

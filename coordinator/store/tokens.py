@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.tables import TokenRow
+from coordinator.store.tables import ClientRow, FederationRow, TokenRow
 
 
 async def list_named(session: AsyncSession) -> Sequence[TokenRow]:
@@ -20,3 +22,69 @@ async def delete_named(session: AsyncSession, name: str) -> bool:
     """Removes a token; false if there is none of this name."""
     query = delete(TokenRow).where(TokenRow.name == name).returning(TokenRow.id)
     return await session.scalar(query) is not None
+
+
+class TokenKind(StrEnum):
+    """What a token is for."""
+
+    ADMIN = "admin"
+    READ_ONLY = "read-only"
+    ENROLMENT = "enrolment"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True)
+class TokenOwner:
+    """A token's row with the client it stands for, if any."""
+
+    token: TokenRow
+    client: ClientRow | None
+    federation: FederationRow | None
+
+
+async def find_token(session: AsyncSession, digest: str, *kinds: TokenKind) -> TokenOwner | None:
+    """The owner of the token with this SHA-256, if it is of one of these kinds."""
+    row = (
+        await session.execute(
+            select(TokenRow, ClientRow, FederationRow)
+            .outerjoin(ClientRow, TokenRow.client_id == ClientRow.id)
+            .outerjoin(FederationRow, ClientRow.federation_id == FederationRow.id)
+            .where(TokenRow.digest == digest, TokenRow.kind.in_(kinds))
+        )
+    ).one_or_none()
+    return None if row is None else TokenOwner(row[0], row[1], row[2])
+
+
+async def admin_token_exists(session: AsyncSession) -> bool:
+    """Whether any admin token is known."""
+    query = select(TokenRow.id).where(TokenRow.kind == TokenKind.ADMIN).limit(1)
+    return await session.scalar(query) is not None
+
+
+async def use_up_token(session: AsyncSession, token_id: int) -> bool:
+    """Removes a one-time token; false if somebody else was first."""
+    query = delete(TokenRow).where(TokenRow.id == token_id).returning(TokenRow.id)
+    return await session.scalar(query) is not None
+
+
+async def add_unused_credential(session: AsyncSession, token: TokenRow) -> None:
+    """Adds a credential beside the one in use, in place of others that nobody used yet."""
+    await session.execute(
+        delete(TokenRow).where(
+            TokenRow.client_id == token.client_id,
+            TokenRow.kind == TokenKind.CLIENT,
+            TokenRow.first_used_at.is_(None),
+        )
+    )
+    session.add(token)
+
+
+async def replace_tokens(session: AsyncSession, token: TokenRow) -> None:
+    """Makes ``token`` its client's only one."""
+    await session.execute(delete(TokenRow).where(TokenRow.client_id == token.client_id))
+    session.add(token)
+
+
+async def delete_tokens(session: AsyncSession, client_id: int) -> None:
+    """Shuts a client out, effective at once."""
+    await session.execute(delete(TokenRow).where(TokenRow.client_id == client_id))

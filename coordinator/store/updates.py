@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.rounds import LIVE_PHASES
-from coordinator.tables import AssignmentRow, BlobRow, ClientRow, RoundRow, UpdateRow
+from coordinator.rules.phases import LIVE_PHASES
+from coordinator.store.tables import AssignmentRow, BlobRow, ClientRow, RoundRow, UpdateRow
 
 
 async def find(session: AsyncSession, assignment_id: int) -> UpdateRow | None:
@@ -17,6 +17,12 @@ async def find(session: AsyncSession, assignment_id: int) -> UpdateRow | None:
     query = select(UpdateRow).where(UpdateRow.assignment_id == assignment_id)
     row: UpdateRow | None = await session.scalar(query)
     return row
+
+
+async def add(session: AsyncSession, update_row: UpdateRow) -> None:
+    """Records an update; IntegrityError if its assignment has one already."""
+    session.add(update_row)
+    await session.flush()
 
 
 @dataclass(frozen=True)

@@ -13,23 +13,26 @@ import sys
 import time
 from typing import Any
 
-from coordinator.aggregator import aggregate
-from coordinator.context import Context, utc_now
-from coordinator.database import Database
+from coordinator.aggregation.aggregate import aggregate
+from coordinator.clock import utc_now
+from coordinator.context import Context
+from coordinator.database.transactions import Database
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
-from shared.specification import FederationSpecification
+from coordinator.store.blobs import BlobStore
+from shared.federation.specification import FederationSpecification
 from tests.benchmarks.measurements import peak_memory_mb
 
 
 async def _main(database_url: str, rule: dict[str, Any]) -> dict[str, float]:
     settings = CoordinatorSettings(database_url=database_url)
     database = Database(settings.effective_database_url)
-    context = Context(database, settings, utc_now, CoordinatorMetrics())
+    context = Context(database, BlobStore(database), settings, utc_now, CoordinatorMetrics())
     async with database.reading() as session:
-        (federation,) = await federation_store.list_all(session)
+        (federation_id,) = await federation_store.list_running(session)
+        federation = await federation_store.get(session, federation_id)
         round_ = await round_store.find_live(session, federation.id)
     assert round_ is not None
     document = json.loads(federation.specification) | {"aggregation": rule}

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from shared.arrays import NamedArrays
-from shared.initialisation import RowRange, TensorSpecification
-from shared.plans import TrainingPlan
-from shared.specification import ParameterSpecification
-from worker.methods.base import Participant, PrivateTensors, SiteResources, TrainingResult
+from shared.federation.initialisation import RowRange, TensorSpecification
+from shared.federation.plans import TrainingPlan
+from shared.federation.specification import ParameterSpecification
+from worker.methods.interface import Participant, PrivateTensors, SiteResources, TrainingResult
 
 
 class Idle:

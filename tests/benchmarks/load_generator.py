@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import numpy as np
 
-from shared import codec
-from shared.plans import TrainingPlan
-from shared.schema import UpdateMetadata
-from shared.specification import FederationSpecification, RoundPolicy
-from worker.hypernetwork import OUTPUT_BIAS, OUTPUT_WEIGHT, TRUNK_BIAS, TRUNK_WEIGHT
-from worker.specify import build_specification
+from shared.federation.plans import TrainingPlan
+from shared.federation.specification import FederationSpecification, RoundPolicy
+from shared.rest.schema import UpdateMetadata
+from shared.tensors import codec
+from worker.methods.hypernetwork.weights import OUTPUT_BIAS, OUTPUT_WEIGHT, TRUNK_BIAS, TRUNK_WEIGHT
+from worker.operations.specification import build_specification
 
 CONCURRENCY = 20
 _RANK, _HIDDEN, _EMBEDDING = 2, 128, 64

@@ -7,14 +7,14 @@ import time
 import pytest
 import torch
 
-from shared.plans import TrainingPlan
+from shared.federation.plans import TrainingPlan
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.measurements import Measurement, medians
 from tests.support.random_clients import random_examples_of
 from worker.data.client_data import ClientData
 from worker.data.images import ImageShape
 from worker.methods import build_method
-from worker.methods.base import Participant
+from worker.methods.interface import Participant
 from worker.models.backbone_weights import pin_backbone
 
 pytestmark = pytest.mark.benchmark

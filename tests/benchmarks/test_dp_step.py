@@ -7,13 +7,13 @@ import time
 import pytest
 import torch
 
-from shared.plans import TrainingPlan
+from shared.federation.plans import TrainingPlan
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.measurements import Measurement, medians
 from tests.benchmarks.test_training_step import random_examples
 from worker.data.client_data import ClientData
 from worker.methods import build_method
-from worker.methods.base import Participant
+from worker.methods.interface import Participant
 
 pytestmark = pytest.mark.benchmark
 

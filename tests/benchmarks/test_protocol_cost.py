@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from shared.plans import TrainingPlan
-from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.federation.plans import TrainingPlan
+from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.idle_method import Idle
 from tests.benchmarks.measurements import Measurement, bytes_written, peak_memory_mb
 from tests.support.processes import ServingCoordinator, serving_coordinator, worker_toml
 from worker.demo.processes import run_in_background, stream_step
+from worker.methods.interface import SiteResources
 
 pytestmark = pytest.mark.benchmark
 
@@ -45,7 +46,7 @@ def _specification(rows: int, columns: int, rounds: int) -> FederationSpecificat
     )
     return FederationSpecification(
         name="idle",
-        parameters=Idle(training, torch.device("cpu")).parameters(1),
+        parameters=Idle(training, torch.device("cpu"), SiteResources()).parameters(1),
         training=training,
         round_policy=RoundPolicy(rounds=rounds, cohort_size=_NUM_CLIENTS, evaluate_final=False),
         encoding=EncodingPlan(name="dense"),

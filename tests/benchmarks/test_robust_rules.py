@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from shared.arrays import Array
-from shared.encodings import encoding_for
-from shared.factored_encoding import is_matrix
-from shared.low_rank import FactoredDelta
-from shared.plans import TrainingPlan, find_preset
-from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.federation.plans import TrainingPlan, find_preset
+from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.tensors.encodings import encoding_for
+from shared.tensors.factored_encoding import is_matrix
+from shared.tensors.low_rank import FactoredDelta
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.measurements import Measurement
 from tests.support.coordinator import RunningCoordinator, running_coordinator

@@ -11,18 +11,18 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from shared.plans import HyperFLPlan, TrainingPlan
+from shared.federation.plans import HyperFLPlan, TrainingPlan
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.measurements import Measurement, medians
 from tests.support.plain_hyperfl import PlainHypernetwork, train_plain_hypernetwork
 from tests.support.random_clients import random_examples_of
 from worker.data.client_data import ClientData, Examples
-from worker.hypernetwork import ParameterLayout
-from worker.methods.base import Participant
-from worker.methods.extraction import FunctionalExtractor
 from worker.methods.hyperfl import HyperFL
+from worker.methods.interface import Participant
+from worker.methods.local_round.extractor import FunctionalExtractor
 from worker.models.cnn import FEATURE_WIDTH, cnn_mnist
 from worker.models.initial_ranges import generated_tensors
+from worker.models.layout import ParameterLayout
 from worker.models.registry import build_feature_extractor
 
 pytestmark = pytest.mark.benchmark
@@ -63,7 +63,7 @@ class _Federation:
         self._num_steps = 5 * _NUM_EXAMPLES // self._plan.batch_size
 
     def _batches(self, num_epochs: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        order = torch.Generator().manual_seed(1)
+        order = np.random.default_rng(1)
         examples = self._participants[0].data.train
         return [
             batch

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from shared.arrays import digest_arrays
-from shared.codec import decode
+from shared.tensors.codec import decode
 from tests.support.processes import ServingCoordinator, hyperfl, serving_coordinator
 from tests.support.specifications import tiny_specification
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from coordinator.cli import ENTRY_POINT_GROUP
+from shared.terminal.cli import ENTRY_POINT_GROUP
 from tests.support.processes import Finished, ServingCoordinator, hyperfl
 from tests.support.specifications import tiny_specification
 

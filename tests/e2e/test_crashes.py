@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.specification import EncodingName, EncodingPlan, RoundPolicy
+from shared.federation.specification import EncodingName, EncodingPlan, RoundPolicy
+from tests.support.crash_points import points_in_the_code
 from tests.support.federation_folder import finish_federation, make_federation
-from worker.specify import build_specification
+from worker.operations.specification import build_specification
 
 pytestmark = pytest.mark.e2e
 
@@ -55,19 +56,22 @@ COORDINATOR_POINTS = (
     "weights-published-uncommitted",
     "round-committed",
 )
-DOWNLOAD_POINTS = ("weights-half-downloaded", "weights-downloaded", "weights-obtained")
+UPLOAD_POINT = "chunk-written"
+"""Of an update that is larger than a chunk."""
+
+DOWNLOAD_POINTS = ("weights-piece-received", "weights-downloaded", "weights-obtained")
 """Of whole weights; the other encoding's are rebuilt from deltas."""
 
 WORKER_POINTS = (
     "weights-downloaded",
     "weights-obtained",
-    "mid-training",
+    "step",
     "trained",
     "state-saved",
-    "update-unanswered",
+    "update-unconfirmed",
     "update-confirmed",
 )
-_ALWAYS_RUN = ("update-recorded", "weights-written", "update-unanswered")
+_ALWAYS_RUN = ("update-recorded", "weights-written", "update-unconfirmed")
 
 Finished = dict[str, Any]
 Undisturbed = Callable[[str], tuple[Path, Finished]]
@@ -125,6 +129,11 @@ def _finish_after_crash(start: Path, folder: Path, point: str) -> Finished:
     return finish_federation(folder / "site", "steady", point)
 
 
+def test_every_point_of_the_code_is_tried_and_every_point_tried_is_in_the_code() -> None:
+    tried = {*COORDINATOR_POINTS, UPLOAD_POINT, *DOWNLOAD_POINTS, *WORKER_POINTS}
+    assert tried == points_in_the_code()
+
+
 @pytest.mark.parametrize("point", _points(*COORDINATOR_POINTS))
 def test_a_coordinator_is_killed_and_nothing_is_lost_or_counted_twice(
     undisturbed: Undisturbed, tmp_path: Path, point: str
@@ -141,7 +150,7 @@ def test_a_coordinator_is_killed_in_the_middle_of_an_update(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     start, whole = undisturbed("dense")
-    finished = _finish_after_crash(start, tmp_path, "update-half-received")
+    finished = _finish_after_crash(start, tmp_path, UPLOAD_POINT)
     assert finished["deaths"] == {"coordinator": 1, "worker": 0}
     assert _phases(finished) == _WHOLE
     assert finished["weights_digest"] == whole["weights_digest"]

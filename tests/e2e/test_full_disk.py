@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from shared.problems import MEDIA_TYPE
+from shared.rest.problems import MEDIA_TYPE
 from tests.support.two_sites import ROUNDS, TwoSites, two_sites
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

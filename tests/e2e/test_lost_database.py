@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.problems import MEDIA_TYPE
+from shared.rest.problems import MEDIA_TYPE
 from tests.support.postgres import PostgresServer, create_database, postgres_server
 from tests.support.two_sites import ROUNDS, TwoSites, two_sites
 

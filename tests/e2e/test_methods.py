@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.plans import PLANS, takes_backbone
+from shared.federation.plans import KNOWN_METHODS, takes_backbone
 from tests.support.processes import hyperfl
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +65,7 @@ def test_a_private_demo_agrees_on_its_noise_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(PLANS.keys() - {"fedavg", "local"}))
+@pytest.mark.parametrize("method", sorted(KNOWN_METHODS.keys() - {"fedavg", "local"}))
 def test_every_method_runs_a_round(method: str, tmp_path: Path) -> None:
     options = ["--method", method, "--clients", 2, "--rounds", 1, "--dataset", "digits"]
     options += ["--set", "epochs=1"]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from coordinator.cli import app
 from coordinator.settings import CoordinatorSettings
+from shared.terminal.cli import app
 from tests.support.processes import PROJECT, ServingCoordinator, hyperfl
 from worker.data.source import DataSource
 from worker.settings import WorkerSettings

@@ -12,16 +12,17 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.database import Database
-from shared.codec import MEDIA_TYPE
-from shared.schema import FederationState
-from shared.specification import FederationSpecification
+from coordinator.database.transactions import Database
+from shared.federation.specification import FederationSpecification
+from shared.rest.schema import FederationState
+from shared.tensors.codec import MEDIA_TYPE
 from tests.support.balancer import balancer
-from tests.support.federation_folder import CRASH_POINTS, child_environment
+from tests.support.crash_points import crash_environment
+from tests.support.federation_folder import child_environment
 from tests.support.ledger import Ledger, read_ledger
 from tests.support.oracle import Oracle, SentUpdate, check_versions
 from tests.support.postgres import new_database
-from tests.support.processes import PROJECT, ServingCoordinator, serving_coordinator
+from tests.support.processes import ServingCoordinator, serving_coordinator
 from tests.support.specifications import tiny_specification
 from tests.support.updates import random_deltas, update_bytes
 
@@ -38,9 +39,7 @@ def _serve(
 ) -> ServingCoordinator:
     folder.mkdir()
     with child_environment(
-        PYTHONPATH=f"{CRASH_POINTS}:{PROJECT}",
-        CRASH_POINT=crash_point,
-        CRASH_MARKER=str(folder / "crashed"),
+        **crash_environment(crash_point, folder / "crashed"),
         HYPERFL_AGGREGATION_LEASE_SECONDS="1",
         HYPERFL_TICK_SECONDS="0.1",
     ):

@@ -72,3 +72,20 @@ def test_the_base_install_has_no_torch_and_says_how_to_get_it(
     assert done.stderr == (
         "error: this command needs the worker's packages: pip install 'hyperfl[worker]'\n"
     )
+
+
+def test_the_wheels_packages_win_over_the_users_folders(installed: Path, tmp_path: Path) -> None:
+    for package in ("coordinator", "shared", "migrations"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise RuntimeError")
+    (tmp_path / "worker.py").write_text("raise RuntimeError")
+    done = subprocess.run(
+        [str(installed / "hyperfl"), "coordinator", "migrate", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["before"] is None

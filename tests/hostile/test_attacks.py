@@ -13,11 +13,12 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from coordinator.auth import new_token
+from coordinator.access.credentials import new_token
 from coordinator.context import Bell
 from coordinator.store import assignments as assignment_store
-from coordinator.store.clients import TokenKind
-from tests.support.coordinator import RunningCoordinator, running_coordinator
+from coordinator.store.blobs import CHUNK_BYTES
+from coordinator.store.tokens import TokenKind
+from tests.support.coordinator import RunningCoordinator, running_coordinator, small_chunks
 from tests.support.rounds import unsealed_blobs
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
@@ -28,9 +29,17 @@ PREFIX = "/v1/federations/tiny"
 
 
 @pytest.fixture
-async def coordinator(database_url: str, tmp_path: Path) -> AsyncIterator[RunningCoordinator]:
+def chunk_bytes() -> int:
+    """Of a chunk that ``coordinator`` stores; see ``small_chunks``."""
+    return CHUNK_BYTES
+
+
+@pytest.fixture
+async def coordinator(
+    database_url: str, tmp_path: Path, chunk_bytes: int
+) -> AsyncIterator[RunningCoordinator]:
     """On both databases: what SQLite takes as a name or a number PostgreSQL may not."""
-    async with running_coordinator(database_url, tmp_path) as running:
+    async with running_coordinator(database_url, tmp_path, chunk_bytes=chunk_bytes) as running:
         yield running
 
 
@@ -226,12 +235,11 @@ async def put_with_an_end(
     return await coordinator.put(task, in_pieces())
 
 
+@small_chunks
 @every_ending
 async def test_an_upload_whose_credential_ends_meanwhile_stores_nothing(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch, end: End
+    coordinator: RunningCoordinator, end: End
 ) -> None:
-    for module in ("blobs", "updates"):
-        monkeypatch.setattr(f"coordinator.{module}.CHUNK_BYTES", 200)
     specification = tiny_specification()
     await coordinator.started(specification, "a", "b")
     task = await coordinator.task("tiny", "a")
@@ -450,8 +458,9 @@ async def test_events_are_never_changed(coordinator: RunningCoordinator, change:
 async def test_one_tokens_flood_is_stopped_and_hurts_nobody_else(
     database_url: str, tmp_path: Path
 ) -> None:
-    limits = {"requests_per_second_per_token": 2.0}
-    async with running_coordinator(database_url, tmp_path, **limits) as coordinator:
+    async with running_coordinator(
+        database_url, tmp_path, requests_per_second_per_token=2.0
+    ) as coordinator:
         reader = await create_token(coordinator)
         answers = [await coordinator.http.get("/v1/tokens", headers=reader) for _ in range(23)]
         assert [answer.status_code for answer in answers] == [200] * 20 + [429] * 3
@@ -468,8 +477,9 @@ async def test_one_tokens_flood_is_stopped_and_hurts_nobody_else(
 async def test_strangers_are_limited_before_known_clients_of_their_address(
     database_url: str, tmp_path: Path
 ) -> None:
-    limits = {"unauthenticated_requests_per_second_per_address": 1.0}
-    async with running_coordinator(database_url, tmp_path, **limits) as coordinator:
+    async with running_coordinator(
+        database_url, tmp_path, unauthenticated_requests_per_second_per_address=1.0
+    ) as coordinator:
         await coordinator.started(tiny_specification(), "a")
         assert await poll(coordinator, coordinator.credentials["a"]) == 200
         statuses = [await poll(coordinator, bearer(new_token(TokenKind.CLIENT))) for _ in range(20)]

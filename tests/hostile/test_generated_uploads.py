@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from psutil import Process
 
-from shared.factored_encoding import BASE_SCALE, LEFT, RIGHT, SCALE
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.tensors.factored_encoding import BASE_SCALE, LEFT, RIGHT, SCALE
 from tests.support.changes import ENCODINGS, MATRIX, changes
 from tests.support.coordinator import RunningCoordinator
 from tests.support.rounds import stored_bytes
@@ -167,7 +167,7 @@ async def test_generated_uploads_are_refused_and_leave_neither_bytes_nor_memory(
     # Another client's update, replayed as this one's.
     other = update_bytes(specification, await coordinator.task("tiny", "b"))
     generator = np.random.default_rng(2022)
-    before = await stored_bytes(coordinator)
+    before = await stored_bytes(coordinator.context.database)
     resident_bytes: list[int] = []
     try:
         for number in range(count):
@@ -189,7 +189,7 @@ async def test_generated_uploads_are_refused_and_leave_neither_bytes_nor_memory(
     warm, last = resident_bytes
     assert last - warm < MOST_MEMORY_BYTES
     assert peak_bytes < MOST_MEMORY_BYTES
-    assert await stored_bytes(coordinator) == before
+    assert await stored_bytes(coordinator.context.database) == before
     assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 0
     wire = _wire(specification, generator)
     for name, tensor in wire.items():

@@ -19,13 +19,13 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.types import Receive, Scope, Send
 
+from coordinator.access.admin_token import ensure_admin_token
 from coordinator.app import create_app
-from coordinator.auth import ensure_admin_token
 from coordinator.context import Context
-from coordinator.driver import Driver
-from coordinator.migrate import migrate
+from coordinator.database.migrate import migrate
+from coordinator.rounds.driver import Driver
 from coordinator.settings import CoordinatorSettings
-from shared.codec import MEDIA_TYPE
+from shared.tensors.codec import MEDIA_TYPE
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from shared.codec import MEDIA_TYPE
+from shared.tensors.codec import MEDIA_TYPE
 from tests.support.processes import ServingCoordinator, serving_coordinator
 from tests.support.specifications import tiny_specification
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared import codec
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator
 from tests.support.rounds import stored_bytes
 from tests.support.specifications import tiny_specification
@@ -150,7 +150,7 @@ async def test_a_bad_update_is_named_and_leaves_nothing(
     specification = tiny_specification()
     await coordinator.started(specification, "a", "b")
     task = await coordinator.task("tiny", "a")
-    before = await stored_bytes(coordinator)
+    before = await stored_bytes(coordinator.context.database)
 
     response = await coordinator.put(task, build(specification, task))
 
@@ -159,7 +159,7 @@ async def test_a_bad_update_is_named_and_leaves_nothing(
     problem = response.json()
     assert problem["detail"]
     assert {name: problem.get(name) for name in members} == members
-    assert await stored_bytes(coordinator) == before
+    assert await stored_bytes(coordinator.context.database) == before
     assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 0
     # The client is not shut out: the correct update is still taken.
     assert (await coordinator.put(task, update_bytes(specification, task))).status_code == 201

@@ -7,7 +7,7 @@ import stat
 import pytest
 from sqlalchemy import select
 
-from coordinator.tables import TokenRow
+from coordinator.store.tables import TokenRow
 from tests.support.coordinator import RunningCoordinator
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes

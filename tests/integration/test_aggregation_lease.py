@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,74 +12,86 @@ import structlog
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from coordinator.aggregation_lease import AggregationLease
 from coordinator.context import Context
-from coordinator.database import Database
-from coordinator.driver import Driver
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.new_weights import _Aggregation
-from tests.support.coordinator import RunningCoordinator
+from coordinator.rounds import moves
+from coordinator.rounds.driver import Driver
+from coordinator.store import rounds as round_store
+from coordinator.store.blobs import BlobStore, BlobWriter
+from tests.support.coordinator import RunningCoordinator, small_chunks
 from tests.support.rounds import phases, send_updates, unsealed_blobs
 from tests.support.specifications import tiny_specification
 from tests.support.waiting import HeldSleep
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("small_chunks")]
+pytestmark = [pytest.mark.integration, small_chunks]
 
 
-@pytest.fixture
-async def replica(coordinator: RunningCoordinator) -> AsyncIterator[Driver]:
-    """The driver of a second coordinator on the same database and clock."""
-    own = coordinator.context
-    database = Database(own.settings.effective_database_url)
-    yield Driver(Context(database, own.settings, own.clock, CoordinatorMetrics()))
-    await database.close()
+class HeldWrites(BlobStore):
+    """The blob that is begun as the ``held``-th is not completed until it may be."""
 
-
-class HeldWrites:
-    """The first result is written and not returned until it may be."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, store: BlobStore, held: int) -> None:
+        super().__init__(store.database, store.chunk_bytes)
         self.count = 0
         self.reached, self.released = asyncio.Event(), asyncio.Event()
-        write = _Aggregation._write
+        self._held = held
 
-        async def held(aggregation: _Aggregation, arrays: Any) -> Any:
-            self.count += 1
-            is_first = self.count == 1
-            blob = await write(aggregation, arrays)
-            if is_first:
-                self.reached.set()
-                await self.released.wait()
-            return blob
+    def writer(self, now: datetime) -> BlobWriter:
+        self.count += 1
+        return super().writer(now) if self.count != self._held else _HeldWriter(self, now)
 
-        monkeypatch.setattr(_Aggregation, "_write", held)
+
+class _HeldWriter(BlobWriter):
+    def __init__(self, store: HeldWrites, now: datetime) -> None:
+        super().__init__(store, now)
+        self._writes = store
+
+    async def append(self, piece: bytes | bytearray | memoryview) -> None:
+        await super().append(piece)
+        if self.size_bytes > self._writes.chunk_bytes:  # so some of it is in the database
+            self._writes.reached.set()
+            await self._writes.released.wait()
+
+
+NUM_BLOBS = {"dense": 1, "factored": 3}
+"""Of a result, by the federation's encoding."""
 
 
 @pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> HeldWrites:
-    return HeldWrites(monkeypatch)
+def writes(coordinator: RunningCoordinator) -> HeldWrites:
+    """Where the aggregation's result is written; :func:`aggregating` is given it."""
+    return HeldWrites(coordinator.context.blobs, held=1)
+
+
+@pytest.fixture
+def replica(replica_context: Context) -> Driver:
+    """The driver of a second coordinator on the same database and clock."""
+    return Driver(replica_context)
 
 
 async def aggregating(
-    coordinator: RunningCoordinator, sleep: HeldSleep, encoding: str = "dense"
+    coordinator: RunningCoordinator,
+    sleep: HeldSleep,
+    encoding: str = "dense",
+    *,
+    writes: HeldWrites | None = None,
 ) -> asyncio.Task[None]:
     """A step of a driver that aggregates the first round, with what extends its lease asleep."""
     specification = tiny_specification(encoding=encoding)
     await coordinator.started(specification, "a", "b")
     await send_updates(coordinator, specification, "a", "b")
-    return asyncio.create_task(Driver(coordinator.context, sleep).step())
+    context = replace(coordinator.context, blobs=writes or coordinator.context.blobs)
+    return asyncio.create_task(Driver(context, sleep).step())
 
 
 async def reached(event: asyncio.Event) -> None:
     await asyncio.wait_for(event.wait(), 10)
 
 
-@pytest.mark.parametrize("encoding", ["dense", "factored"])
+@pytest.mark.parametrize("encoding", NUM_BLOBS)
 async def test_a_lease_is_extended_while_the_result_is_written(
     coordinator: RunningCoordinator, replica: Driver, writes: HeldWrites, encoding: str
 ) -> None:
     sleep = HeldSleep()
-    step = await aggregating(coordinator, sleep, encoding)
+    step = await aggregating(coordinator, sleep, encoding, writes=writes)
     await reached(writes.reached)
     lease_seconds = coordinator.context.settings.aggregation_lease_seconds
     seconds, end = await sleep.next()
@@ -95,11 +108,13 @@ async def test_a_lease_is_extended_while_the_result_is_written(
     assert await unsealed_blobs(coordinator) == []
 
 
+@pytest.mark.parametrize("encoding", NUM_BLOBS)
 async def test_work_is_cancelled_when_another_coordinator_has_taken_the_round(
-    coordinator: RunningCoordinator, replica: Driver, writes: HeldWrites
+    coordinator: RunningCoordinator, replica: Driver, encoding: str
 ) -> None:
     sleep = HeldSleep()
-    step = await aggregating(coordinator, sleep)
+    writes = HeldWrites(coordinator.context.blobs, held=NUM_BLOBS[encoding])
+    step = await aggregating(coordinator, sleep, encoding, writes=writes)
     await reached(writes.reached)
     _, end = await sleep.next()
     coordinator.clock.advance(coordinator.context.settings.aggregation_lease_seconds)
@@ -112,12 +127,15 @@ async def test_work_is_cancelled_when_another_coordinator_has_taken_the_round(
     assert await unsealed_blobs(coordinator) == []
 
 
+@pytest.mark.parametrize("encoding", NUM_BLOBS)
 async def test_work_is_cancelled_when_its_federation_is_finished(
-    coordinator: RunningCoordinator, writes: HeldWrites
+    coordinator: RunningCoordinator, encoding: str
 ) -> None:
     sleep = HeldSleep()
-    step = await aggregating(coordinator, sleep)
+    writes = HeldWrites(coordinator.context.blobs, held=NUM_BLOBS[encoding])
+    step = await aggregating(coordinator, sleep, encoding, writes=writes)
     await reached(writes.reached)
+    assert len(await unsealed_blobs(coordinator)) == NUM_BLOBS[encoding]
     _, end = await sleep.next()
     await coordinator.act("tiny", "finish")
     end.set()
@@ -134,15 +152,15 @@ async def test_a_lease_that_could_not_be_extended_is_extended_the_next_time(
     failure: SQLAlchemyError,
 ) -> None:
     sleep = HeldSleep()
-    step = await aggregating(coordinator, sleep)
+    step = await aggregating(coordinator, sleep, writes=writes)
     await reached(writes.reached)
     _, end = await sleep.next()
     with monkeypatch.context() as patch:
 
-        async def fail(_: AggregationLease) -> bool:
+        async def fail(*_: Any) -> bool:
             raise failure
 
-        patch.setattr(AggregationLease, "_extend", fail)
+        patch.setattr(round_store, "extend_aggregation", fail)
         end.set()
         seconds, end = await sleep.next()
     coordinator.clock.advance(seconds)
@@ -157,11 +175,11 @@ async def test_a_commit_that_has_ended_its_lease_is_not_taken_for_a_lost_one(
     coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleep = HeldSleep()
-    commit, extend = Driver._commit, AggregationLease._extend
+    commit, extend = moves.commit, round_store.extend_aggregation
     answers: asyncio.Queue[bool] = asyncio.Queue()
 
-    async def noting(lease: AggregationLease) -> bool:
-        answers.put_nowait(await extend(lease))
+    async def noting(*arguments: Any) -> bool:
+        answers.put_nowait(await extend(*arguments))
         return False
 
     async def slowly_returning(*arguments: Any) -> bool:
@@ -171,8 +189,8 @@ async def test_a_commit_that_has_ended_its_lease_is_not_taken_for_a_lost_one(
         assert not await asyncio.wait_for(answers.get(), 10)
         return committed
 
-    monkeypatch.setattr(AggregationLease, "_extend", noting)
-    monkeypatch.setattr(Driver, "_commit", slowly_returning)
+    monkeypatch.setattr(round_store, "extend_aggregation", noting)
+    monkeypatch.setattr(moves, "commit", slowly_returning)
     with structlog.testing.capture_logs() as logs:
         await (await aggregating(coordinator, sleep))
     assert "round committed" in [entry["event"] for entry in logs]

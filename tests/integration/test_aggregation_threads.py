@@ -7,20 +7,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coordinator import (
-    aggregation,
-    factored_aggregation,
-    robust_aggregation,
+from coordinator.aggregation import (
+    factored_mean,
+    robust_rules,
     row_blocks,
-    stored_updates,
+    weighted_mean,
 )
-from shared import factored_encoding, low_rank, version_deltas
+from coordinator.aggregation.aggregate import aggregate
+from coordinator.aggregation.round_updates import StackMemory
+from coordinator.rounds.driver import Driver
+from shared.tensors import factored_encoding, low_rank, version_deltas
 from tests.support.changes import CLIENTS, ENCODINGS, RULES, changes, send, specified
 from tests.support.coordinator import RunningCoordinator
 
@@ -29,9 +32,9 @@ pytestmark = pytest.mark.integration
 COMPUTING = {
     module.__file__
     for module in (
-        aggregation,
-        factored_aggregation,
-        robust_aggregation,
+        weighted_mean,
+        factored_mean,
+        robust_rules,
         row_blocks,
         factored_encoding,
         low_rank,
@@ -89,24 +92,22 @@ async def sent_round(
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rule", ["mean", *RULES])
 async def test_nothing_is_computed_on_the_event_loop(
-    coordinator: RunningCoordinator,
-    encoding: str,
-    rule: str,
-    monkeypatch: pytest.MonkeyPatch,
+    coordinator: RunningCoordinator, encoding: str, rule: str
 ) -> None:
-    monkeypatch.setattr(stored_updates, "BLOCK_BYTES", 100)
+    memory = StackMemory(block_bytes=100)
+    driver = Driver(coordinator.context, aggregate=partial(aggregate, memory=memory))
     await sent_round(coordinator, encoding, rule, max_update_norm=3.0)
     with computations_of_this_thread() as found:
-        await coordinator.driver.step()
+        await driver.step()
     assert (await coordinator.show("tiny"))["weights_version"] == 1
     assert found == []
 
 
 HELD: dict[str, tuple[Any, str]] = {
-    "median": (robust_aggregation, "coordinate_median"),
-    "trimmed-mean": (robust_aggregation, "trimmed_mean"),
-    "multi-krum": (robust_aggregation, "choose_multi_krum"),
-    "mean": (robust_aggregation, "scale_change"),
+    "median": (robust_rules, "coordinate_median"),
+    "trimmed-mean": (robust_rules, "trimmed_mean"),
+    "multi-krum": (robust_rules, "choose_multi_krum"),
+    "mean": (robust_rules, "scale_change"),
 }
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from coordinator.database import Database, DatabaseLimits
+from coordinator.database.limits import DatabaseLimits
+from coordinator.database.transactions import Database
 
 pytestmark = pytest.mark.integration
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from coordinator.database import Database
-from coordinator.stored_updates import StoredUpdate
-from shared.specification import FederationSpecification
+from coordinator.aggregation.update_file import UpdateFile
+from coordinator.store.blobs import BlobStore
+from shared.federation.specification import FederationSpecification
 from tests.support.changes import RULES, specified
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, small_chunks
 from tests.support.rounds import (
     damage,
     phases,
@@ -98,7 +98,7 @@ async def test_damaged_weights_fail_the_round_with_a_reason(
     assert (await coordinator.show("tiny"))["weights_version"] == 0
 
 
-@pytest.mark.usefixtures("small_chunks")
+@small_chunks
 async def test_a_failed_aggregation_leaves_no_bytes_behind(
     coordinator: RunningCoordinator,
 ) -> None:
@@ -130,19 +130,19 @@ async def test_a_damaged_residual_fails_the_round_with_a_reason(
     assert (await coordinator.show("tiny"))["weights_version"] == 1
 
 
-@pytest.mark.usefixtures("small_chunks")
+@small_chunks
 @pytest.mark.parametrize("rule", ["median", "multi-krum"])
 async def test_bytes_that_vanish_between_two_blocks_fail_the_round_with_a_reason(
     coordinator: RunningCoordinator, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_update = StoredUpdate.open
+    open_update = UpdateFile.open
 
-    async def open_and_cut(database: Database, blob_id: int, digest: str) -> StoredUpdate:
-        update = await open_update(database, blob_id, digest)
+    async def open_and_cut(blobs: BlobStore, blob_id: int, digest: str) -> UpdateFile:
+        update = await open_update(blobs, blob_id, digest)
         await damage(coordinator, blob_id, DAMAGE["the end"])
         return update
 
-    monkeypatch.setattr(StoredUpdate, "open", open_and_cut)
+    monkeypatch.setattr(UpdateFile, "open", open_and_cut)
     specification = ruled("dense", rule)
     await coordinator.started(specification, *CLIENTS)
     await send_updates(coordinator, specification, *CLIENTS)

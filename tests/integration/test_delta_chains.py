@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
-from coordinator import blobs, delta_chains, weights
-from coordinator.auth import Admin
-from shared import codec
+from coordinator.access.identity import Admin
+from coordinator.operations import delta_chains, weights
+from coordinator.operations.delta_chains import ChainFile, DeltaChains
+from coordinator.store.blobs import BlobStore
+from coordinator.store.weights import StoredDelta
 from shared.arrays import digest_arrays
-from shared.version_deltas import CHAIN_METADATA_KEY
+from shared.tensors import codec, file_header
+from shared.tensors.version_deltas import CHAIN_METADATA_KEY
 from tests.support.coordinator import RunningCoordinator
 from tests.support.factored_rounds import commit_rounds, factored, larger
 from tests.support.rounds import damage, weights_row
@@ -34,21 +37,26 @@ def is_chain(answer: httpx.Response) -> bool:
     return CHAIN_METADATA_KEY in codec.decode(answer.content)[1]
 
 
-@pytest.fixture
-def joins(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of deltas in each file that is made."""
-    made: list[int] = []
-    join: Callable[..., bytes] = delta_chains._join
+class WatchedChains(DeltaChains):
+    """Notes the number of deltas in each file that is made."""
 
-    def note(headers: Any, chain: Any) -> bytes:
-        made.append(len(headers))
-        return join(headers, chain)
+    def __init__(self, coordinator: RunningCoordinator, **options: int) -> None:
+        super().__init__(**options)
+        self.made: list[int] = []
+        coordinator.app.state.delta_chains = self
 
-    monkeypatch.setattr(delta_chains, "_join", note)
-    return made
+    async def _make(self, blobs: BlobStore, deltas: Sequence[StoredDelta]) -> ChainFile:
+        self.made.append(len(deltas))
+        return await super()._make(blobs, deltas)
 
 
-@pytest.mark.parametrize("held", ["feed_header_only", "_join"])
+HELD: dict[str, tuple[Any, str]] = {
+    "headers": (codec.StreamReader, "feed_header_only"),
+    "joining": (delta_chains, "join_tensors"),
+}
+
+
+@pytest.mark.parametrize("held", HELD)
 async def test_polls_are_answered_while_a_chain_is_made(
     coordinator: RunningCoordinator, held: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,15 +65,15 @@ async def test_polls_are_answered_while_a_chain_is_made(
     loop = asyncio.get_running_loop()
     entered, answered = asyncio.Event(), threading.Event()
     was_answered: list[bool] = []
-    owner: Any = codec.StreamReader if held == "feed_header_only" else delta_chains
-    compute: Callable[..., Any] = getattr(owner, held)
+    owner, name = HELD[held]
+    compute: Callable[..., Any] = getattr(owner, name)
 
     def wait_and_compute(*arguments: Any) -> Any:
         loop.call_soon_threadsafe(entered.set)
         was_answered.append(answered.wait(timeout=30))
         return compute(*arguments)
 
-    monkeypatch.setattr(owner, held, wait_and_compute)
+    monkeypatch.setattr(owner, name, wait_and_compute)
     asking = asyncio.create_task(ask(coordinator, 2, since=0))
     await entered.wait()
     assert (await coordinator.poll("tiny", "a")).status_code == 410
@@ -78,39 +86,41 @@ async def test_polls_are_answered_while_a_chain_is_made(
 
 
 async def test_requests_for_the_same_chain_share_its_making(
-    coordinator: RunningCoordinator, joins: list[int]
+    coordinator: RunningCoordinator,
 ) -> None:
+    chains = WatchedChains(coordinator)
     await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
     answers = await asyncio.gather(*(ask(coordinator, 2, since=0) for _ in range(5)))
     assert all(is_chain(answer) for answer in answers)
     assert len({answer.content for answer in answers}) == 1
     await ask(coordinator, 2, since=1)
     await ask(coordinator, 2, since=0)
-    assert joins == [2, 1]
+    assert chains.made == [2, 1]
 
 
 async def test_chains_that_are_not_asked_for_are_forgotten(
-    coordinator: RunningCoordinator, joins: list[int], monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
-    monkeypatch.setattr(delta_chains, "_CHAINS_KEPT", 1)
+    chains = WatchedChains(coordinator, kept=1)
     await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
     for since in (0, 1, 1, 0):
         assert is_chain(await ask(coordinator, 2, since))
-    assert joins == [2, 1, 2]
+    assert chains.made == [2, 1, 2]
 
 
+@pytest.mark.parametrize("chunk_bytes", [4000])
 async def test_no_more_than_a_chunk_is_in_memory(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator, chunk_bytes: int
 ) -> None:
-    monkeypatch.setattr(blobs, "CHUNK_BYTES", 4000)
     await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
-    chain = await weights.open_chain(
-        coordinator.context, Admin("", may_write=True), "tiny", 2, since=0
+    admin = Admin("", may_write=True)
+    chain = await weights.open_weights(
+        coordinator.context, DeltaChains(), admin, "tiny", 2, since=0
     )
-    assert chain is not None
+    assert chain.is_chain
     header, *pieces = [piece async for piece in chain.body]
     assert len(header) + sum(len(piece) for piece in pieces) == chain.size_bytes
-    assert max(len(piece) for piece in pieces) <= blobs.CHUNK_BYTES
+    assert max(len(piece) for piece in pieces) <= chunk_bytes
 
 
 async def test_damaged_deltas_are_not_sent(
@@ -133,6 +143,6 @@ async def test_a_chain_of_more_tensors_than_readers_take_is_not_sent(
 ) -> None:
     await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
     one, _ = codec.decode((await ask(coordinator, 2, since=1)).content)
-    monkeypatch.setattr(codec, "MAX_TENSORS", len(one))
+    monkeypatch.setattr(file_header, "MAX_TENSORS", len(one))
     assert is_chain(await ask(coordinator, 2, since=1))
     assert not is_chain(await ask(coordinator, 2, since=0))

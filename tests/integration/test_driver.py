@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
-from coordinator import blobs, cohort
-from coordinator.blobs import BlobWriter
 from coordinator.context import Context
-from coordinator.database import Database
-from coordinator.driver import Driver
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.round_updates import AggregationFailed
-from coordinator.tables import BlobChunkRow, BlobRow, UpdateRow, WeightsRow
+from coordinator.errors import AggregationFailed
+from coordinator.rounds.driver import Driver
+from coordinator.rules import cohort
+from coordinator.store.tables import BlobChunkRow, BlobRow, UpdateRow, WeightsRow
 from shared.arrays import Array, digest_arrays
-from shared.specification import FederationSpecification
-from tests.support.coordinator import RunningCoordinator
+from shared.federation.specification import FederationSpecification
+from tests.support.coordinator import RunningCoordinator, small_chunks
 from tests.support.held_aggregations import HeldAggregations
 from tests.support.rounds import phases, send_updates, unsealed_blobs
 from tests.support.specifications import tiny_specification
@@ -32,15 +28,20 @@ MATRIX, BIAS = "hypernetwork.output.weight", "hypernetwork.output.bias"
 
 
 @pytest.fixture
-async def replica(coordinator: RunningCoordinator) -> AsyncIterator[Driver]:
+def aggregations(coordinator: RunningCoordinator) -> HeldAggregations:
+    """Of the coordinator's driver and its replica's."""
+    held = HeldAggregations()
+    coordinator.driver = Driver(coordinator.context, aggregate=held.aggregate)
+    return held
+
+
+@pytest.fixture
+def replica(replica_context: Context, aggregations: HeldAggregations) -> Driver:
     """The driver of a second coordinator on the same database and clock."""
-    own = coordinator.context
-    database = Database(own.settings.effective_database_url)
-    yield Driver(Context(database, own.settings, own.clock, CoordinatorMetrics()))
-    await database.close()
+    return Driver(replica_context, aggregate=aggregations.aggregate)
 
 
-@pytest.mark.usefixtures("small_chunks")
+@small_chunks
 async def test_replicas_that_step_at_once_commit_every_round_once(
     coordinator: RunningCoordinator, replica: Driver
 ) -> None:
@@ -93,12 +94,7 @@ async def test_replicas_that_fail_a_round_at_once_count_it_once(
     assert (await coordinator.show("tiny"))["state"] == "running"
 
 
-@pytest.fixture
-def aggregations(monkeypatch: pytest.MonkeyPatch) -> HeldAggregations:
-    return HeldAggregations(monkeypatch)
-
-
-@pytest.mark.usefixtures("small_chunks")
+@small_chunks
 @pytest.mark.parametrize(
     ("encoding", "at_start"), [("dense", False), ("dense", True), ("factored", False)]
 )
@@ -147,7 +143,7 @@ async def test_the_failure_of_a_coordinator_that_lost_its_lease_changes_nothing(
     assert await phases(coordinator) == ["committed", "open"]
 
 
-@pytest.mark.usefixtures("small_chunks")
+@small_chunks
 async def test_a_federation_that_is_finished_during_an_aggregation_gets_no_version(
     coordinator: RunningCoordinator, aggregations: HeldAggregations
 ) -> None:
@@ -338,23 +334,23 @@ async def test_updates_of_failed_rounds_and_spent_residuals_are_deleted(
     assert kept == chunks == named
 
 
-@pytest.mark.usefixtures("small_chunks")
+@small_chunks
 async def test_leftovers_of_broken_uploads_are_swept_when_they_are_a_day_old(
     coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
-    database = coordinator.context.database
-    await BlobWriter.write(database, coordinator.clock(), [bytes(300)])
+    blob_store = coordinator.context.blobs
+    await blob_store.write(coordinator.clock(), [bytes(300)])
     [old] = await unsealed_blobs(coordinator)
     coordinator.clock.advance(23 * 3600)
-    await BlobWriter.write(database, coordinator.clock(), [bytes(300)])
+    await blob_store.write(coordinator.clock(), [bytes(300)])
     [young] = set(await unsealed_blobs(coordinator)) - {old}
     await coordinator.driver.step()
     assert sorted(await unsealed_blobs(coordinator)) == [old, young]
     coordinator.clock.advance(3601)
     await coordinator.driver.step()
     assert await unsealed_blobs(coordinator) == [young]
-    assert [piece async for piece in blobs.read(database, old)] == []
+    assert [piece async for piece in blob_store.read(old)] == []
     weights = await coordinator.http.get(
         "/v1/federations/tiny/weights/0", headers=coordinator.admin
     )

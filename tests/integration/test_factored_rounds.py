@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator import blobs
-from coordinator.store import federations as store
-from shared import codec
 from shared.arrays import Array, digest_arrays
-from shared.encodings import encoding_for
-from shared.version_deltas import CHAIN_METADATA_KEY, apply_version_delta, split_chain
+from shared.tensors import codec
+from shared.tensors.encodings import encoding_for
+from shared.tensors.version_deltas import CHAIN_METADATA_KEY, advance_weights, split_chain
 from tests.support.coordinator import RunningCoordinator
 from tests.support.factored_rounds import MATRIX, deltas, factored, larger, send
+from tests.support.rounds import weights_row
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
@@ -41,7 +40,7 @@ async def test_versions_are_rebuilt_bit_for_bit_from_published_deltas(
         await coordinator.driver.step()
         # The files of so small a federation are mostly header; so take the delta from the store.
         delta = await _published_delta(coordinator, round_number)
-        held = apply_version_delta(held, delta, specification.parameters)
+        advance_weights(held, delta, specification.parameters)
         assert digest_arrays(held) == await _digest(coordinator, round_number)
         whole, _ = await fetch(coordinator, round_number)
         for name, value in held.items():
@@ -49,13 +48,9 @@ async def test_versions_are_rebuilt_bit_for_bit_from_published_deltas(
 
 
 async def _published_delta(coordinator: RunningCoordinator, version: int) -> dict[str, Array]:
-    async with coordinator.context.database.reading() as session:
-        federation = await store.find_by_name(session, "tiny")
-        weights = await store.find_weights(session, federation.id, version)
+    weights = await weights_row(coordinator, version)
     assert weights.delta_blob_id is not None
-    arrays, _ = codec.decode(
-        await blobs.read_whole(coordinator.context.database, weights.delta_blob_id)
-    )
+    arrays, _ = codec.decode(await coordinator.context.blobs.read_whole(weights.delta_blob_id))
     return arrays
 
 
@@ -127,7 +122,7 @@ async def test_a_chain_of_deltas_is_sent_when_it_is_smaller(
     chain = split_chain(arrays)
     assert list(chain) == [1, 2]
     for delta in chain.values():
-        held = apply_version_delta(held, delta, specification.parameters)
+        advance_weights(held, delta, specification.parameters)
     assert digest_arrays(held) == await _digest(coordinator, 2)
     _, whole_metadata = await fetch(coordinator, 2, since=2)
     assert CHAIN_METADATA_KEY not in whole_metadata

@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from coordinator.store import assignments as assignment_store
 from coordinator.store import rounds as round_store
-from coordinator.tables import BlobChunkRow, BlobRow, UpdateRow
-from shared.specification import FederationSpecification
+from coordinator.store.tables import BlobChunkRow, BlobRow, UpdateRow
+from shared.federation.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator, running_coordinator
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
@@ -115,7 +115,7 @@ async def test_what_could_not_be_discarded_is_discarded_later(
     async with database.writing() as session:
         blob = BlobRow(digest=None, size_bytes=0, created_at=coordinator.clock())
         session.add(blob)
-    database.undiscarded_blobs.add(blob.id)
+    coordinator.context.blobs.undiscarded.add(blob.id)
     await coordinator.driver.step()
-    assert database.undiscarded_blobs == set()
+    assert coordinator.context.blobs.undiscarded == set()
     assert await _count(coordinator, BlobRow.id) == 0

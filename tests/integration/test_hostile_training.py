@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from shared import codec
-from shared.aggregation_plan import AggregationPlan
 from shared.arrays import NamedArrays
-from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.federation.aggregation_plan import AggregationPlan
+from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.tensors import codec
 from tests.support.changes import CLIENTS, RULES, send
 from tests.support.coordinator import RunningCoordinator, running_coordinator
 from worker.data.loading import DatasetCache
 from worker.data.source import DataSource
 from worker.methods import build_method
-from worker.methods.base import Method, Participant
-from worker.specify import build_specification
+from worker.methods.interface import Method, Participant
+from worker.operations.specification import build_specification
 
 pytestmark = pytest.mark.integration
 

@@ -9,13 +9,12 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import InvalidRequestError
 
-from coordinator import blobs, sweeper
-from coordinator.driver import _AGGREGATED_AT_ONCE, Driver
-from coordinator.retention import Retention
-from coordinator.round_moves import RoundMoves
+from coordinator.rounds import moves
+from coordinator.rounds.driver import _AGGREGATED_AT_ONCE, Driver
+from coordinator.rounds.sweeper import Retention, Sweeper
+from coordinator.store import blobs
 from coordinator.store import rounds as store
-from coordinator.sweeper import Sweeper
-from coordinator.tables import RoundRow, UpdateRow
+from coordinator.store.tables import RoundRow, UpdateRow
 from tests.support.coordinator import RunningCoordinator
 from tests.support.held_aggregations import HeldAggregations
 from tests.support.rounds import phases, send_updates
@@ -33,12 +32,13 @@ async def with_due_rounds(coordinator: RunningCoordinator, *names: str) -> None:
 
 
 async def test_a_long_aggregation_holds_up_no_other_federations_deadline(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await with_due_rounds(coordinator, "long")
-    hold = HeldAggregations(monkeypatch).hold_next()
+    aggregations = HeldAggregations()
+    hold = aggregations.hold_next()
     context = coordinator.context
-    running = asyncio.create_task(Driver(context).run())
+    running = asyncio.create_task(Driver(context, aggregate=aggregations.aggregate).run())
     await hold.reached()
     await coordinator.create(tiny_specification(deadline_seconds=10))
     await coordinator.enrol("tiny", "b")
@@ -62,13 +62,14 @@ async def test_a_long_aggregation_holds_up_no_other_federations_deadline(
 
 
 async def test_few_aggregations_run_at_once_and_the_others_wait_for_a_place(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     names = [f"one-of-{index}" for index in range(_AGGREGATED_AT_ONCE + 1)]
     await with_due_rounds(coordinator, *names)
-    aggregations = HeldAggregations(monkeypatch)
+    aggregations = HeldAggregations()
     holds = [aggregations.hold_next(at_start=True) for _ in names]
-    step = asyncio.create_task(coordinator.driver.step())
+    driver = Driver(coordinator.context, aggregate=aggregations.aggregate)
+    step = asyncio.create_task(driver.step())
     for hold in holds[:-1]:
         await hold.reached()
     begun = [(await phases(coordinator, name))[0] for name in names]
@@ -107,7 +108,7 @@ async def test_a_fault_of_a_commit_fails_the_round_with_a_reason(
     async def fail(*_: Any) -> bool:
         raise InvalidRequestError("a fault, and no outage")
 
-    monkeypatch.setattr(RoundMoves, "commit", fail)
+    monkeypatch.setattr(moves, "commit", fail)
     await coordinator.driver.step()
     assert await phases(coordinator) == ["failed", "open"]
     reason = (await coordinator.show("tiny/rounds/1"))["reason"]
@@ -140,7 +141,7 @@ async def test_spent_updates_are_deleted_one_by_one_and_none_keeps_the_others(
         raise InvalidRequestError("a fault, and no outage")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweeper.blobs, "delete_blobs", fail_for_the_second)
+        patch.setattr(blobs, "delete_blobs", fail_for_the_second)
         patch.setattr(Retention, "apply", fail)
         await coordinator.driver.step()
     assert await phases(coordinator) == ["committed", "open"]

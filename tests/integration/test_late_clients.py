@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from coordinator.tables import FederationRow
-from shared import codec
+from coordinator.store.tables import FederationRow
 from shared.arrays import digest_arrays
-from shared.schema import FederationState
+from shared.rest.schema import FederationState
+from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator
 from tests.support.rounds import phases, send_updates
 from tests.support.specifications import tiny_specification

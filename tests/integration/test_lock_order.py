@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from coordinator import blobs, round_moves
-from coordinator.blobs import BlobWriter
-from coordinator.database import Database
+from coordinator.database.transactions import Database
+from coordinator.store import blobs
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
-from coordinator.tables import AssignmentRow, FederationRow, RoundRow
-from tests.support.coordinator import RunningCoordinator
+from coordinator.store import tokens as token_store
+from coordinator.store import weights as weights_store
+from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow
+from tests.support.coordinator import RunningCoordinator, small_chunks
 from tests.support.postgres import new_database
+from tests.support.rounds import unsealed_blobs
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 
@@ -105,7 +107,7 @@ async def test_a_federation_is_finished_while_a_round_is_committed(
     await coordinator.started(tiny_specification(), "a")
     await submit(coordinator, "a")
     gate = Gate()
-    monkeypatch.setattr(round_moves, "_publish", gate.before(round_moves._publish))
+    monkeypatch.setattr(weights_store, "publish", gate.before(weights_store.publish))
     async with meeting(coordinator.driver.step(), gate, coordinator.context.database):
         finishing = asyncio.create_task(coordinator.act("tiny", "finish"))
     finished = await finishing
@@ -140,7 +142,7 @@ async def test_a_client_is_invited_again_while_it_enrols(
     invited = await coordinator.http.post(path, json={"name": "a"}, headers=coordinator.admin)
     token = {"enrolment_token": invited.json()["enrolment_token"]}
     gate = Gate()
-    monkeypatch.setattr(client_store, "use_up_token", gate.after(client_store.use_up_token))
+    monkeypatch.setattr(token_store, "use_up_token", gate.after(token_store.use_up_token))
     enrolling = asyncio.create_task(coordinator.http.post("/v1/enrolments", json=token))
     async with meeting(enrolling, gate, coordinator.context.database):
         inviting = asyncio.create_task(
@@ -228,14 +230,15 @@ async def test_whoever_is_ended_by_a_deadlock_is_asked_to_come_again(
     assert (await coordinator.act("tiny", "finish")).status_code == 200
 
 
+@small_chunks
 async def test_a_blob_that_is_just_being_sealed_is_not_swept(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
-    monkeypatch.setattr(blobs, "CHUNK_BYTES", 200)
     database, now = coordinator.context.database, coordinator.clock()
-    writer = await BlobWriter.write(database, now, [bytes(300)])
+    writer = await coordinator.context.blobs.write(now, [bytes(300)])
+    assert len(await unsealed_blobs(coordinator)) == 1
     async with database.writing() as sealing:
         blob_id = await writer.seal(sealing)
         async with asyncio.timeout(_TIMEOUT_SECONDS), database.writing() as sweeping:
             assert await blobs.delete_unsealed(sweeping, now + timedelta(days=2)) == 0
-    assert await blobs.read_whole(database, blob_id) == bytes(300)
+    assert await coordinator.context.blobs.read_whole(blob_id) == bytes(300)

@@ -8,28 +8,22 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from coordinator import blobs, round_moves
-from coordinator.store import assignments, federations
-from coordinator.tables import BlobRow
-from shared.codec import MEDIA_TYPE
-from tests.support.coordinator import RunningCoordinator
+from coordinator.aggregation.aggregate import AggregatedRound, aggregate
+from coordinator.rounds.driver import Driver
+from coordinator.store import assignments, blobs, weights
+from shared.tensors.codec import MEDIA_TYPE
+from tests.support.coordinator import SMALL_CHUNK_BYTES, RunningCoordinator, small_chunks
+from tests.support.rounds import phases, unsealed_blobs
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("small_chunks")]
+pytestmark = [pytest.mark.integration, small_chunks]
 
-_PIECE_BYTES = 200
+_PIECE_BYTES = SMALL_CHUNK_BYTES
 Task = dict[str, Any]
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every blob has several chunks, so that some are written before it is sealed."""
-    monkeypatch.setattr("coordinator.blobs.CHUNK_BYTES", _PIECE_BYTES)
-    monkeypatch.setattr("coordinator.updates.CHUNK_BYTES", _PIECE_BYTES)
 
 
 async def sweep_everything(coordinator: RunningCoordinator) -> int:
@@ -39,16 +33,9 @@ async def sweep_everything(coordinator: RunningCoordinator) -> int:
         return await blobs.delete_unsealed(session, later)
 
 
-async def count_unsealed(coordinator: RunningCoordinator) -> int:
-    async with coordinator.context.database.reading() as session:
-        return len(
-            (await session.scalars(select(BlobRow.id).where(BlobRow.digest.is_(None)))).all()
-        )
-
-
 async def commit_round(coordinator: RunningCoordinator) -> list[str]:
     await coordinator.driver.step()
-    return [round_["phase"] for round_ in await coordinator.show("tiny/rounds")]
+    return await phases(coordinator)
 
 
 @pytest.mark.parametrize("left_over", [1, 2 * _PIECE_BYTES], ids=["at the seal", "before"])
@@ -77,28 +64,26 @@ async def test_an_update_whose_bytes_are_swept_meanwhile_is_asked_for_again(
     assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 0
     assert (await coordinator.put(task, body)).status_code == 201
     assert await commit_round(coordinator) == ["committed", "open"]
-    assert await count_unsealed(coordinator) == 0
+    assert await unsealed_blobs(coordinator) == []
 
 
 async def test_a_result_that_is_swept_meanwhile_is_computed_again(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
     task = await coordinator.task("tiny", "a")
     await coordinator.put(task, update_bytes(tiny_specification(), task))
-    publish = round_moves._publish
 
-    async def swept_before(session: Any, *arguments: Any) -> None:
-        later = coordinator.clock() + timedelta(days=1)
-        assert await blobs.delete_unsealed(session, later) == 1
-        await publish(session, *arguments)
+    async def and_swept(*arguments: Any) -> AggregatedRound:
+        result = await aggregate(*arguments)
+        assert await sweep_everything(coordinator) == 1
+        return result
 
-    with monkeypatch.context() as patch:
-        patch.setattr(round_moves, "_publish", swept_before)
-        assert await commit_round(coordinator) == ["aggregating"]
+    await Driver(coordinator.context, aggregate=and_swept).step()
+    assert await phases(coordinator) == ["aggregating"]
     coordinator.clock.advance(coordinator.context.settings.aggregation_lease_seconds)
     assert await commit_round(coordinator) == ["committed", "open"]
-    assert await count_unsealed(coordinator) == 0
+    assert await unsealed_blobs(coordinator) == []
 
 
 def interrupt_at_commit(
@@ -148,17 +133,17 @@ async def test_a_coordinator_that_stops_in_mid_commit_keeps_the_new_version(
     await coordinator.started(tiny_specification(), "a")
     task = await coordinator.task("tiny", "a")
     await coordinator.put(task, update_bytes(tiny_specification(), task))
-    interrupt = interrupt_at_commit(coordinator, monkeypatch, round_moves, "_publish")
+    interrupt = interrupt_at_commit(coordinator, monkeypatch, weights, "publish")
     stepping = asyncio.create_task(coordinator.driver.step())
     interrupt(stepping)
     with pytest.raises(asyncio.CancelledError):
         await stepping
     assert await commit_round(coordinator) == ["committed", "open"]
-    weights = await coordinator.http.get(
+    published = await coordinator.http.get(
         "/v1/federations/tiny/weights/1", headers=coordinator.admin
     )
-    assert weights.status_code == 200
-    assert len(weights.content) > _PIECE_BYTES
+    assert published.status_code == 200
+    assert len(published.content) > _PIECE_BYTES
 
 
 async def test_a_federation_that_cannot_be_recorded_leaves_nothing(
@@ -168,12 +153,12 @@ async def test_a_federation_that_cannot_be_recorded_leaves_nothing(
         raise PoolTimeoutError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(federations, "publish_weights", fail)
+        patch.setattr(weights, "publish", fail)
         refused = await coordinator.http.post(
             "/v1/federations", json=tiny_specification().document, headers=coordinator.admin
         )
     assert refused.status_code == 503, refused.text
-    assert await count_unsealed(coordinator) == 0
+    assert await unsealed_blobs(coordinator) == []
     await coordinator.create(tiny_specification())
 
 
@@ -200,5 +185,5 @@ async def test_an_update_that_comes_too_slowly_as_a_whole_is_given_up(
     )
     assert given_up.status_code == 408, given_up.text
     assert given_up.json()["detail"] == "the body did not come within 21600 s"
-    assert await count_unsealed(coordinator) == 0
+    assert await unsealed_blobs(coordinator) == []
     assert (await coordinator.put(task, body)).status_code == 201

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,10 @@ from typer.testing import CliRunner
 
 import migrations
 from coordinator.commands.coordinator import coordinator
-from coordinator.migrate import NewerSchemaError, migrate
-from coordinator.tables import Base
+from coordinator.database.migrate import migrate
+from coordinator.errors import NewerSchemaError
+from coordinator.store.tables import Base
+from shared.terminal.command_line import command_line
 from tests.support.postgres import new_database
 
 pytestmark = pytest.mark.integration
@@ -116,10 +117,10 @@ def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:
 
 
 def test_processes_that_start_at_once_both_succeed(database_url: str) -> None:
-    command = [sys.executable, "-m", "coordinator", "coordinator", "migrate"]
+    migrate_command = command_line("coordinator", "migrate", "--database-url", database_url)
     processes = [
         subprocess.Popen(
-            [*command, "--database-url", database_url],
+            migrate_command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from shared.arrays import NamedArrays
-from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
 from tests.support.coordinator import RunningCoordinator
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, random_client_data
 from tests.support.updates import update_bytes
 from worker.methods import build_method
-from worker.methods.base import Method, Participant, TrainingResult
-from worker.methods.privacy_accountant import noise_multiplier
-from worker.specify import build_specification
+from worker.methods.interface import Method, Participant, TrainingResult
+from worker.methods.privacy.accountant import noise_multiplier
+from worker.operations.specification import build_specification
 
 pytestmark = pytest.mark.integration
 

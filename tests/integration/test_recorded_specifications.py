@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from coordinator.tables import FederationRow
-from shared.schema import FederationSummary, FederationView
-from shared.specification import document_digest
+from coordinator.store.tables import FederationRow
+from shared.federation.specification import document_digest
+from shared.rest.schema import FederationSummary, FederationView
 from tests.support.coordinator import RunningCoordinator
 from tests.support.rounds import num_closed
 from tests.support.specifications import tiny_specification
@@ -28,6 +28,7 @@ def older_document() -> dict[str, Any]:
 
 
 async def record(coordinator: RunningCoordinator, document: dict[str, Any]) -> None:
+    """As an earlier version did, before this one was started."""
     await coordinator.create(tiny_specification())
     async with coordinator.context.database.writing() as session:
         await session.execute(
@@ -35,14 +36,14 @@ async def record(coordinator: RunningCoordinator, document: dict[str, Any]) -> N
                 specification=json.dumps(document), specification_digest=document_digest(document)
             )
         )
-    coordinator.context._specifications.clear()
+    await coordinator.restart()
 
 
 async def write_specification(coordinator: RunningCoordinator, text: str) -> None:
     """Behind the coordinator's back, which then starts anew."""
     async with coordinator.context.database.writing() as session:
         await session.execute(update(FederationRow).values(specification=text))
-    coordinator.context._specifications.clear()
+    await coordinator.restart()
 
 
 async def test_a_specification_is_shown_as_it_was_recorded_with_its_digest(

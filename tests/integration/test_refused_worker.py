@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from coordinator.tables import ClientRow
-from shared.schema import ClientState
+from coordinator.store.tables import ClientRow
+from shared.rest.schema import ClientState
 from tests.support.coordinator import RunningCoordinator
 from tests.support.hosted_clients import RandomDatasets, client_config
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from worker import loop, site
-from worker.methods.base import Participant
+from worker.methods.interface import Participant
+from worker.rounds import loop
 from worker.settings import WorkerConfig, WorkerSettings
+from worker.site import opening
 
 pytestmark = pytest.mark.integration
 
@@ -58,8 +59,8 @@ async def test_a_refused_client_neither_ends_its_worker_nor_holds_up_the_rounds(
             method.extra_deltas[tensor.name] = np.full(tensor.shape, size, np.float32)
 
     method.before_step = change
-    monkeypatch.setattr(site, "build_method", lambda *_, **__: method)
-    monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
+    monkeypatch.setattr(opening, "build_method", lambda *_, **__: method)
+    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
     monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.1)
     settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
     transport = httpx.ASGITransport(coordinator.app)

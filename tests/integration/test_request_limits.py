@@ -12,10 +12,10 @@ from sqlalchemy import event, func, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from structlog.testing import capture_logs
 
-from coordinator import blobs, updates
-from coordinator.body_limit import OTHER_BYTES, SPECIFICATION_BYTES
-from coordinator.tables import BlobRow
-from tests.support.coordinator import RunningCoordinator, running_coordinator
+from coordinator.operations.upload_slots import UploadSlots
+from coordinator.serving.json_bodies import OTHER_BYTES, SPECIFICATION_BYTES
+from coordinator.store.tables import BlobRow
+from tests.support.coordinator import SMALL_CHUNK_BYTES, RunningCoordinator, running_coordinator
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 
@@ -119,11 +119,12 @@ async def test_a_tokens_rate_holds_however_its_header_is_spelt(
 
 
 async def test_updates_of_one_assignment_come_two_at_once(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(blobs, "CHUNK_BYTES", 200)
-    monkeypatch.setattr(updates, "CHUNK_BYTES", 200)
-    async with running_coordinator(database_url, tmp_path) as coordinator:
+    async with running_coordinator(
+        database_url, tmp_path, chunk_bytes=SMALL_CHUNK_BYTES
+    ) as coordinator:
+        coordinator.app.state.upload_slots = UploadSlots(wait_seconds=0.01)
         specification = tiny_specification()
         await coordinator.started(specification, "a", "b")
         task = await coordinator.task("tiny", "a")
@@ -141,7 +142,6 @@ async def test_updates_of_one_assignment_come_two_at_once(
         coming = [asyncio.create_task(coordinator.put(task, slow_body())) for _ in range(2)]
         while begun < 2:  # noqa: ASYNC110 - the coordinator asks for more
             await asyncio.sleep(0.01)
-        monkeypatch.setattr(coordinator.context.upload_slots, "_wait_seconds", 0.01)
         for _ in range(3):
             refused = await coordinator.put(task, body)
             assert refused.status_code == 429

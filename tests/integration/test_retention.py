@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from coordinator import blobs
-from coordinator.retention import Retention
-from shared import codec
+from coordinator.rounds.sweeper import Retention
+from coordinator.store import blobs
 from shared.arrays import digest_arrays
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator, running_coordinator
+from tests.support.rounds import stored_bytes
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 
@@ -37,11 +38,6 @@ async def statuses(coordinator: RunningCoordinator, newest: int) -> list[int]:
     return [
         (await coordinator.http.get(path, headers=coordinator.admin)).status_code for path in paths
     ]
-
-
-async def stored(coordinator: RunningCoordinator) -> int:
-    async with coordinator.context.database.reading() as session:
-        return await blobs.stored_bytes(session)
 
 
 async def test_versions_that_are_not_kept_are_gone_with_a_reason(
@@ -79,11 +75,11 @@ async def test_a_stricter_setting_holds_from_the_next_start(
     async with running_coordinator(database_url, tmp_path) as coordinator:
         await coordinator.started(specification, "a")
         await commit_rounds(coordinator, specification, 4)
-        before = await stored(coordinator)
+        before = await stored_bytes(coordinator.context.database)
     async with running_coordinator(database_url, tmp_path, keep_last_versions=1) as coordinator:
         await coordinator.driver.step()
         assert await statuses(coordinator, 4) == [410] * 4 + [200]
-        assert await stored(coordinator) * 5 == before
+        assert await stored_bytes(coordinator.context.database) * 5 == before
 
 
 async def test_replicas_that_remove_at_once_remove_the_same(
@@ -151,7 +147,7 @@ async def test_the_sqlite_file_stops_growing(tmp_path: Path) -> None:
         content = np.random.default_rng(1).bytes(3 << 20)
 
         async def one_version() -> None:
-            writer = await blobs.BlobWriter.write(database, coordinator.clock(), [content])
+            writer = await coordinator.context.blobs.write(coordinator.clock(), [content])
             async with database.writing() as session:
                 blob_id = await writer.seal(session)
             async with database.writing(durable=False) as session:

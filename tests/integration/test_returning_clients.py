@@ -10,21 +10,21 @@ import httpx
 import numpy as np
 import pytest
 
-from shared import codec
 from shared.arrays import NamedArrays, digest_arrays
-from shared.encodings import encoding_for
-from shared.specification import FederationSpecification
-from shared.version_deltas import CHAIN_METADATA_KEY
+from shared.federation.specification import FederationSpecification
+from shared.tensors import codec
+from shared.tensors.encodings import encoding_for
+from shared.tensors.version_deltas import CHAIN_METADATA_KEY
 from tests.support.coordinator import RunningCoordinator, running_coordinator
 from tests.support.factored_rounds import MATRIX, deltas, factored, larger, send
 from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, client_config
 from tests.support.rounds import weights_row
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from worker import site
-from worker.methods.base import Participant, TrainingResult
+from worker.methods.interface import Participant, TrainingResult
+from worker.rounds.round_work import HeldTask, RoundWork
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.task_group import HeldTask, TaskGroup
+from worker.site import opening
 
 pytestmark = pytest.mark.integration
 
@@ -75,14 +75,14 @@ class WatchedTransport(httpx.ASGITransport):
 
 async def train_once(config: WorkerConfig, transport: WatchedTransport) -> None:
     """A worker that starts, does the one task that there is, and ends."""
-    async with site.open_site(config, _SETTINGS, transport) as opened:
+    async with opening.open_site(config, _SETTINGS, transport) as opened:
         (client,) = opened.clients
-        task = await client.connection.next_task("tiny", wait_seconds=0.0)
+        task = await client.api.next_task("tiny", wait_seconds=0.0)
         assert task is not None
-        group = TaskGroup(
+        group = RoundWork(
             opened.specification, opened.method, opened.cache, opened.patience, threading.Event()
         )
-        await group.work([HeldTask(client, task)])
+        await group.do([HeldTask(client, task)])
         group.close()
 
 
@@ -118,8 +118,8 @@ async def test_a_client_back_after_ten_rounds_catches_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = WatchedMethod(specification)
-    monkeypatch.setattr(site, "build_method", lambda *_, **__: method)
-    monkeypatch.setattr(site, "DatasetCache", RandomDatasets)
+    monkeypatch.setattr(opening, "build_method", lambda *_, **__: method)
+    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
     initial = specification.parameters.initial_values()
     encoding = encoding_for(specification.encoding)
     async with running_coordinator(
@@ -134,7 +134,7 @@ async def test_a_client_back_after_ten_rounds_catches_up(
             clients=(client_config(tmp_path, "away", enrolment_token=token),),
         )
         transport = WatchedTransport(coordinator)
-        async with site.open_site(config, _SETTINGS, transport):
+        async with opening.open_site(config, _SETTINGS, transport):
             pass  # enrolled before the first round
         await coordinator.act("tiny", "start")
         await coordinator.driver.step()

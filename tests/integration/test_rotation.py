@@ -12,10 +12,11 @@ import pytest
 from tests.support.coordinator import RunningCoordinator
 from tests.support.hosted_clients import client_config
 from tests.support.specifications import tiny_specification
-from worker import private_state, rotation
-from worker.client import CoordinatorClient, CoordinatorError
-from worker.private_state import PrivateStateError
-from worker.settings import ConfigError, WorkerConfig, WorkerSettings
+from worker.errors import ConfigError, PrivateStateError, RequestFailed
+from worker.operations import rotation
+from worker.remote.coordinator_api import CoordinatorApi
+from worker.settings import WorkerConfig, WorkerSettings
+from worker.site import private_state
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +76,7 @@ async def test_a_client_always_has_a_credential_that_is_valid(
 ) -> None:
     old = on_disk(config)
 
-    async def ask_and_die(self: CoordinatorClient, *_: object) -> None:
+    async def ask_and_die(self: CoordinatorApi, *_: object) -> None:
         raise Killed
 
     def die(*_: object) -> None:
@@ -86,7 +87,7 @@ async def test_a_client_always_has_a_credential_that_is_valid(
             patch.setattr(rotation, "write_atomically", die)
         else:
             method = "rotate" if place == "asking" else "fetch_federation"
-            patch.setattr(CoordinatorClient, method, ask_and_die)
+            patch.setattr(CoordinatorApi, method, ask_and_die)
         with pytest.raises(Killed):
             await rotate(coordinator, config)
     assert (on_disk(config)[0] == old[0]) is (place != "ending")
@@ -113,7 +114,7 @@ async def test_a_client_that_is_not_enrolled_or_shut_out_is_named(
 ) -> None:
     path = "/v1/federations/tiny/clients/site-a"
     assert (await coordinator.http.delete(path, headers=coordinator.admin)).status_code == 204
-    with pytest.raises(CoordinatorError, match="client site-a: the token is not valid"):
+    with pytest.raises(RequestFailed, match="client site-a: the token is not valid"):
         await rotate(coordinator, config)
     await asyncio.to_thread((config.clients[0].state_dir / "credential").unlink)
     with pytest.raises(ConfigError, match="client site-a is not enrolled"):

@@ -7,11 +7,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from coordinator import blobs
-from shared import codec
 from shared.arrays import digest_arrays
+from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator
-from tests.support.rounds import num_closed
+from tests.support.rounds import num_closed, stored_bytes
 from tests.support.specifications import tiny_specification
 from tests.support.updates import random_deltas, update_bytes
 
@@ -106,8 +105,7 @@ async def test_update_bytes_are_deleted_when_the_round_is_committed(
         task = await coordinator.task("tiny", "a")
         await coordinator.put(task, update_bytes(specification, task))
         await coordinator.driver.step()
-        async with coordinator.context.database.reading() as session:
-            stored.append(await blobs.stored_bytes(session))
+        stored.append(await stored_bytes(coordinator.context.database))
     weights = stored[1] - stored[0]
     assert stored[2] - stored[1] == weights
     assert stored[0] == 2 * weights  # versions 0 and 1, and no update

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from coordinator import blobs, stored_updates
-from coordinator.blobs import BlobWriter, DamagedBlobError
-from coordinator.database import Database
-from coordinator.stored_updates import StoredUpdate, change_norm, stacks
-from shared import codec
+from coordinator.aggregation.aggregate import aggregate
+from coordinator.aggregation.round_updates import (
+    DEFAULT_MEMORY,
+    StackMemory,
+    change_norm,
+    stacks,
+)
+from coordinator.aggregation.update_file import UpdateFile
+from coordinator.errors import DamagedBlobError
+from coordinator.rounds.driver import Driver
+from coordinator.store.blobs import CHUNK_BYTES, BlobStore
 from shared.arrays import Array, digest_bytes
-from shared.low_rank import Float64
-from shared.specification import ParameterSpecification
+from shared.federation.specification import ParameterSpecification
+from shared.tensors import codec
+from shared.tensors.low_rank import Float64
 from tests.support.changes import CLIENTS, ENCODINGS, RULES, changes, send, specified
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import running_coordinator
+from tests.support.statements import statements
 
 pytestmark = pytest.mark.integration
 
@@ -79,35 +89,30 @@ UPDATES = [
 ]
 
 
-async def stored(database: Database, wire: dict[str, Array]) -> StoredUpdate:
+async def stored(blob_store: BlobStore, wire: dict[str, Array]) -> UpdateFile:
     content = codec.encode(wire, {"hyperfl": "{}"})
-    writer = await BlobWriter.write(database, datetime(2026, 1, 1, tzinfo=UTC), [content])
-    async with database.writing() as session:
+    writer = await blob_store.write(datetime(2026, 1, 1, tzinfo=UTC), [content])
+    async with blob_store.database.writing() as session:
         blob_id = await writer.seal(session)
-    return await StoredUpdate.open(database, blob_id, digest_bytes(content))
+    return await UpdateFile.open(blob_store, blob_id, digest_bytes(content))
 
 
 @pytest.mark.parametrize("chunk_bytes", [64, 1 << 20])
 @pytest.mark.parametrize("block_rows", [1, 4, ROWS])
 @pytest.mark.parametrize("ahead_bytes", [0, 1000, 1 << 20])
 async def test_stacks_hold_every_change_whatever_its_form(
-    database: Database,
-    monkeypatch: pytest.MonkeyPatch,
-    chunk_bytes: int,
-    block_rows: int,
-    ahead_bytes: int,
+    blob_store: BlobStore, chunk_bytes: int, block_rows: int, ahead_bytes: int
 ) -> None:
-    monkeypatch.setattr(blobs, "CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(stored_updates, "AHEAD_BYTES", ahead_bytes)
+    assert blob_store.chunk_bytes == chunk_bytes
     block_bytes = block_rows * 8 * COLUMNS * len(UPDATES)
-    monkeypatch.setattr(stored_updates, "BLOCK_BYTES", block_bytes)
+    memory = StackMemory(block_bytes, ahead_bytes)
     factors = [1.0, 0.5, 1.0, 2.0, 1.0, 0.125]
     updates = [
-        (await stored(database, wire), f) for (wire, _), f in zip(UPDATES, factors, strict=True)
+        (await stored(blob_store, wire), f) for (wire, _), f in zip(UPDATES, factors, strict=True)
     ]
     found = {name: np.full((len(UPDATES), value.size), np.nan) for name, value in BASE.items()}
     largest = 0
-    async for block, stack in stacks(updates, PARAMETERS, BASE, {"w": 0.1}):
+    async for block, stack in stacks(updates, PARAMETERS, BASE, {"w": 0.1}, memory):
         width = stack.shape[2]
         place = slice(block.start * width, block.stop * width)
         found[block.tensor.name][:, place] = stack.reshape(len(stack), -1)
@@ -122,59 +127,52 @@ async def test_stacks_hold_every_change_whatever_its_form(
 
 
 @pytest.mark.parametrize("index", range(len(UPDATES)))
-async def test_the_norm_is_that_of_the_whole_change(
-    database: Database, monkeypatch: pytest.MonkeyPatch, index: int
-) -> None:
-    monkeypatch.setattr(stored_updates, "BLOCK_BYTES", 200)
+async def test_the_norm_is_that_of_the_whole_change(blob_store: BlobStore, index: int) -> None:
     wire, change = UPDATES[index]
-    norm = await change_norm(await stored(database, wire), PARAMETERS, BASE)
+    update = await stored(blob_store, wire)
+    norm = await change_norm(update, PARAMETERS, BASE, StackMemory(block_bytes=200))
     assert norm == pytest.approx(np.sqrt(sum(np.square(v).sum() for v in change.values())))
 
 
-async def test_no_chunk_is_fetched_more_often_than_memory_demands(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_chunk_is_fetched_more_often_than_memory_demands(blob_store: BlobStore) -> None:
     """What lies in one chunk is fetched once a tensor, however many blocks and components."""
-    updates = [(await stored(database, factored_update(s, 5, "F32")[0]), 1.0) for s in range(3)]
-    monkeypatch.setattr(stored_updates, "BLOCK_BYTES", 8 * COLUMNS * len(updates))
-    fetched = []
-    find_chunk = blobs._find_chunk
-
-    async def count(database: Database, blob_id: int, position: int) -> bytes | None:
-        fetched.append(blob_id)
-        return await find_chunk(database, blob_id, position)
-
-    monkeypatch.setattr(blobs, "_find_chunk", count)
-    num_blocks = len([block async for block in stacks(updates, PARAMETERS, BASE, {})])
+    updates = [(await stored(blob_store, factored_update(s, 5, "F32")[0]), 1.0) for s in range(3)]
+    memory = StackMemory(block_bytes=8 * COLUMNS * len(updates))
+    with statements(blob_store.database) as sent:
+        num_blocks = len([block async for block in stacks(updates, PARAMETERS, BASE, {}, memory)])
     assert num_blocks > 2 * len(PARAMETERS.tensors)
+    fetched = [statement for statement in sent if "blob_chunks.data" in statement]
     assert len(fetched) == len(updates) * len(PARAMETERS.tensors)
 
 
-async def test_bytes_that_are_not_those_recorded_are_refused(database: Database) -> None:
-    update = await stored(database, UPDATES[0][0])
+async def test_bytes_that_are_not_those_recorded_are_refused(blob_store: BlobStore) -> None:
+    update = await stored(blob_store, UPDATES[0][0])
     with pytest.raises(DamagedBlobError, match=f"stored blob {update.blob_id} is damaged"):
-        await StoredUpdate.open(database, update.blob_id, digest_bytes(b"something else"))
+        await UpdateFile.open(blob_store, update.blob_id, digest_bytes(b"something else"))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_round_of_many_blocks_and_chunks_gives_the_same_weights(
-    coordinator: RunningCoordinator, encoding: str, rule: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path, encoding: str, rule: str
 ) -> None:
     digests = []
-    for name in ("one-block", "many-blocks"):
-        if name == "many-blocks":
-            monkeypatch.setattr(blobs, "CHUNK_BYTES", 100)
-            monkeypatch.setattr(stored_updates, "BLOCK_BYTES", 1)
-            monkeypatch.setattr(stored_updates, "AHEAD_BYTES", 80)
+    for name, chunk_bytes, memory in (
+        ("one-block", CHUNK_BYTES, DEFAULT_MEMORY),
+        ("many-blocks", 100, StackMemory(block_bytes=1, ahead_bytes=80)),
+    ):
         specification = specified(encoding, RULES[rule], minimum_updates=7, max_update_norm=5.0)
         specification = specification.model_copy(update={"name": name})
-        await coordinator.started(specification, *CLIENTS)
-        for seed, client in enumerate(CLIENTS):
-            _, wire = changes(specification, seed)
-            assert (await send(coordinator, specification, client, wire)).status_code == 201
-        await coordinator.driver.step()
-        shown = await coordinator.show(name)
-        assert shown["weights_version"] == 1, shown["reason"]
-        digests.append(shown["weights_digest"])
+        async with running_coordinator(
+            database_url, tmp_path, chunk_bytes=chunk_bytes
+        ) as coordinator:
+            driver = Driver(coordinator.context, aggregate=partial(aggregate, memory=memory))
+            await coordinator.started(specification, *CLIENTS)
+            for seed, client in enumerate(CLIENTS):
+                _, wire = changes(specification, seed)
+                assert (await send(coordinator, specification, client, wire)).status_code == 201
+            await driver.step()
+            shown = await coordinator.show(name)
+            assert shown["weights_version"] == 1, shown["reason"]
+            digests.append(shown["weights_digest"])
     assert digests[0] == digests[1]

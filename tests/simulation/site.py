@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from coordinator.aggregation_lease import AggregationLease
-from coordinator.rounds import Verdict, judge
+from coordinator.rounds.aggregation_lease import AggregationLease
+from coordinator.rules.verdicts import Verdict, judge
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
-from shared.problems import ProblemType
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.rest.problems import ProblemType
 from tests.support.clock import ManualClock
 from tests.support.coordinator import RunningCoordinator, running_coordinator
 from tests.support.ledger import Ledger, RecordedRound, read_ledger

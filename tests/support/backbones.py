@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import batch_norm
 
-from shared.plans import TrainingPlan
+from shared.federation.plans import TrainingPlan
 from worker.data.images import ImageShape
 from worker.models.backbone_weights import load_frozen_backbone, pin_backbone
 from worker.models.registry import FeatureExtractor

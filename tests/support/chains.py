@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared import codec
 from shared.arrays import NamedArrays
-from shared.schema import DeltaChain
-from shared.version_deltas import CHAIN_METADATA_KEY, join_tensors
+from shared.rest.schema import DeltaChain
+from shared.tensors import codec, file_header
+from shared.tensors.version_deltas import CHAIN_METADATA_KEY, join_tensors
 
 
 def chain_file(deltas: Mapping[int, NamedArrays], since: int = 0) -> bytes:
@@ -21,4 +21,4 @@ def chain_file(deltas: Mapping[int, NamedArrays], since: int = 0) -> bytes:
         headers[version] = reader.header
         data += content[reader.data_offset :]
     chain = DeltaChain(since=since, version=max(deltas, default=1)).model_dump_json()
-    return codec.encode_header(join_tensors(headers), {CHAIN_METADATA_KEY: chain}) + data
+    return file_header.encode_header(join_tensors(headers), {CHAIN_METADATA_KEY: chain}) + data

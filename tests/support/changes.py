@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from shared import codec
 from shared.arrays import Array
-from shared.encodings import encoding_for
-from shared.low_rank import FactoredDelta
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.tensors import codec
+from shared.tensors.encodings import encoding_for
+from shared.tensors.low_rank import FactoredDelta
 from tests.support.coordinator import RunningCoordinator
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes

@@ -9,17 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
+from coordinator.access.admin_token import ensure_admin_token
 from coordinator.app import create_app
-from coordinator.auth import ensure_admin_token
 from coordinator.context import Context
-from coordinator.driver import Driver
-from coordinator.migrate import migrate
+from coordinator.database.migrate import migrate
+from coordinator.rounds.driver import Driver
 from coordinator.settings import CoordinatorSettings
-from shared.codec import MEDIA_TYPE
-from shared.specification import FederationSpecification
+from coordinator.store.blobs import CHUNK_BYTES
+from shared.federation.specification import FederationSpecification
+from shared.tensors.codec import MEDIA_TYPE
 from tests.support.clock import ManualClock
+
+SMALL_CHUNK_BYTES = 200
+small_chunks = pytest.mark.parametrize("chunk_bytes", [SMALL_CHUNK_BYTES], ids=["small-chunks"])
+"""The fixture ``coordinator`` stores small chunks: every blob has several, so that some are written
+before it is sealed."""
 
 
 @dataclass
@@ -37,6 +44,18 @@ class RunningCoordinator:
     def context(self) -> Context:
         context: Context = self.app.state.context
         return context
+
+    async def restart(self) -> None:
+        """Ends it and starts another in its place, with the same settings and clock."""
+        ended = self.context
+        await self.close()
+        self.app = create_app(ended.settings, self.clock, chunk_bytes=ended.blobs.chunk_bytes)
+        self.http = _client_of(self.app)
+        self.driver = Driver(self.context)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        await self.context.database.close()
 
     async def create(self, specification: FederationSpecification) -> dict[str, Any]:
         response = await self.http.post(
@@ -113,7 +132,12 @@ class RunningCoordinator:
 
 @asynccontextmanager
 async def running_coordinator(
-    database_url: str, folder: Path, clock: ManualClock | None = None, **settings: Any
+    database_url: str,
+    folder: Path,
+    clock: ManualClock | None = None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    **settings: Any,
 ) -> AsyncIterator[RunningCoordinator]:
     """Migrates the database and serves from it; the driver does not run by itself."""
     migrate(database_url)
@@ -121,12 +145,18 @@ async def running_coordinator(
     configured = CoordinatorSettings(
         database_url=database_url, data_dir=folder / "coordinator", **settings
     )
-    app = create_app(configured, clock)
+    app = create_app(configured, clock, chunk_bytes=chunk_bytes)
     context: Context = app.state.context
     file = configured.effective_admin_token_file
     await ensure_admin_token(context.database, file, clock())
+    admin = {"Authorization": f"Bearer {file.read_text().strip()}"}
+    running = RunningCoordinator(app, _client_of(app), clock, admin, Driver(context))
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+def _client_of(app: FastAPI) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://coordinator") as http:
-        admin = {"Authorization": f"Bearer {file.read_text().strip()}"}
-        yield RunningCoordinator(app, http, clock, admin, Driver(context))
-    await context.database.close()
+    return httpx.AsyncClient(transport=transport, base_url="http://coordinator")

@@ -15,8 +15,8 @@ import yaml
 from pydantic_settings import BaseSettings
 from typer.main import get_command
 
-from coordinator.cli import app
 from coordinator.settings import CoordinatorSettings
+from shared.terminal.cli import app
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from shared import codec
 from shared.arrays import NamedArrays, digest_arrays, digest_bytes
-from shared.problems import MEDIA_TYPE, Problem, ProblemType
-from shared.schema import (
+from shared.federation.specification import FederationSpecification, document_digest
+from shared.rest.problems import MEDIA_TYPE, Problem, ProblemType
+from shared.rest.schema import (
     EnrolmentReply,
     FederationState,
     FederationView,
@@ -24,8 +24,8 @@ from shared.schema import (
     Task,
     TaskKind,
 )
-from shared.specification import FederationSpecification, document_digest
-from worker.client import Connection
+from shared.tensors import codec
+from worker.remote.coordinator_api import CoordinatorAddress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 URL = "http://coordinator.test"
@@ -94,8 +94,8 @@ class FakeCoordinator:
         self.versions = {0: self.specification.parameters.initial_values()} | self.versions
 
     @property
-    def connection(self) -> Connection:
-        return Connection(
+    def address(self) -> CoordinatorAddress:
+        return CoordinatorAddress(
             URL, request_timeout_seconds=5.0, transfer_seconds=60.0, transport=self.transport
         )
 

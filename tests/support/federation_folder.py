@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from shared import codec
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.tensors import codec
 from tests.support.coordinator import running_coordinator
-from tests.support.processes import PROJECT, worker_toml
+from tests.support.crash_points import crash_environment
+from tests.support.processes import worker_toml
 from worker.demo.processes import BackgroundProcess, run_in_background
 
-CRASH_POINTS = PROJECT / "tests" / "support" / "crash_point"
 _TIMEOUT_SECONDS = 600.0
 """So long that only what hangs is ended: other work on the machine makes everything slow."""
 
@@ -115,9 +115,7 @@ def finish_federation(folder: Path, federation: str, crash_point: str = "") -> d
         url = f"http://127.0.0.1:{port}"
         stack.enter_context(
             child_environment(
-                PYTHONPATH=f"{CRASH_POINTS}:{PROJECT}",
-                CRASH_POINT=crash_point,
-                CRASH_MARKER=str(folder / "crashed"),
+                **crash_environment(crash_point, folder / "crashed"),
                 HYPERFL_COORDINATOR_URL=url,
                 HYPERFL_AGGREGATION_LEASE_SECONDS="1",
                 HYPERFL_TICK_SECONDS="0.1",

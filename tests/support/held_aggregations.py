@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
-import coordinator.driver
-from coordinator.aggregator import AggregatedRound, aggregate
-from coordinator.driver import Driver
+from coordinator.aggregation.aggregate import AggregatedRound, aggregate
+from coordinator.rounds.driver import Driver
 
 
 class HeldAggregations:
-    """Aggregations stop where a test wants, in the order in which they were begun."""
+    """Aggregations stop where a test wants, in the order in which they were begun.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    A driver is given :meth:`aggregate`.
+    """
+
+    def __init__(self) -> None:
         self._holds: list[Hold] = []
-        monkeypatch.setattr(coordinator.driver, "aggregate", self._aggregate)
 
     def hold_next(self, failure: Exception | None = None, *, at_start: bool = False) -> Hold:
         self._holds.append(Hold(failure, at_start))
         return self._holds[-1]
 
-    async def _aggregate(self, *arguments: Any) -> AggregatedRound:
+    async def aggregate(self, *arguments: Any) -> AggregatedRound:
         hold = self._holds.pop(0) if self._holds else None
         if hold is None:
             return await aggregate(*arguments)

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from shared import codec
 from shared.arrays import Array
-from shared.schema import UpdateMetadata
+from shared.rest.schema import UpdateMetadata
+from shared.tensors import codec
 from tests.support.fake_coordinator import URL, FakeCoordinator, credential, enrolment_token
 from tests.support.random_clients import random_client_data
-from worker import private_state
-from worker.client import CoordinatorClient
 from worker.data.client_data import ClientData
 from worker.data.images import ImageShape
 from worker.data.source import DataSource
-from worker.hosted_client import HostedClient
-from worker.private_state import PrivateState
+from worker.remote.coordinator_api import CoordinatorApi
 from worker.settings import ClientConfig, WorkerConfig
+from worker.site import private_state
+from worker.site.hosted_client import HostedClient
+from worker.site.private_state import PrivateState
 
 NUM_TRAIN_EXAMPLES = 5
 
@@ -86,7 +86,7 @@ def hosted_client(coordinator: FakeCoordinator, folder: Path, name: str) -> Host
     """An enrolled client with the state that is on disk, or else its first one."""
     client = HostedClient(
         client_config(folder, name),
-        CoordinatorClient(coordinator.connection, credential(name)),
+        CoordinatorApi(coordinator.address, credential(name)),
         random_client_data(0, NUM_TRAIN_EXAMPLES),
         saved_state(coordinator, folder, name) or first_state(coordinator, name),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from coordinator.database import Database
-from coordinator.tables import (
+from coordinator.database.transactions import Database
+from coordinator.store.tables import (
     AssignmentRow,
     ClientRow,
     FederationRow,

@@ -10,8 +10,8 @@ import numpy as np
 import safetensors.numpy
 
 from shared.arrays import Array, digest_arrays
-from shared.schema import RoundPhase
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.rest.schema import RoundPhase
 from tests.support.ledger import Ledger
 
 

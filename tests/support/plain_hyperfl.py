@@ -14,10 +14,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, leaky_relu, linear
 
-from shared.plans import HyperFLPlan
+from shared.federation.plans import HyperFLPlan
 from worker.data.client_data import Examples
-from worker.methods.base import Participant
-from worker.methods.random_streams import client_generator
+from worker.methods.interface import Participant
+from worker.methods.local_round.random_streams import client_generator
 
 
 class PlainHypernetwork(nn.Module):

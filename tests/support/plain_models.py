@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from shared.arrays import digest_arrays
-from shared.plans import CentaurPlan, ModelPlan, PPSGDPlan, PrivateModelPlan
-from worker.methods.base import Participant
-from worker.methods.random_streams import client_generator
+from shared.federation.plans import CentaurPlan, ModelPlan, PPSGDPlan, PrivateModelPlan
+from worker.methods.interface import Participant
+from worker.methods.local_round.random_streams import client_generator
 
 CPU = torch.device("cpu")
 

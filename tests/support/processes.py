@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.terminal.command_line import command_line
 from worker.demo.processes import BackgroundProcess, run_in_background
 
 PROJECT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ class Finished:
 def hyperfl(*arguments: object, folder: Path, **environment: str) -> Finished:
     """Runs ``hyperfl ARGUMENTS`` in ``folder`` to its end, with nothing but ``environment``."""
     done = subprocess.run(
-        [sys.executable, "-m", "coordinator", *map(str, arguments)],
+        command_line(*map(str, arguments)),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_SECONDS,

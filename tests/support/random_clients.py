@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from shared.plans import TrainingPlan
+from shared.federation.plans import TrainingPlan
 from worker.data.client_data import ClientData, Examples
 from worker.data.images import ImageShape, LabelledImages
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from coordinator import blobs
-from coordinator.tables import (
+from coordinator.database.transactions import Database
+from coordinator.store.tables import (
     AssignmentRow,
     BlobChunkRow,
     BlobRow,
@@ -16,7 +16,7 @@ from coordinator.tables import (
     WeightsRow,
 )
 from shared.arrays import Array
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator
 from tests.support.updates import update_bytes
 
@@ -88,6 +88,8 @@ async def weights_row(coordinator: RunningCoordinator, version: int) -> WeightsR
         return (await session.scalars(query)).one()
 
 
-async def stored_bytes(coordinator: RunningCoordinator) -> int:
-    async with coordinator.context.database.reading() as session:
-        return await blobs.stored_bytes(session)
+async def stored_bytes(database: Database) -> int:
+    """Of all chunks, sealed or not."""
+    length = func.coalesce(func.sum(func.length(BlobChunkRow.data)), 0)
+    async with database.reading() as session:
+        return int((await session.scalars(select(length))).one())

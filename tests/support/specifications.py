@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
 
 EMBEDDING_SIZE, HIDDEN_SIZE, NUM_GENERATED = 3, 2, 4
 

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from shared.arrays import Array, NamedArrays
-from shared.low_rank import FactoredDelta
-from shared.specification import ParameterSpecification
-from worker.hypernetwork import check_shapes
-from worker.methods.base import (
+from shared.federation.specification import ParameterSpecification
+from shared.tensors.low_rank import FactoredDelta
+from worker.methods.interface import (
     Participant,
     PrivateTensors,
     TrainingDivergedError,
     TrainingInterrupted,
     TrainingResult,
 )
+from worker.models.layout import check_shapes
 
 
 class StubMethod:

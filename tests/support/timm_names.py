@@ -1,4 +1,4 @@
-"""Writes ``shared/timm_models.py``: which of the installed timm's models adapters fit.
+"""Writes ``shared/federation/timm_models.json``: which of the installed timm's models adapters fit.
 
 ``python -m tests.support.timm_names`` writes it anew. No network is built: timm's functions are
 asked for the class and the options that they would build one with.
@@ -7,6 +7,7 @@ asked for the class and the options that they would build one with.
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +15,9 @@ from typing import Any
 
 import timm
 
-FILE = Path(__file__).resolve().parents[2] / "shared" / "timm_models.py"
+FILE = Path(__file__).resolve().parents[2] / "shared" / "federation" / "timm_models.json"
 _TRANSFORMERS = ("vision_transformer", "vision_transformer_hybrid", "deit", "beit", "eva")
 _ONE_MLP_BLOCKS = ("Block", "ResPostBlock")
-_HEADER = '''\
-"""The models of timm that adapters fit, so that a coordinator knows names without timm.
-
-Written by ``python -m tests.support.timm_names``; a test keeps it in step with the installed timm.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-from types import MappingProxyType
-
-'''
 
 
 @contextmanager
@@ -75,20 +64,8 @@ def resnets() -> list[str]:
 
 def source() -> str:
     """The file's text."""
-    lines = [
-        _HEADER + "TRANSFORMER_DEPTHS: Mapping[str, int] = MappingProxyType(",
-        "    {",
-        *(f'        "{name}": {depth},' for name, depth in vision_transformers().items()),
-        "    }",
-        ")",
-        '"""Number of blocks, each with one MLP, of vision transformers by name."""',
-        "",
-        "RESNETS = (",
-        *(f'    "{name}",' for name in resnets()),
-        ")",
-        '"""ResNets of four stages."""',
-    ]
-    return "\n".join(lines) + "\n"
+    known = {"transformer_depths": vision_transformers(), "resnets": resnets()}
+    return json.dumps(known, indent=1) + "\n"
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from shared.codec import MEDIA_TYPE
-from shared.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.tensors.codec import MEDIA_TYPE
 from tests.support.federation_folder import child_environment, make_federation, reserved_port
 from tests.support.processes import PROJECT
 from tests.support.updates import random_deltas, update_bytes
 from worker.demo.processes import BackgroundProcess, run_in_background
-from worker.specify import build_specification
+from worker.operations.specification import build_specification
 
 ROUNDS = 3
 FEDERATION, WORKER, PLAYED = "two-sites", "site-a", "site-b"

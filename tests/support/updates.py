@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from shared import codec
 from shared.arrays import Array
-from shared.schema import TaskKind, UpdateMetadata
-from shared.specification import FederationSpecification
+from shared.federation.specification import FederationSpecification
+from shared.rest.schema import TaskKind, UpdateMetadata
+from shared.tensors import codec
 
 
 def random_deltas(specification: FederationSpecification, seed: int) -> dict[str, Array]:

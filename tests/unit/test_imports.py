@@ -30,7 +30,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def invoke(*arguments: str) -> str:
     return f"""
 import sys
-from coordinator.cli import app
+from shared.terminal.cli import app
 
 try:
     app({list(arguments)!r})
@@ -43,7 +43,7 @@ except SystemExit as end:
     "code",
     [
         "import coordinator.app",
-        "import coordinator.cli",
+        "import shared.terminal.cli",
         invoke("--help"),
         invoke("--version"),
         invoke("coordinator", "serve", "--help"),
@@ -61,7 +61,7 @@ def test_the_training_packages_are_not_loaded(code: str) -> None:
 
 def test_a_worker_loads_pretrained_networks_only_when_it_is_asked_for_one() -> None:
     result = run(
-        "import sys, worker.loop, worker.specify"
+        "import sys, worker.rounds.loop, worker.operations.specification"
         "\nloaded = {'timm', 'torchvision'} & set(sys.modules)\nassert not loaded, loaded"
     )
     assert result.returncode == 0, result.stderr
@@ -78,3 +78,15 @@ def test_the_commands_work_where_only_the_coordinator_is_installed(
     result = run(BLOCK + invoke(*arguments))
     assert result.returncode == 0, result.stderr
     assert "Usage:" in result.stdout
+
+
+@pytest.mark.parametrize("variable", ["HYPERFL_DEVICE", "HYPERFL_DATABASE_URL"])
+def test_variables_of_either_side_are_known_where_only_the_coordinator_is_installed(
+    variable: str,
+) -> None:
+    result = run(
+        BLOCK
+        + "\nfrom shared.environment import check_environment"
+        + f"\ncheck_environment({{{variable!r}: 'x'}}, ())"
+    )
+    assert result.returncode == 0, result.stderr

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from worker.data.errors import DataError
 from worker.data.images import LabelledImages
+from worker.errors import DataError
 
 
 def read_cifar10(data_dir: Path) -> tuple[LabelledImages, LabelledImages]:

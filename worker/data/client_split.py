@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.data.errors import DataError
 from worker.data.images import Dataset
 from worker.data.partitions import (
     EMNIST_GROUPS,
@@ -18,6 +17,7 @@ from worker.data.partitions import (
     paper_partition,
 )
 from worker.data.source import DataSource
+from worker.errors import DataError
 
 
 @dataclass(frozen=True)

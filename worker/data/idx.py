@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from worker.data.errors import DataError
 from worker.data.images import LabelledImages
+from worker.errors import DataError
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from worker.data.errors import DataError
 from worker.data.images import ImageShape, LabelledImages
+from worker.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

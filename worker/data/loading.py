@@ -13,12 +13,12 @@ from worker.data.cifar10 import read_cifar10
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
 from worker.data.digits import read_digits
-from worker.data.errors import DataError
 from worker.data.idx import EMNIST_CLASSES, read_emnist, read_fashion_mnist
 from worker.data.image_folder import find_classes, read_image_folder
 from worker.data.images import Dataset, ImageShape, LabelledImages, measure_mean_and_std
 from worker.data.resizing import shrink
 from worker.data.source import DataSource
+from worker.errors import DataError
 
 Splits = tuple[LabelledImages, LabelledImages]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.data.errors import DataError
+from worker.errors import DataError
 
 IntArray = npt.NDArray[np.int64]
 

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from shared.validation import first_fault
 from worker.data.client_split import split_for_client
-from worker.data.errors import DataError
 from worker.data.loading import DatasetCache, natural_image_shape
 from worker.data.source import DataSource
+from worker.errors import DataError
 
 
 def examples_per_client(data: dict[str, Any]) -> int:

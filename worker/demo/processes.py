@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -14,21 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.errors import InvalidInput
-from worker.failures import INVALID_INPUT
+from shared.terminal.command_line import command_line
+from shared.terminal.failures import INVALID_INPUT
+from worker.errors import DemoError, RefusedInput
 
 _STOP_SECONDS = 20
 _START_SECONDS = 60
 _STEP_SECONDS = 120
 _LOOK_AROUND_SECONDS = 1.0
-
-
-class DemoError(Exception):
-    """A step failed; the message is its last words."""
-
-
-class RefusedInput(InvalidInput):
-    """A step did not take what the demo was given; the message is what it said."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def run_in_background(name: str, folder: Path, *arguments: str) -> Iterator[Back
     """Runs ``hyperfl ARGUMENTS`` until the block ends; its log goes to ``folder/name.log``."""
     log_file = folder / f"{name}.log"
     with log_file.open("wb") as log:
-        process = subprocess.Popen(_command(arguments), stdout=log, stderr=log)
+        process = subprocess.Popen(command_line(*arguments), stdout=log, stderr=log)
     try:
         yield BackgroundProcess(name, process, log_file)
     finally:
@@ -106,7 +98,11 @@ def run_step(*arguments: str) -> Any:
     """
     try:
         done = subprocess.run(
-            _command(arguments), capture_output=True, text=True, timeout=_STEP_SECONDS, check=False
+            command_line(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=_STEP_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise DemoError(f"hyperfl {arguments[0]} {arguments[1]} did not end in time") from None
@@ -129,7 +125,7 @@ def stream_step(*arguments: str) -> Iterator[dict[str, Any] | None]:
             lines.put(line)
         lines.put(None)
 
-    process = subprocess.Popen(_command(arguments), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command_line(*arguments), stdout=subprocess.PIPE, text=True)
     reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
     reader.start()
     try:
@@ -148,7 +144,3 @@ def stream_step(*arguments: str) -> Iterator[dict[str, Any] | None]:
         reader.join()
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _command(arguments: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-m", "coordinator", *arguments]

@@ -1,4 +1,4 @@
-"""``hyperfl experiment``: run, report, pretrain."""
+"""``hyperfl experiment``: run grids of federations here and compare them with the paper."""
 
 from __future__ import annotations
 
@@ -12,20 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from worker.experiment.grid import (
-    ExperimentError,
-    Run,
-    load_experiment,
-    with_backbone_digests,
-    with_hyperparameters,
-)
+from shared.terminal.failures import one_line_errors
+from worker.errors import FAILURES, ExperimentError
+from worker.experiment.grid import Run, load_experiment, with_backbone_digests, with_hyperparameters
 from worker.experiment.paper import load_paper_table
 from worker.experiment.plots import draw_curves
 from worker.experiment.report import write_markdown
 from worker.experiment.results import read_results
 from worker.experiment.runner import WITHOUT_FOLDER, find_data_dirs, run_demo, run_missing
 from worker.experiment.summary import summarise
-from worker.failures import one_line_errors
 
 experiment = typer.Typer(
     no_args_is_help=True,
@@ -36,10 +31,10 @@ experiment = typer.Typer(
 FileArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
 OutputOption = Annotated[
     Path | None,
-    typer.Option(help="File of the results; else RESULTS.jsonl beside the experiment's file."),
+    typer.Option(help="Results file; the default is RESULTS.jsonl next to the experiment's file."),
 ]
 DataDirOption = Annotated[
-    Path | None, typer.Option(help="Folder with a folder for each data set, of its name.")
+    Path | None, typer.Option(help="Folder that holds each data set in a folder of the same name.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -52,21 +47,21 @@ def run(
     keep_embeddings: Annotated[
         Path | None,
         typer.Option(
-            help="Read the private state of every client of a run when it has ended, all of them "
-            "on this machine, and keep the embeddings in this folder, for you alone to read."
+            help="When a run has ended, read its clients' private states on this machine and keep "
+            "the embeddings in this folder, which only you can read."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run what is missing of an experiment; each finished run is kept at once.
+    """Run the missing runs of an experiment; save each result at once.
 
-    After a kill, the same command goes on where it was. A run that fails is reported and tried
-    again by the next call; the command then ends with 1.
+    If the command is killed, repeat it: it goes on where it was. If a run fails, the
+    command reports it and exits with 1 in the end; the next call tries that run again.
 
     Example: hyperfl experiment run experiments/quick.toml
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with one_line_errors():
+    with one_line_errors(*FAILURES):
         runs = with_hyperparameters(load_experiment(file).runs())
         runs = with_backbone_digests(runs, file.parent)
         folders = find_data_dirs(runs, data_dir)
@@ -112,27 +107,28 @@ def report(
     file: FileArgument,
     output: OutputOption = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Write to this folder; else one beside the file.")
+        Path | None,
+        typer.Option(help="Folder to write; the default is EXPERIMENT-report next to its file."),
     ] = None,
-    plots: Annotated[bool, typer.Option(help="Draw plots, which needs matplotlib.")] = True,
+    plots: Annotated[bool, typer.Option(help="Draw plots; this needs matplotlib.")] = True,
     data_dir: DataDirOption = None,
     embeddings: Annotated[
         Path | None,
         typer.Option(
             help="Draw a t-SNE of the private embeddings that `run --keep-embeddings` kept in this "
-            "folder: what clients on this machine keep to themselves. Off unless you ask."
+            "folder. Off by default: clients keep their embeddings to themselves."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a table of the results beside the paper's figures, and plots round by round.
+    """Write a report: tables that compare results with the paper's, and plots.
 
-    --output names the file of the results, and --data-dir the data, as they were given to `run`;
-    without --data-dir the plot of the clients' labels is left out where the data needs a folder.
+    Give --output and --data-dir as you gave them to `run`. Without --data-dir, the
+    report has no plot of the clients' labels for data sets that need a folder.
 
     Example: hyperfl experiment report experiments/quick.toml
     """
-    with one_line_errors():
+    with one_line_errors(*FAILURES):
         loaded = load_experiment(file)
         runs = with_hyperparameters(loaded.runs())
         results = read_results(output or file.with_name("RESULTS.jsonl"))
@@ -175,30 +171,33 @@ def pretrain(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of the data set; digits needs none.")
     ] = None,
-    image_shape: Annotated[str, typer.Option(help="CxHxW that the backbone takes.")] = "3x32x32",
+    image_shape: Annotated[
+        str, typer.Option(help="Image shape that the backbone takes.")
+    ] = "3x32x32",
     clients: Annotated[
-        int, typer.Option(min=1, help="The images of so many clients are left out.")
+        int, typer.Option(min=1, help="Number of clients whose images are left out.")
     ] = 20,
     partition: Annotated[
-        str, typer.Option(help="Of the clients: paper, dirichlet, iid.")
+        str, typer.Option(help="How these clients divide the data: paper, dirichlet or iid.")
     ] = "paper",
-    epochs: Annotated[int, typer.Option(min=1)] = 5,
-    learning_rate: Annotated[float, typer.Option(help="The highest, of AdamW.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of AdamW.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images in a training step.")] = 128,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the partition and of everything that is drawn.")
+        int, typer.Option(min=0, help="Seed of the partition and of all random draws.")
     ] = 2022,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a backbone on training images that no client holds, for --backbone-weights FILE.
+    """Train a backbone for --backbone-weights FILE, on images that no client holds.
 
-    Test images are never read. A twentieth of the images is kept apart to measure accuracy.
+    Test images are never read. A twentieth of the images is held out to measure
+    accuracy.
 
-    Example: hyperfl experiment pretrain --model resnet18 --data-dir DIR --output FILE.safetensors
+    Example: hyperfl experiment pretrain --model resnet18 --output FILE.safetensors
     """
-    with one_line_errors():
+    with one_line_errors(*FAILURES):
         from worker.experiment import pretraining  # noqa: PLC0415 - torch
-        from worker.specify import choose_image_shape  # noqa: PLC0415
+        from worker.operations.specification import choose_image_shape  # noqa: PLC0415
 
         def on_epoch(epoch: int, loss: float, accuracy: float) -> None:
             line = f"epoch {epoch}/{epochs}: training loss {loss:.4f}, accuracy {accuracy:.2%}"
@@ -217,7 +216,7 @@ def pretrain(
     else:
         typer.echo(
             f"{output}: {model}, trained on {result['images']} images that none of {clients} "
-            f"clients hold, accuracy {result['accuracy']:.2%}, {result['digest']}"
+            f"clients holds, accuracy {result['accuracy']:.2%}, {result['digest']}"
         )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.experiment.grid import ExperimentError, Run
+from worker.errors import ExperimentError
+from worker.experiment.grid import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

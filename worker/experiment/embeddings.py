@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from shared.arrays import digest_bytes
+from worker.errors import ExperimentError
 from worker.experiment.drawing import describe_panel, new_figure, save
-from worker.experiment.grid import ExperimentError, Run
+from worker.experiment.grid import Run
 from worker.experiment.label_distribution import LabelDistribution
 from worker.files import write_atomically
-from worker.private_state import read_tensors
+from worker.site.private_state import read_tensors
 
 _EMBEDDING, _KEPT = "embedding", "embeddings"
 _LEAST_CLIENTS = 5

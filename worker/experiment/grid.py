@@ -12,17 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.arrays import digest_bytes
-from shared.catalogue import check_method, check_model
-from shared.plan_errors import fill_in
-from shared.plans import PLANS, HyperparameterValue, find_preset, takes_backbone
+from shared.federation.model_names import check_method, check_model
+from shared.federation.plan_errors import fill_in
+from shared.federation.plans import HyperparameterValue, find_preset, plan_of, takes_backbone
 from shared.validation import first_fault
 from worker.data.source import DatasetName
 from worker.demo.defaults import default_model
-from worker.errors import InvalidInput
-
-
-class ExperimentError(InvalidInput):
-    """The experiment cannot be run or reported; the message names file and place."""
+from worker.errors import ExperimentError
 
 
 class _Model(BaseModel):
@@ -232,7 +228,7 @@ def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
         check_model(run.method, model)
         if run.cohort_size is not None and run.cohort_size > run.clients:
             raise ValueError(f"cohort_size {run.cohort_size} is more than {run.clients} clients")
-        plan = PLANS.get(run.method)
+        plan = plan_of(run.method)
         if plan is None:
             return chosen | run.settings
         specified: dict[str, HyperparameterValue] = {

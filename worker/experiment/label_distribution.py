@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.data.errors import DataError
 from worker.data.loading import DatasetCache, natural_image_shape, natural_num_classes
 from worker.data.source import DataSource
+from worker.errors import DataError, ExperimentError
 from worker.experiment.drawing import new_figure, save
-from worker.experiment.grid import ExperimentError, Run
+from worker.experiment.grid import Run
 
 _MAX_NAMED_CLASSES = 16
 _MAX_NAMED_CLIENTS = 40

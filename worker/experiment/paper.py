@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.validation import first_fault
-from worker.experiment.grid import ExperimentError, Run, load_toml
+from worker.errors import ExperimentError
+from worker.experiment.grid import Run, load_toml
 
 
 class _Model(BaseModel):

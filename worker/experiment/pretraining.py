@@ -23,15 +23,14 @@ from torch.nn.functional import cross_entropy
 from shared.validation import first_fault
 from worker.data.client_data import Examples
 from worker.data.client_split import split_for_client
-from worker.data.errors import DataError
 from worker.data.images import Dataset, ImageShape
 from worker.data.loading import DatasetCache
 from worker.data.partitions import IntArray
 from worker.data.source import DataSource
+from worker.errors import DataError, ModelError
 from worker.files import write_atomically
 from worker.models.backbone_weights import backbone_digest
 from worker.models.backbones import find_backbone
-from worker.models.errors import ModelError
 
 METADATA_KEY = "hyperfl-pretraining"
 _HELD_OUT_SHARE = 20

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from worker.experiment.grid import ExperimentError, Run
+from worker.errors import ExperimentError
+from worker.experiment.grid import Run
 
 Json = dict[str, Any]
 

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from worker.experiment.grid import ExperimentError, Run
+from shared.terminal.command_line import command_line
+from worker.errors import ExperimentError, RunFailedError
+from worker.experiment.grid import Run
 from worker.experiment.results import append, appending, read_finished
 
 WITHOUT_FOLDER = frozenset({"digits"})
@@ -20,10 +21,6 @@ WITHOUT_FOLDER = frozenset({"digits"})
 _STOP_SECONDS = 60
 Json = dict[str, Any]
 Execute = Callable[[Run], Json]
-
-
-class RunFailedError(Exception):
-    """One run failed; the message is its last words."""
 
 
 def run_missing(
@@ -106,8 +103,8 @@ def run_demo(
     arguments = run.arguments(data_dir, folder)
     if embeddings is None:
         return _demo(arguments)
+    from worker.errors import PrivateStateError  # noqa: PLC0415 - torch
     from worker.experiment.embeddings import embeddings_file, keep_embeddings  # noqa: PLC0415
-    from worker.private_state import PrivateStateError  # noqa: PLC0415 - torch
 
     # Named after the run: if a kill leaves private states here, the same run removes them.
     states = embeddings_file(run, embeddings).with_suffix(".running")
@@ -126,7 +123,7 @@ def run_demo(
 
 def _demo(arguments: list[str]) -> Json:
     # A killed experiment must not leave its demo beside the one that the next experiment starts.
-    command = [sys.executable, "-m", "coordinator", *arguments, "--parent", str(os.getpid())]
+    command = command_line(*arguments, "--parent", str(os.getpid()))
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:

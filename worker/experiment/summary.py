@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.plans import spreads_privacy_budget
+from shared.federation.plans import spreads_privacy_budget
 from worker.experiment.grid import Run
 from worker.experiment.paper import PaperTable
 

@@ -6,14 +6,15 @@ import asyncio
 import difflib
 from pathlib import Path
 
-from worker.export.formats import FORMATS, ExportError, encode
+from worker.errors import ConfigError, ExportError
+from worker.export.formats import FORMATS, encode
 from worker.export.loading import loading_code
 from worker.export.model import Description, ExportedModel, describe_input
 from worker.files import write_atomically
-from worker.hosted_client import HostedClient
-from worker.methods.base import BuildsPersonalModel
-from worker.settings import ConfigError, WorkerConfig, WorkerSettings
-from worker.site import Site, open_site
+from worker.methods.interface import BuildsPersonalModel
+from worker.settings import WorkerConfig, WorkerSettings
+from worker.site.hosted_client import HostedClient
+from worker.site.opening import Site, open_site
 
 
 async def export_client(
@@ -72,7 +73,7 @@ async def _build(
     training = site.specification.training
     if not isinstance(site.method, BuildsPersonalModel):
         raise ConfigError(f"method {training.method} builds no model to export")
-    http = client.connection
+    http = client.api
     federation = await site.patience.insist(
         "fetching the federation", lambda: http.fetch_federation(site.specification.name)
     )

@@ -9,15 +9,12 @@ from collections.abc import Callable
 import safetensors.torch
 import torch
 
+from worker.errors import ExportError
 from worker.export.model import METADATA_KEY, Description, ExportedModel
 
 _TRACING_BATCH_SIZE = 2
 _TRIAL_BATCH_SIZE = 5
 _TOLERANCE = 1e-4
-
-
-class ExportError(Exception):
-    """The model cannot be written in the format that was asked for: one line why."""
 
 
 def encode(model: ExportedModel, description: Description, file_format: str) -> bytes:

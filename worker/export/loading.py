@@ -8,7 +8,7 @@ from torch import nn
 
 from worker.export.model import Description, ExportedModel
 from worker.export.network_source import network_source
-from worker.methods.base import PersonalModel
+from worker.methods.interface import PersonalModel
 
 _OPEN = {
     "torchscript": "model = torch.jit.load({file!r})",

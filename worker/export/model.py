@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from worker.methods.base import PersonalModel
+from worker.methods.interface import PersonalModel
 
 METADATA_KEY = "hyperfl-model"
 """Of safetensors metadata and ONNX metadata properties; ``extra/KEY.json`` in .pt and .pt2."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 
-from shared.catalogue import is_import_path
+from shared.federation.model_names import is_import_path
 from worker.export.model import Description
-from worker.methods.base import PersonalModel
+from worker.methods.interface import PersonalModel
 from worker.models import adapters, cnn
 from worker.models.adapters import BottleneckAdapter, ConvolutionalAdapter
 from worker.models.backbones import find_backbone

@@ -1,14 +1,58 @@
 """Training methods: what each shares and how it trains locally.
 
-A built-in method is a class in a file of its own, which takes (plan, device, resources) and is a
-:class:`worker.methods.base.Method`. Adding one touches three other places: its name in
-:data:`worker.methods.registry.METHODS`, its hyperparameters with their bounds under the same name
-in :data:`shared.plans.PLANS`, and which parts it shares in :mod:`shared.catalogue`. The last two
-are not here because the coordinator checks a federation before it creates it, and has no torch.
+A built-in method is a class that takes (plan, device, resources) and is a :class:`Method`. It is
+added in two places: its name in :data:`worker.methods.registry.METHODS`, and its hyperparameters
+and the parts that it shares in :data:`shared.federation.plans.KNOWN_METHODS`, since the coordinator
+checks a federation before it creates it, and has no torch.
 
-A method of a user's own is named by import path, needs neither, and checks its own hyperparameters.
+A method of a user's own is named by import path, is in neither, and checks its own hyperparameters.
+What it needs is imported from here: inner modules may move.
 """
 
+from shared.arrays import NamedArrays
+from shared.federation.plans import ModelPlan, TrainingPlan
+from shared.federation.specification import ParameterSpecification
+from worker.errors import MethodError
+from worker.methods.interface import (
+    BuildsPersonalModel,
+    Method,
+    Participant,
+    Personalizes,
+    PersonalModel,
+    PrivateTensors,
+    SiteResources,
+    TrainingDivergedError,
+    TrainingFailedError,
+    TrainingInterrupted,
+    TrainingResult,
+)
+from worker.methods.local_round.sgd import Descent, gradients_of, settings_of
 from worker.methods.registry import build_method
+from worker.methods.whole_model.client import ModelClient
+from worker.methods.whole_model.method import CannotTrain, ModelMethod
 
-__all__ = ["build_method"]
+__all__ = [
+    "BuildsPersonalModel",
+    "CannotTrain",
+    "Descent",
+    "Method",
+    "MethodError",
+    "ModelClient",
+    "ModelMethod",
+    "ModelPlan",
+    "NamedArrays",
+    "ParameterSpecification",
+    "Participant",
+    "PersonalModel",
+    "Personalizes",
+    "PrivateTensors",
+    "SiteResources",
+    "TrainingDivergedError",
+    "TrainingFailedError",
+    "TrainingInterrupted",
+    "TrainingPlan",
+    "TrainingResult",
+    "build_method",
+    "gradients_of",
+    "settings_of",
+]

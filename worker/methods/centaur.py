@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from shared.plans import CentaurPlan
+from shared.federation.plans import CentaurPlan
 from worker.data.client_data import Batch
-from worker.methods.base import PrivateTensors
-from worker.methods.head import train_head
-from worker.methods.model_client import ModelClient
-from worker.methods.private_training import PrivateExtractorMethod, PrivateSteps
-from worker.methods.sgd import head_settings_of
+from worker.methods.interface import PrivateTensors
+from worker.methods.local_round.head import train_head
+from worker.methods.local_round.sgd import head_settings_of
+from worker.methods.privacy.private_steps import PrivateExtractorMethod, PrivateSteps
+from worker.methods.whole_model.client import ModelClient
 
 
 class Centaur(PrivateExtractorMethod):

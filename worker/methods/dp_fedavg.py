@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared.plans import PrivateModelPlan
-from worker.methods.base import PrivateTensors
-from worker.methods.model_client import ModelClient
-from worker.methods.private_training import PrivateModelMethod, PrivateSteps
+from shared.federation.plans import PrivateModelPlan
+from worker.methods.interface import PrivateTensors
+from worker.methods.privacy.private_steps import PrivateModelMethod, PrivateSteps
+from worker.methods.whole_model.client import ModelClient
 
 
 class DPFedAvg(PrivateModelMethod):

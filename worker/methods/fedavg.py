@@ -1,15 +1,15 @@
-"""FedAvg (McMahan et al., AISTATS 2017): share the whole model; only buffers are private."""
+"""FedAvg (McMahan et al., AISTATS 2017), and its local round without sharing."""
 
 from __future__ import annotations
 
-from worker.methods.base import PrivateTensors
-from worker.methods.model_client import ModelClient
-from worker.methods.model_method import ModelMethod
-from worker.methods.model_sgd import train_model
+from worker.methods.interface import PrivateTensors
+from worker.methods.whole_model.client import ModelClient
+from worker.methods.whole_model.method import ModelMethod
+from worker.methods.whole_model.sgd import train_model
 
 
 class FedAvg(ModelMethod):
-    """Epochs of SGD on the whole model, from the shared one."""
+    """Epochs of SGD on the whole model, from the shared one; only buffers are private."""
 
     shares_extractor = True
     shares_head = True
@@ -18,3 +18,10 @@ class FedAvg(ModelMethod):
         """See :class:`ModelMethod`."""
         train_model(client, self._plan)
         return {}
+
+
+class Local(FedAvg):
+    """FedAvg's local round on a model that is the client's own from start to end."""
+
+    shares_extractor = False
+    shares_head = False

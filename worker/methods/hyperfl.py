@@ -2,7 +2,7 @@
 
 A local round is a head step on fixed features, then SGD on the hypernetwork and the embedding
 through the parameters they generate. The clients of a group take their steps together, so that a
-pass over the shared weights serves them all (``worker.methods.factored_sgd``).
+pass over the shared weights serves them all (``worker.methods.hypernetwork.factored_sgd``).
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ import structlog
 import torch
 
 from shared.arrays import NamedArrays
-from shared.low_rank import FactoredDelta
-from shared.plans import HyperFLPlan, TrainingPlan
-from shared.specification import ParameterSpecification
-from worker.hypernetwork import (
+from shared.federation.plans import HyperFLPlan, TrainingPlan
+from shared.federation.specification import ParameterSpecification
+from shared.tensors.low_rank import FactoredDelta
+from worker.methods.hypernetwork.client import HyperFLClient
+from worker.methods.hypernetwork.factored_sgd import rows_needed
+from worker.methods.hypernetwork.lock_step import HypernetworkChange, HypernetworkGroup
+from worker.methods.hypernetwork.personalization import fit_private_part
+from worker.methods.hypernetwork.weights import (
     OUTPUT_BIAS,
     OUTPUT_WEIGHT,
     TRUNK_BIAS,
     TRUNK_WEIGHT,
     HypernetworkWeights,
-    ParameterLayout,
-    check_shapes,
     expected_norm_squared,
     hypernetwork_parameters,
 )
-from worker.methods.base import (
+from worker.methods.interface import (
     DEFAULT_RESOURCES,
     Participant,
     PersonalModel,
@@ -36,17 +38,14 @@ from worker.methods.base import (
     SiteResources,
     TrainingResult,
 )
-from worker.methods.extraction import FunctionalExtractor, own_buffers
-from worker.methods.factored_sgd import rows_needed
-from worker.methods.head import head_module, head_shapes, initial_head
-from worker.methods.hyperfl_client import HyperFLClient
-from worker.methods.hyperfl_personalization import fit_private_part
-from worker.methods.local_client import BUFFER_PREFIX
-from worker.methods.local_rounds import LocalRounds, NothingToSend, raising_stop
-from worker.methods.lock_step import HypernetworkChange, HypernetworkGroup
-from worker.methods.random_streams import client_generator, drawn_normally
-from worker.methods.sgd import settings_of
+from worker.methods.local_round.base_method import BaseMethod, NothingToSend, raising_stop
+from worker.methods.local_round.client import BUFFER_PREFIX
+from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
+from worker.methods.local_round.head import head_module, head_shapes, initial_head
+from worker.methods.local_round.random_streams import client_generator, drawn_normally
+from worker.methods.local_round.sgd import settings_of
 from worker.models.initial_ranges import generated_tensors
+from worker.models.layout import ParameterLayout, check_shapes
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
 COLLAPSED_SHARE = 0.05
@@ -55,10 +54,10 @@ COLLAPSED_SHARE = 0.05
 _logger = structlog.get_logger()
 
 
-class HyperFL(LocalRounds[HypernetworkWeights]):
-    """The method, for one training plan. See :class:`worker.methods.base.Method`.
+class HyperFL(BaseMethod[HypernetworkWeights]):
+    """The method, for one training plan. See :class:`worker.methods.interface.Method`.
 
-    Private tensors: ``embedding`` (e,), the head's (:func:`worker.methods.head.head_shapes`), and
+    Private tensors: ``embedding`` (e,), the head's (:mod:`worker.methods.local_round.head`), and
     ``buffers.<name>`` for each buffer of the feature extractor that training changes.
     """
 
@@ -138,13 +137,13 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
         check_shapes(private, self._private_shapes)
 
     def read(self, weights: NamedArrays) -> HypernetworkWeights:
-        """φ on the device; see :class:`LocalRounds`."""
+        """φ on the device; see :class:`BaseMethod`."""
         return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)
 
     def evaluate_client(
         self, participant: Participant, shared: HypernetworkWeights
     ) -> tuple[float, float]:
-        """See :class:`LocalRounds`."""
+        """See :class:`BaseMethod`."""
         client = self._client(participant, 0, lambda: None)
         return client.evaluate(shared.generate(client.embedding, self._plan.feature_scale))
 
@@ -155,7 +154,7 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
         epochs: int,
         should_stop: Callable[[], bool],
     ) -> PrivateTensors:
-        """Embedding, head and buffers; see :class:`worker.methods.base.Personalizes`."""
+        """Embedding, head and buffers; see :class:`worker.methods.interface.Personalizes`."""
         self.check(participant)
         plan = self._plan.model_copy(update={"epochs": epochs, "head_epochs": 1})
 
@@ -172,7 +171,7 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
         )
 
     def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
-        """See :class:`worker.methods.base.BuildsPersonalModel`."""
+        """See :class:`worker.methods.interface.BuildsPersonalModel`."""
         self.check(participant)
         private = participant.private
         theta = self.read(weights).generate(
@@ -199,7 +198,7 @@ class HyperFL(LocalRounds[HypernetworkWeights]):
         round_number: int,
         stop_if_asked: Callable[[], None],
     ) -> Iterator[TrainingResult | NothingToSend]:
-        """Clients in lock step; see :class:`LocalRounds`.
+        """Clients in lock step; see :class:`BaseMethod`.
 
         Metrics beside the common ones: ``train_loss`` over the last epoch and
         ``feature_norm_squared``, ‖f‖² at the end.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from shared.plans import HyperFLLPMPlan, TrainingPlan
-from worker.methods.backbone_method import build_backbone
-from worker.methods.base import DEFAULT_RESOURCES, SiteResources
+from shared.federation.plans import HyperFLLPMPlan, TrainingPlan
 from worker.methods.hyperfl import HyperFL
+from worker.methods.interface import DEFAULT_RESOURCES, SiteResources
+from worker.methods.on_backbone import build_backbone
 
 
 class HyperFLLPM(HyperFL):

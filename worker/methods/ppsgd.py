@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from shared.plans import PPSGDPlan
-from worker.methods.base import PrivateTensors
-from worker.methods.head import Head
-from worker.methods.model_client import ModelClient
-from worker.methods.private_training import PrivateExtractorMethod, PrivateSteps
-from worker.methods.sgd import Descent, gradients_of, head_settings_of
+from shared.federation.plans import PPSGDPlan
+from worker.methods.interface import PrivateTensors
+from worker.methods.local_round.head import Head
+from worker.methods.local_round.sgd import Descent, gradients_of, head_settings_of
+from worker.methods.privacy.private_steps import PrivateExtractorMethod, PrivateSteps
+from worker.methods.whole_model.client import ModelClient
 
 
 class PPSGD(PrivateExtractorMethod):

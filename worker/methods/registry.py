@@ -10,23 +10,18 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from shared.plans import TrainingPlan
+from shared.federation.plans import TrainingPlan
 from shared.validation import first_fault
-from worker.errors import InvalidInput
-from worker.methods.base import DEFAULT_RESOURCES, Method, SiteResources
+from worker.errors import MethodError, ModelError
 from worker.methods.centaur import Centaur
 from worker.methods.dp_fedavg import DPFedAvg
-from worker.methods.fedavg import FedAvg
-from worker.methods.fedavg_adapter import FedAvgAdapter
-from worker.methods.fedavg_fixed import FedAvgFixed
+from worker.methods.fedavg import FedAvg, Local
 from worker.methods.hyperfl import HyperFL
 from worker.methods.hyperfl_lpm import HyperFLLPM
-from worker.methods.local import Local
-from worker.methods.local_adapter import LocalAdapter
-from worker.methods.local_fixed import LocalFixed
-from worker.methods.model_method import ModelMethod
+from worker.methods.interface import DEFAULT_RESOURCES, Method, SiteResources
+from worker.methods.on_backbone import FedAvgAdapter, FedAvgFixed, LocalAdapter, LocalFixed
 from worker.methods.ppsgd import PPSGD
-from worker.models.errors import ModelError
+from worker.methods.whole_model.method import ModelMethod
 from worker.models.import_path import load_by_import_path
 
 METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
@@ -44,11 +39,7 @@ METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
         "local-fixed": LocalFixed,
     }
 )
-"""Methods by name; each has its plan under the same name in ``shared.plans.PLANS``."""
-
-
-class MethodError(InvalidInput, ValueError):
-    """A method that cannot be used: one line with the reason."""
+"""Methods by name; ``KNOWN_METHODS`` of the plans has what each shares, under the same name."""
 
 
 def build_method(

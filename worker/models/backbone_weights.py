@@ -18,8 +18,8 @@ from torch import nn
 
 from shared.arrays import digest_arrays
 from worker.data.images import ImageShape
+from worker.errors import DownloadError, ModelError
 from worker.models.backbones import Backbone, find_backbone
-from worker.models.errors import DownloadError, ModelError
 from worker.models.frozen import BeforeNothing, FrozenBackbone, Split
 from worker.models.registry import CONSTRUCTION_SEED, FeatureExtractor, check_features
 

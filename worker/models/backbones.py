@@ -5,22 +5,21 @@ timm and torchvision are imported when a backbone is asked for, since they take 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
-from shared.catalogue import (
+from shared.federation.model_names import (
     RESNET_PREFIX,
     TORCHVISION_RESNETS,
     VIT_PREFIX,
     check_model_name,
 )
 from worker.data.images import ImageShape
+from worker.errors import ModelError
 from worker.models.adapters import adapt_blocks, adapt_stages
-from worker.models.errors import ModelError
+from worker.models.backbone_stages import AfterFirstStage, InFirstBlock
 from worker.models.frozen import Split
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -165,7 +164,7 @@ class _VisionTransformer:
         is_plain = type(network) is VisionTransformer and type(blocks[0]) is Block
         adapt_blocks(network, self.feature_width(network))
         # timm's other transformers compute in other orders; theirs is not written down here.
-        return _InFirstBlock() if is_plain else None
+        return InFirstBlock() if is_plain else None
 
     def adapt_source(self, network: nn.Module) -> str:
         return f"adapt_blocks(network, {self.feature_width(network)})"
@@ -208,7 +207,7 @@ class _TorchvisionResNet:
 
     def insert_adapters(self, network: nn.Module) -> Split | None:
         adapt_stages(network, self._planes(network))
-        return _AfterFirstStage(
+        return AfterFirstStage(
             "relu", lambda network, maps: network.fc(network.avgpool(maps).flatten(1))
         )
 
@@ -251,7 +250,7 @@ class _TimmResNet:
 
     def insert_adapters(self, network: nn.Module) -> Split | None:
         adapt_stages(network, self._planes(network))
-        return _AfterFirstStage("act1", lambda network, maps: network.forward_head(maps))
+        return AfterFirstStage("act1", lambda network, maps: network.forward_head(maps))
 
     def adapt_source(self, network: nn.Module) -> str:
         return f"adapt_stages(network, {self._planes(network)})"
@@ -260,48 +259,3 @@ class _TimmResNet:
         info: Any = network.feature_info
         channels = {one["module"]: one["num_chs"] for one in info}
         return [channels[stage] for stage in _STAGES]
-
-
-class _InFirstBlock:
-    """After the first block's frozen MLP: the residual and the MLP's output, (B, 2, tokens, d)."""
-
-    def begin(self, network: Any, images: torch.Tensor) -> torch.Tensor:
-        tokens = network.patch_drop(network._pos_embed(network.patch_embed(images)))
-        tokens = network.norm_pre(tokens)
-        block = network.blocks[0]
-        tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens))))
-        return torch.stack([tokens, block.mlp.layer(block.norm2(tokens))], dim=1)
-
-    def finish(self, network: Any, begun: torch.Tensor) -> torch.Tensor:
-        tokens, hidden = begun.unbind(dim=1)
-        block = network.blocks[0]
-        tokens = tokens + block.drop_path2(block.ls2(block.mlp.adapter(hidden)))
-        for later in network.blocks[1:]:
-            tokens = later(tokens)
-        features: torch.Tensor = network.forward_head(network.norm(tokens))
-        return features
-
-
-@dataclass(frozen=True)
-class _AfterFirstStage:
-    """After the first stage's frozen layers: maps (B, planes, H', W').
-
-    Attributes:
-        activation: name of the stem's.
-        head: features of the network and the last stage's maps.
-    """
-
-    activation: str
-    head: Callable[[Any, torch.Tensor], torch.Tensor]
-
-    def begin(self, network: Any, images: torch.Tensor) -> torch.Tensor:
-        activation = network.get_submodule(self.activation)
-        maps = network.maxpool(activation(network.bn1(network.conv1(images))))
-        begun: torch.Tensor = network.layer1.layer(maps)
-        return begun
-
-    def finish(self, network: Any, begun: torch.Tensor) -> torch.Tensor:
-        maps = network.layer1.adapter(begun)
-        for stage in (network.layer2, network.layer3, network.layer4):
-            maps = stage(maps)
-        return self.head(network, maps)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from worker.hypernetwork import GeneratedTensor
+from worker.models.layout import TrainableTensor
 
 
-def generated_tensors(module: nn.Module) -> list[GeneratedTensor]:
+def generated_tensors(module: nn.Module) -> list[TrainableTensor]:
     """The trainable parameters of ``module``, in its own order.
 
     Linear and convolutional layers start in U(±1/√fan_in), torch's default, whatever values the
@@ -28,7 +28,7 @@ def generated_tensors(module: nn.Module) -> list[GeneratedTensor]:
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             centre, bound = _initial_range(owners[parameter], parameter.detach())
-            tensors.append(GeneratedTensor(name, tuple(parameter.shape), centre, bound))
+            tensors.append(TrainableTensor(name, tuple(parameter.shape), centre, bound))
     return tensors
 
 

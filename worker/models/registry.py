@@ -9,11 +9,11 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from shared.catalogue import check_model_name, is_backbone
+from shared.federation.model_names import check_model_name, is_backbone
 from worker.data.images import ImageShape
+from worker.errors import ModelError
 from worker.models.backbones import find_backbone
 from worker.models.cnn import FEATURE_WIDTH, cnn_cifar, cnn_mnist
-from worker.models.errors import ModelError
 from worker.models.import_path import load_by_import_path
 
 CONSTRUCTION_SEED = 0

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import make_url
-from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from coordinator.commands.coordinator import coordinator
-from coordinator.database import Database, connect_arguments
-from coordinator.http_limits import http_limits
 from coordinator.settings import CoordinatorSettings
 
 
@@ -181,82 +176,8 @@ def test_settings_do_not_change() -> None:
         CoordinatorSettings().port = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://hyperfl:p%40ss@db:5433/training?sslmode=require",
-        "postgresql+psycopg://hyperfl:p%40ss@db:5433/training?sslmode=require",
-        "postgresql+asyncpg://hyperfl:p%40ss@db:5433/training?sslmode=require",
-    ],
-)
-def test_every_form_of_a_postgresql_url_names_the_same_database(url: str) -> None:
-    database = Database(CoordinatorSettings(database_url=url).effective_database_url)
-    opened = database.engine.url
-    assert not database.is_sqlite
-    assert opened.drivername == "postgresql+psycopg"
-    assert (opened.username, opened.password) == ("hyperfl", "p@ss")
-    assert (opened.host, opened.port, opened.database) == ("db", 5433, "training")
-    assert opened.query == {"sslmode": "require"}
-
-
-def test_an_absolute_sqlite_path_is_kept() -> None:
-    database = Database(CoordinatorSettings(data_dir=Path("/srv/fl")).effective_database_url)
-    assert database.is_sqlite
-    assert database.engine.url.database == "/srv/fl/hyperfl.db"
-
-
 def test_a_bound_on_the_file_is_for_sqlite_alone() -> None:
     settings = CoordinatorSettings(max_database_bytes=1 << 30)
     assert settings.database_limits.max_bytes == 1 << 30
     with pytest.raises(ValidationError, match="MAX_DATABASE_BYTES is for SQLite"):
         CoordinatorSettings(database_url="postgresql://host/hyperfl", max_database_bytes=1 << 30)
-
-
-def test_a_postgresql_is_told_its_bounds_and_the_urls_own_options_prevail() -> None:
-    limits = CoordinatorSettings(database_transaction_seconds=1.5).database_limits
-    url = make_url("postgresql://host/hyperfl?options=-c%20statement_timeout%3D9")
-    arguments = connect_arguments(url, limits)
-    assert arguments["connect_timeout"] == 5
-    assert arguments["options"].split("-c ")[1:] == [
-        "statement_timeout=1500 ",
-        "idle_in_transaction_session_timeout=1500 ",
-        "statement_timeout=9",
-    ]
-
-
-def test_no_more_connections_are_taken_than_files_may_be_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    raised: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
-    with capture_logs() as logs:
-        limits = http_limits(CoordinatorSettings())
-    assert raised == [(4096, 4096)], "as many as the system lets it"
-    assert limits.max_connections == 4096 - 15 - 64
-    assert limits.max_connections_per_address == limits.max_connections // 2
-    assert (logs[0]["max_connections"], logs[0]["open_files"]) == (10_000, 4096)
-    with capture_logs() as logs:
-        assert http_limits(CoordinatorSettings(max_connections=10)).max_connections == 10
-    assert logs == []
-
-
-def test_where_no_more_files_may_be_open_those_that_may_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(_kind: int, _limits: tuple[int, int]) -> None:
-        raise ValueError("current limit exceeds maximum limit")
-
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
-    monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert http_limits(CoordinatorSettings()).max_connections == 1024 - 15 - 64
-
-
-@pytest.mark.parametrize(("given", "expected"), [(None, 5), (1, 1), (10, 10)])
-def test_an_address_has_half_of_the_connections_unless_the_settings_say_other(
-    given: int | None, expected: int
-) -> None:
-    settings = CoordinatorSettings(max_connections=10, max_connections_per_address=given)
-    assert http_limits(settings).max_connections_per_address == expected
-    least = CoordinatorSettings(max_connections=1)
-    assert http_limits(least).max_connections_per_address == 1

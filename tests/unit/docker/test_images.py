@@ -45,7 +45,7 @@ def test_what_is_copied_exists_and_is_all_that_the_wheel_needs(side: str) -> Non
         "pyproject.toml",
         document["project"]["readme"],
         *document["project"]["license-files"],
-        *document["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"],
+        *document["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"],
     }
     assert needed <= copied
 
@@ -119,13 +119,13 @@ def test_the_coordinators_image_has_no_pytorch() -> None:
     assert not [d for d in project()["project"]["dependencies"] if d.startswith("torch")]
 
 
-def test_the_workers_pytorch_comes_from_the_index_that_the_build_names() -> None:
+def test_the_workers_pytorch_comes_from_the_index_that_the_build_names_or_pips_own() -> None:
     file = dockerfile("worker")
-    assert file.only("ARG").text == "TORCH_INDEX_URL=https://pypi.org/simple"
+    assert file.only("ARG").text == "TORCH_INDEX_URL="
     torch_install, wheel_install = file.pip_installs()
     names = [instruction.name for instruction in file.stages[-1]]
     assert names.index("ARG") < names.index("RUN")
-    assert '--index-url "$TORCH_INDEX_URL"' in torch_install
+    assert '${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}' in torch_install
     assert "[worker]" in wheel_install
     assert "torch" not in wheel_install
 

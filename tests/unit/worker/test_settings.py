@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from worker.settings import ConfigError, WorkerConfig, WorkerSettings, load_config
+from worker.errors import ConfigError
+from worker.settings import WorkerConfig, WorkerSettings, load_config
 
 CLIENT = """
 [[clients]]

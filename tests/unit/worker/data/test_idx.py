@@ -4,8 +4,8 @@ import struct
 import numpy as np
 import pytest
 
-from worker.data.errors import DataError
 from worker.data.idx import read_emnist, read_fashion_mnist, read_idx
+from worker.errors import DataError
 
 RNG = np.random.default_rng(0)
 

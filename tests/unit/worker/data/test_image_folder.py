@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from worker.data.errors import DataError
 from worker.data.image_folder import find_classes, read_image_folder
+from worker.errors import DataError
 
 
 def write_image(path, colour, size=(6, 4), mode="RGB"):

@@ -8,10 +8,10 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
 from worker.data import loading
-from worker.data.errors import DataError
 from worker.data.images import LabelledImages
 from worker.data.loading import DatasetCache, natural_image_shape, natural_num_classes
 from worker.data.source import DataSource
+from worker.errors import DataError
 
 CPU = torch.device("cpu")
 DIGITS = DataSource(dataset="digits")

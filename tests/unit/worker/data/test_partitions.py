@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from worker.data.errors import DataError
 from worker.data.partitions import (
     EMNIST_GROUPS,
     dirichlet_partition,
@@ -10,6 +9,7 @@ from worker.data.partitions import (
     matching_partition,
     paper_partition,
 )
+from worker.errors import DataError
 
 PAPER_GROUPS = ((0, 1, 2), (2, 3, 4), (4, 5, 6), (6, 7, 8), (8, 9, 0))
 

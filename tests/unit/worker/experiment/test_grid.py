@@ -9,8 +9,8 @@ from typer.main import get_command
 
 from tests.support.processes import PROJECT
 from worker.demo.command import demo
+from worker.errors import ExperimentError
 from worker.experiment.grid import (
-    ExperimentError,
     Grid,
     Run,
     load_experiment,

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 from tests.support.experiment_results import RESULTS, RUNS, result, run_of
-from worker import private_state
+from worker.errors import ExperimentError, PrivateStateError
 from worker.experiment.drawing import looks_of
 from worker.experiment.embeddings import draw_embeddings, embeddings_file, keep_embeddings
-from worker.experiment.grid import ExperimentError, Run
+from worker.experiment.grid import Run
 from worker.experiment.label_distribution import (
     LabelDistribution,
     count_labels,
     draw_label_distributions,
 )
 from worker.experiment.plots import draw_curves, find_curves
-from worker.private_state import PrivateState, PrivateStateError
+from worker.site import private_state
+from worker.site.private_state import PrivateState
 
 needs_matplotlib = pytest.mark.skipif(
     find_spec("matplotlib") is None, reason="the extra experiments is missing"

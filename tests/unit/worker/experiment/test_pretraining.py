@@ -11,11 +11,11 @@ import safetensors
 import torch
 from typer.testing import CliRunner
 
-from worker.data.errors import DataError
 from worker.data.images import Dataset, LabelledImages
 from worker.data.loading import DatasetCache
 from worker.data.partitions import dominant_groups, paper_partition
 from worker.data.source import DataSource
+from worker.errors import DataError
 from worker.experiment.command import experiment
 from worker.experiment.pretraining import METADATA_KEY, images_of_nobody
 from worker.models.backbone_weights import load_frozen_backbone

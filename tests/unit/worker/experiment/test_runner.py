@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from worker.errors import ExperimentError, RunFailedError
 from worker.experiment import embeddings, runner
-from worker.experiment.grid import ExperimentError, Run
+from worker.experiment.grid import Run
 from worker.experiment.results import append, appending, read_results
-from worker.experiment.runner import RunFailedError, find_data_dirs, run_demo, run_missing
+from worker.experiment.runner import find_data_dirs, run_demo, run_missing
 
 
 def run_of(seed: int, dataset: str = "digits") -> Run:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.experiment_results import RESULTS, RUNS, result, run_of
 from tests.support.processes import PROJECT
-from worker.experiment.grid import ExperimentError
+from worker.errors import ExperimentError
 from worker.experiment.paper import Figure, PaperTable, load_paper_table
 from worker.experiment.summary import RoundAccuracy, Spread, summarise
 

@@ -15,16 +15,17 @@ import pytest
 import torch
 from torch import nn
 
-from shared.plans import TrainingPlan, takes_backbone
+from shared.federation.plans import TrainingPlan, takes_backbone
 from tests.support.backbones import IMAGE_SHAPE as BACKBONE_SHAPE
 from tests.support.random_clients import IMAGE_SHAPE, random_client_data, tiny_plan
+from worker.errors import ExportError
 from worker.export import formats
-from worker.export.formats import ExportError, encode
+from worker.export.formats import encode
 from worker.export.loading import loading_code
 from worker.export.model import METADATA_KEY, Description, ExportedModel, describe_input
 from worker.methods import build_method
-from worker.methods.base import BuildsPersonalModel, Participant, PersonalModel
 from worker.methods.hyperfl import HyperFL
+from worker.methods.interface import BuildsPersonalModel, Participant, PersonalModel
 from worker.models.backbone_weights import pin_backbone
 from worker.models.registry import default_image_shape
 

@@ -9,20 +9,20 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from shared.low_rank import FactoredDelta
-from shared.plans import HyperFLPlan, TrainingPlan
-from shared.specification import ParameterSpecification
+from shared.federation.plans import HyperFLPlan, TrainingPlan
+from shared.federation.specification import ParameterSpecification
+from shared.tensors.low_rank import FactoredDelta
 from tests.support.extractors import TinyExtractor
 from tests.support.plain_hyperfl import plain_round
 from tests.support.random_clients import random_client_data, tiny_plan
-from worker.methods.base import (
+from worker.methods.hyperfl import HyperFL
+from worker.methods.interface import (
     Participant,
     SiteResources,
     TrainingDivergedError,
     TrainingInterrupted,
     TrainingResult,
 )
-from worker.methods.hyperfl import HyperFL
 
 CPU = torch.device("cpu")
 Arrays = dict[str, np.ndarray]

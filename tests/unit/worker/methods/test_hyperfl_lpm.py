@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from shared.low_rank import FactoredDelta
-from shared.plans import HyperFLLPMPlan
+from shared.federation.plans import HyperFLLPMPlan
+from shared.tensors.low_rank import FactoredDelta
 from tests.support.backbones import (
     IMAGE_SHAPE,
     RESNET,
@@ -21,13 +21,13 @@ from tests.support.backbones import (
 )
 from tests.support.plain_hyperfl import plain_round
 from tests.support.random_clients import random_client_data
-from worker.hypernetwork import GeneratedTensor, ParameterLayout
+from worker.errors import ModelError
 from worker.methods import build_method
-from worker.methods.base import Participant, SiteResources
-from worker.methods.extraction import FunctionalExtractor
 from worker.methods.hyperfl import HyperFL
-from worker.models.errors import ModelError
+from worker.methods.interface import Participant, SiteResources
+from worker.methods.local_round.extractor import FunctionalExtractor
 from worker.models.initial_ranges import generated_tensors
+from worker.models.layout import ParameterLayout, TrainableTensor
 from worker.models.registry import FeatureExtractor
 
 CPU = torch.device("cpu")
@@ -136,8 +136,8 @@ def test_generated_names_and_shapes_are_the_adapters_own(change: str) -> None:
     first = tensors[0]
     changed = {
         # The published code's slip: a name without its dot was loaded nowhere.
-        "name": [GeneratedTensor(first.name.replace("adapter.", "adapter"), first.shape, 0, 1)],
-        "shape": [GeneratedTensor(first.name, (first.num_elements,), 0, 1)],
+        "name": [TrainableTensor(first.name.replace("adapter.", "adapter"), first.shape, 0, 1)],
+        "shape": [TrainableTensor(first.name, (first.num_elements,), 0, 1)],
         "missing": [],
     }[change]
     with pytest.raises(ValueError, match=r"generated network\.blocks\.0\.mlp\.adapter\.?down"):

@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.plans import ModelPlan, TrainingPlan
-from shared.specification import ParameterSpecification
+from shared.federation.model_names import CNNS
+from shared.federation.plans import KNOWN_METHODS, ModelPlan, TrainingPlan, takes_backbone
+from shared.federation.sharing import check_shared_names
+from shared.federation.specification import ParameterSpecification
+from tests.support.backbones import IMAGE_SHAPE
 from tests.support.random_clients import tiny_plan
+from worker.errors import MethodError, ModelError
 from worker.methods import build_method
-from worker.methods.base import Method, SiteResources
 from worker.methods.fedavg import FedAvg
 from worker.methods.hyperfl import HyperFL
-from worker.methods.registry import MethodError
-from worker.models.errors import ModelError
+from worker.methods.interface import Method, SiteResources
+from worker.methods.registry import METHODS
+from worker.models.backbone_weights import pin_backbone
+from worker.models.registry import default_image_shape
 
 CPU = torch.device("cpu")
 
@@ -110,3 +115,45 @@ def test_what_is_wrong_with_the_model_is_said_as_it_is() -> None:
 def test_a_method_that_cannot_be_built_is_a_clear_error(method: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_method(plan_for(method), CPU)
+
+
+BACKBONES = ("vit:test_vit", "resnet18", "resnet:test_resnet")
+
+
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [
+        (method, model)
+        for method in KNOWN_METHODS
+        for model in (BACKBONES if takes_backbone(method) else CNNS)
+    ],
+)
+def test_methods_share_what_the_coordinator_expects_of_them(method: str, model: str) -> None:
+    hyperparameters: dict[str, str | int] = {}
+    shape = IMAGE_SHAPE if takes_backbone(method) else default_image_shape(model)
+    assert shape is not None
+    if takes_backbone(method):
+        digest = pin_backbone(model, shape, "random", None)
+        hyperparameters = {"backbone_weights": "random", "backbone_digest": digest}
+    elif "rounds" in KNOWN_METHODS[method].plan.model_fields:
+        hyperparameters = {"rounds": 1}
+    plan = TrainingPlan(
+        method=method,
+        model=model,
+        image_shape=shape,
+        num_classes=3,
+        hyperparameters=hyperparameters,
+    )
+    built = build_method(plan, torch.device("cpu"))
+    check_shared_names(method, model, built.parameters(seed=1).by_name.keys())
+
+
+def test_every_known_method_has_a_plan_and_every_plan_a_method() -> None:
+    assert METHODS.keys() == KNOWN_METHODS.keys()
+    assert {name for name in KNOWN_METHODS if takes_backbone(name)} == {
+        "hyperfl-lpm",
+        "fedavg-adapter",
+        "local-adapter",
+        "fedavg-fixed",
+        "local-fixed",
+    }

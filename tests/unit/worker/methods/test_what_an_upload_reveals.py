@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from shared.encodings import encoding_for
-from shared.low_rank import FactoredDelta
-from shared.plans import PRESETS, HyperFLPlan, TrainingPlan
-from shared.specification import EncodingPlan
+from shared.federation.plans import PRESETS, HyperFLPlan, TrainingPlan
+from shared.federation.specification import EncodingPlan
+from shared.tensors.encodings import encoding_for
+from shared.tensors.low_rank import FactoredDelta
 from tests.support.random_clients import random_client_data
-from worker.hypernetwork import HypernetworkWeights
 from worker.methods import build_method
-from worker.methods.base import Participant
+from worker.methods.hypernetwork.weights import HypernetworkWeights
+from worker.methods.interface import Participant
 
 CPU = torch.device("cpu")
 SHAPE = (1, 28, 28)

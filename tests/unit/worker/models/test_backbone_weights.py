@@ -11,10 +11,10 @@ import torch
 from structlog.testing import capture_logs
 
 from tests.support.backbones import IMAGE_SHAPE, RESNET, VIT
+from worker.errors import DownloadError, ModelError
 from worker.models import backbone_weights
 from worker.models.backbone_weights import BackboneSource, load_frozen_backbone, pin_backbone
 from worker.models.backbones import find_backbone
-from worker.models.errors import DownloadError, ModelError
 from worker.models.registry import FeatureExtractor
 
 Tensors = dict[str, torch.Tensor]

@@ -13,12 +13,12 @@ from torch import nn
 from torch.func import functional_call
 
 from tests.support.backbones import IMAGE_SHAPE, RESNET, VIT, random_backbone
-from worker.hypernetwork import ParameterLayout
+from worker.errors import ModelError
 from worker.models.adapters import BottleneckAdapter, ConvolutionalAdapter
 from worker.models.backbones import find_backbone
-from worker.models.errors import ModelError
 from worker.models.frozen import FrozenBackbone
 from worker.models.initial_ranges import generated_tensors
+from worker.models.layout import ParameterLayout
 from worker.models.registry import (
     FeatureExtractor,
     build_feature_extractor,

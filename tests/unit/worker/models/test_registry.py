@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.support import extractors
-from worker.hypernetwork import ParameterLayout
 from worker.models.cnn import ConvolutionalExtractor
 from worker.models.initial_ranges import generated_tensors
+from worker.models.layout import ParameterLayout
 from worker.models.registry import ModelError, build_feature_extractor, default_image_shape
 
 TINY = "tests.support.extractors"

@@ -1,0 +1,1 @@
+"""Who sends a request, and the secrets by which it is known."""

@@ -1,0 +1,35 @@
+"""Tokens: 256 random bits, of which the database keeps only the SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+
+from coordinator.store.tokens import TokenKind
+
+TOKEN_BYTES = 32
+
+
+def new_token(kind: TokenKind) -> str:
+    """A token that says what it is for, so that one in the wrong place is recognised."""
+    return f"hyperfl-{kind}-{secrets.token_urlsafe(TOKEN_BYTES)}"
+
+
+def token_digest(token: str) -> str:
+    """What is stored of a token. Looked up by index, so no comparison leaks its timing."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def bearer_token(authorization: str | None) -> str | None:
+    """The token in an ``Authorization`` header's value; None if it holds none."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def find_bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The token among an ASGI scope's headers. Of several headers the first counts."""
+    for name, value in headers:
+        if name == b"authorization":
+            return bearer_token(value.decode("latin-1"))
+    return None

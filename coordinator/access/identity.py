@@ -1,0 +1,85 @@
+"""Token to who. Tokens are 256 random bits; the database keeps only their SHA-256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.access.credentials import bearer_token, token_digest
+from coordinator.context import Context
+from coordinator.errors import Forbidden, Unauthenticated
+from coordinator.store import clients as client_store
+from coordinator.store import tokens as token_store
+from coordinator.store.tables import ClientRow, FederationRow
+from coordinator.store.tokens import TokenKind
+from shared.rest.schema import ClientState
+
+
+@dataclass(frozen=True)
+class Admin:
+    """May do everything, or look at everything that administrators may."""
+
+    name: str
+    may_write: bool
+
+
+@dataclass(frozen=True)
+class ClientPrincipal:
+    """May work for itself in its own federation."""
+
+    client: ClientRow
+    federation: FederationRow
+    token_id: int
+
+    def require_federation(self, name: str) -> None:
+        """Raises Forbidden for any other federation."""
+        if self.federation.name != name:
+            raise Forbidden(f"this token belongs to federation {self.federation.name}")
+
+    def require_client(self, name: str) -> None:
+        """Raises Forbidden for any other client."""
+        if self.client.name != name:
+            raise Forbidden(f"this token belongs to client {self.client.name}")
+
+
+Principal = Admin | ClientPrincipal
+
+
+async def identify(context: Context, authorization: str | None) -> Principal:
+    """Who sends this ``Authorization`` header.
+
+    Raises:
+        Unauthenticated: no bearer token, or none that is valid.
+    """
+    token = bearer_token(authorization)
+    if token is None:
+        raise Unauthenticated("send the header Authorization: Bearer TOKEN")
+    digest = token_digest(token)
+    async with context.database.reading() as session:
+        owner = await token_store.find_token(
+            session, digest, TokenKind.ADMIN, TokenKind.READ_ONLY, TokenKind.CLIENT
+        )
+    if owner is None:
+        raise Unauthenticated("the token is not valid")
+    now = context.clock()
+    if owner.token.expires_at is not None and owner.token.expires_at <= now:
+        raise Unauthenticated("the token has expired")
+    if owner.token.kind != TokenKind.CLIENT:
+        return Admin(owner.token.name or "", may_write=owner.token.kind == TokenKind.ADMIN)
+    if owner.client is None or owner.federation is None:
+        raise Unauthenticated("the token is not valid")
+    if owner.client.state != ClientState.ENROLLED:
+        raise Unauthenticated("the token is revoked")
+    if owner.token.first_used_at is None:
+        async with context.database.writing() as session:
+            is_valid = await client_store.begin_to_use(session, owner.client.id, owner.token, now)
+        if not is_valid:
+            raise Unauthenticated("the token is not valid")
+    return ClientPrincipal(owner.client, owner.federation, owner.token.id)
+
+
+async def require_admitted(session: AsyncSession, principal: ClientPrincipal) -> None:
+    """For what takes long: Unauthenticated if the credential has ended since the request began."""
+    if not await client_store.is_admitted(session, principal.client.id, principal.token_id):
+        raise Unauthenticated("the token is not valid any more")

@@ -1,0 +1,1 @@
+"""One round's updates made into the next version of the weights."""

@@ -1,0 +1,50 @@
+"""Makes a round's updates into the next version of the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.aggregation.next_version import NewVersion, make_next_version
+from coordinator.aggregation.round_updates import DEFAULT_MEMORY, RoundUpdates, StackMemory
+from coordinator.aggregation.selection import select_updates
+from coordinator.context import Context
+from coordinator.errors import AggregationFailed, DamagedBlobError
+from coordinator.store import updates as update_store
+from coordinator.store import weights as weights_store
+from coordinator.store.tables import FederationRow, RoundRow
+from shared.rest.schema import TaskKind
+from shared.tensors.file_header import NonFiniteError
+
+
+@dataclass(frozen=True)
+class AggregatedRound:
+    """What a round comes to; ``new`` is None if it trained nothing."""
+
+    num_updates: int
+    new: NewVersion | None
+
+
+async def aggregate(
+    context: Context,
+    federation: FederationRow,
+    round_: RoundRow,
+    memory: StackMemory = DEFAULT_MEMORY,
+) -> AggregatedRound:
+    """Aggregates the recorded updates that count, with memory that does not grow with them.
+
+    Raises:
+        AggregationFailed: stored bytes are damaged, too few updates count, or the result exceeds
+            float32.
+    """
+    async with context.database.reading() as session:
+        contributions = await update_store.contributions(session, round_.id)
+        base = await weights_store.find(session, federation.id, round_.base_version)
+    if round_.kind == TaskKind.EVALUATE:
+        return AggregatedRound(len(contributions), None)
+    specification = context.specification(federation)
+    updates = RoundUpdates(context, specification, base, contributions, memory)
+    try:
+        counted = await select_updates(updates)
+        return AggregatedRound(len(contributions), await make_next_version(updates, counted))
+    except (NonFiniteError, DamagedBlobError) as error:
+        raise AggregationFailed(str(error)) from error

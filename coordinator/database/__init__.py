@@ -1,0 +1,1 @@
+"""The engine, its transactions and deadlines, its schema, and its backups."""

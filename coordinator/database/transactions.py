@@ -1,0 +1,169 @@
+"""Engine and transactions, alike for SQLite and PostgreSQL.
+
+Reading and writing are told apart because SQLite needs it: a transaction that starts by reading
+and writes later fails when another has written in between. ``writing`` takes the write lock first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from coordinator.database.deadlines import DatabaseDeadlines
+from coordinator.database.limits import DatabaseLimits
+from coordinator.database.outages import OutageLog
+
+SQLITE_PAGE_BYTES = 16384
+"""Weights are stored in chunks of a MiB."""
+_WRITES = "writes"
+_IS_DURABLE = "is_durable"
+
+
+class Database:
+    """Opens transactions on one database. ``url`` may be ``sqlite:///path`` or ``postgresql://…``."""
+
+    def __init__(self, url: str, limits: DatabaseLimits | None = None) -> None:
+        self._limits = limits or DatabaseLimits()
+        self._outages = OutageLog()
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        driver = "sqlite+aiosqlite" if self.is_sqlite else "postgresql+psycopg"
+        options: dict[str, Any] = {}
+        if not self.is_sqlite:
+            # Whatever the server's default: who waited for a row's lock must see its newest form.
+            options = {"isolation_level": "READ COMMITTED"}
+        self.engine = create_async_engine(
+            parsed.set(drivername=driver),
+            connect_args=connect_arguments(parsed, self._limits),
+            pool_size=self._limits.connections,
+            max_overflow=0,
+            pool_timeout=self._limits.pool_seconds,
+            **options,
+        )
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", self._configure_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(self.engine.sync_engine, "invalidate", _end_sqlite)
+        else:
+            deadlines = DatabaseDeadlines(
+                self._limits.connect_seconds, self._limits.transaction_seconds, self._note_silence
+            )
+            deadlines.watch(self.engine)
+            event.listen(self.engine.sync_engine, "begin", _begin_postgresql)
+        durable = self.engine.execution_options(**{_WRITES: True, _IS_DURABLE: True})
+        hasty = self.engine.execution_options(**{_WRITES: True, _IS_DURABLE: False})
+        self._read_session = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._durable_session = async_sessionmaker(durable, expire_on_commit=False)
+        self._hasty_session = async_sessionmaker(hasty, expire_on_commit=False)
+        # SQLite's own queue for the write lock sleeps and retries; within a process ours is fair.
+        self._write_queue = asyncio.Lock() if self.is_sqlite else None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A session for queries; nothing it changes is kept."""
+        with self._watched(wrote=False):
+            async with self._read_session() as session:
+                yield session
+
+    @asynccontextmanager
+    async def writing(self, *, durable: bool = True) -> AsyncIterator[AsyncSession]:
+        """A session whose changes are committed together at the end, or not at all.
+
+        Without ``durable`` the commit does not wait for the disk: a power failure may take back
+        the newest such changes, until the next durable commit keeps them too. That is for what is
+        worthless alone, such as the chunks of an upload that is not recorded yet.
+        """
+        sessions = self._durable_session if durable else self._hasty_session
+        with self._watched(wrote=True):
+            async with AsyncExitStack() as stack:
+                if self._write_queue is not None:
+                    await self._wait_for_turn(self._write_queue)
+                    stack.callback(self._write_queue.release)
+                session = await stack.enter_async_context(sessions.begin())
+                yield session
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.engine.dispose()
+
+    @contextmanager
+    def _watched(self, *, wrote: bool) -> Iterator[None]:
+        """Tells the log of outages how a transaction ended."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            self._outages.failed(error)
+            raise
+        self._outages.succeeded(wrote=wrote)
+
+    def _note_silence(self, seconds: float) -> None:
+        self._outages.failed(PoolTimeoutError(f"no answer for {seconds:g} s"))
+
+    async def _wait_for_turn(self, queue: asyncio.Lock) -> None:
+        seconds = self._limits.transaction_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await queue.acquire()
+        except TimeoutError:
+            raise PoolTimeoutError(f"no turn to write for {seconds:g} s") from None
+
+    def _configure_sqlite(self, connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where _begin_sqlite says
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA page_size={SQLITE_PAGE_BYTES}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        # Some builds overwrite what is deleted with zeros, which doubles what an update writes.
+        cursor.execute("PRAGMA secure_delete=FAST")
+        if self._limits.max_bytes is not None:
+            cursor.execute(f"PRAGMA max_page_count={self._limits.max_bytes // SQLITE_PAGE_BYTES}")
+        cursor.close()
+
+
+def connect_arguments(url: URL, limits: DatabaseLimits) -> dict[str, Any]:
+    """What SQLite's or PostgreSQL's driver is told of the limits.
+
+    A PostgreSQL ends by itself what a coordinator that is gone has left running or open; the
+    URL's own ``options`` come later and prevail.
+    """
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": limits.transaction_seconds}
+    milliseconds = int(1000 * limits.transaction_seconds)
+    bounds = ("statement_timeout", "idle_in_transaction_session_timeout")
+    options = [f"-c {name}={milliseconds}" for name in bounds]
+    return {
+        "connect_timeout": limits.connect_seconds,
+        "options": " ".join([*options, str(url.query.get("options", ""))]).strip(),
+    }
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if not options.get(_WRITES, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    level = "FULL" if options[_IS_DURABLE] else "NORMAL"
+    connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _end_sqlite(connection: Any, *_: Any) -> None:
+    """Before a connection is closed whose statement was cancelled: it keeps no lock.
+
+    SQLite ends a closed connection's transaction with its last statement, and a cancelled one may
+    be held by its error until that is collected as garbage.
+    """
+    connection.rollback()
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get(_WRITES, False) and not options[_IS_DURABLE]:
+        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")

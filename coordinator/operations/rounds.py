@@ -1,0 +1,104 @@
+"""What rounds look like to administrators: phases, times, metrics and bytes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from coordinator.context import Context
+from coordinator.store import assignments as assignment_store
+from coordinator.store import federations as federation_store
+from coordinator.store import rounds as round_store
+from coordinator.store import weights as weights_store
+from coordinator.store.tables import AssignmentRow, RoundRow, UpdateRow
+from shared.rest.schema import (
+    AssignmentState,
+    AssignmentView,
+    RoundPhase,
+    RoundSummary,
+    RoundView,
+    TaskKind,
+)
+
+MAX_LISTED = 500
+
+Member = tuple[AssignmentRow, str, UpdateRow | None]
+
+
+async def list_rounds(
+    context: Context, federation_name: str, first: int, limit: int
+) -> list[RoundSummary]:
+    """Rounds from number ``first`` on, at most ``limit``, which is :data:`MAX_LISTED` or less."""
+    async with context.database.reading() as session:
+        federation = await federation_store.find_by_name(session, federation_name)
+        rounds = await round_store.list_numbered(session, federation.id, first, limit)
+        digests = await weights_store.digests(
+            session, federation.id, [round_.new_version for round_ in rounds]
+        )
+        members: dict[int, list[Member]] = {round_.id: [] for round_ in rounds}
+        for member in await assignment_store.members(session, list(members)):
+            members[member[0].round_id].append(member)
+    return [_summarise(round_, members[round_.id], digests) for round_ in rounds]
+
+
+async def show_round(context: Context, federation_name: str, number: int) -> RoundView:
+    """One round with every client's part in it."""
+    async with context.database.reading() as session:
+        federation = await federation_store.find_by_name(session, federation_name)
+        round_ = await round_store.find(session, federation.id, number)
+        members = await assignment_store.members(session, [round_.id])
+        digests = await weights_store.digests(session, federation.id, [round_.new_version])
+    summary = _summarise(round_, members, digests)
+    return RoundView(**summary.model_dump(), assignments=[_view(*member) for member in members])
+
+
+def _summarise(
+    round_: RoundRow, members: Sequence[Member], digests: Mapping[int, str]
+) -> RoundSummary:
+    updates = [recorded for _, _, recorded in members if recorded is not None]
+    return RoundSummary(
+        number=round_.number,
+        kind=TaskKind(round_.kind),
+        phase=RoundPhase(round_.phase),
+        reason=round_.reason,
+        base_version=round_.base_version,
+        new_version=round_.new_version,
+        new_digest=None if round_.new_version is None else digests[round_.new_version],
+        cohort_size=len(members),
+        updates_received=len(updates),
+        opened_at=round_.opened_at,
+        deadline_at=round_.deadline_at,
+        closed_at=round_.closed_at,
+        bytes_up=sum(recorded.size_bytes for recorded in updates),
+        bytes_down=sum(assignment.bytes_down for assignment, _, _ in members),
+        metrics=_means([recorded.metrics for recorded in updates]),
+    )
+
+
+def _means(reports: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The unweighted mean of each metric over the clients that report it."""
+    values: dict[str, list[float]] = {}
+    for report in reports:
+        for name, value in report.items():
+            values.setdefault(name, []).append(value)
+    return {name: _mean(given) for name, given in sorted(values.items())}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of finite values; their sum may exceed what a float holds, and then it is taken exactly."""
+    total = sum(values)
+    return total / len(values) if math.isfinite(total) else statistics.mean(values)
+
+
+def _view(assignment: AssignmentRow, client: str, recorded: UpdateRow | None) -> AssignmentView:
+    return AssignmentView(
+        client=client,
+        state=AssignmentState(assignment.state),
+        attempt=assignment.attempt,
+        num_examples=None if recorded is None else recorded.num_examples,
+        metrics={} if recorded is None else recorded.metrics,
+        bytes_up=0 if recorded is None else recorded.size_bytes,
+        bytes_down=assignment.bytes_down,
+        submitted_at=None if recorded is None else recorded.received_at,
+    )

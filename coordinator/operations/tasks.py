@@ -1,0 +1,196 @@
+"""Work for a client: leased on a long poll, kept alive by heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from coordinator.access.identity import ClientPrincipal, require_admitted
+from coordinator.context import Context
+from coordinator.errors import FederationFinished, LeaseLost, RoundClosed, Unauthenticated
+from coordinator.rules.phases import is_over
+from coordinator.store import assignments as assignment_store
+from coordinator.store import clients as client_store
+from coordinator.store import rounds as round_store
+from coordinator.store.tables import AssignmentRow, ClientRow, RoundRow
+from shared.crash_points import reached
+from shared.rest.schema import (
+    AssignmentState,
+    FederationState,
+    HeartbeatReply,
+    RoundPhase,
+    Task,
+    TaskKind,
+)
+
+MAX_WAIT_SECONDS = 30.0
+"""The protocol's: proxies cut connections that are silent for longer."""
+_SEEN_INTERVAL = timedelta(seconds=10)
+
+_log = structlog.get_logger()
+
+
+async def next_task(
+    context: Context,
+    principal: ClientPrincipal,
+    wait_seconds: float,
+    hung_up: Callable[[], Awaitable[None]],
+) -> Task | None:
+    """The client's task in the open round; None if there is none within ``wait_seconds``.
+
+    A poll that waits is also answered when another round opens, whether the client takes part or
+    not: so a worker knows at once which of its clients do. ``hung_up`` returns when nobody waits
+    for the answer any more, who could take a task.
+
+    Raises:
+        FederationFinished: there will be none any more.
+        Unauthenticated: the client's credential ended while it waited.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + min(wait_seconds, MAX_WAIT_SECONDS)
+    await _mark_seen(context, principal)
+    rung = context.tasks_bell.listen(principal.federation.id)
+    first_round, task = await _look_for_task(context, principal)
+    round_number = first_round
+    while task is None and round_number in (first_round, None):
+        remaining = give_up_at - loop.time()
+        if remaining <= 0 or context.tasks_bell.closed:
+            return None
+        if not await _rings(rung, remaining, hung_up):
+            return None
+        rung = context.tasks_bell.listen(principal.federation.id)
+        round_number, task = await _look_for_task(context, principal)
+    return task
+
+
+async def _rings(
+    rung: asyncio.Event, timeout_seconds: float, hung_up: Callable[[], Awaitable[None]]
+) -> bool:
+    """Whether the bell rings before the time is over or the client is gone."""
+    ringing = asyncio.ensure_future(rung.wait())
+    leaving = asyncio.ensure_future(hung_up())
+    try:
+        await asyncio.wait(
+            {ringing, leaving}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        return ringing.done() and not leaving.done()
+    finally:
+        ringing.cancel()
+        leaving.cancel()
+
+
+def _is_worth_marking_seen(client: ClientRow, now: datetime) -> bool:
+    """Not every poll is worth a write."""
+    return client.last_seen_at is None or now - client.last_seen_at >= _SEEN_INTERVAL
+
+
+async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
+    now = context.clock()
+    if _is_worth_marking_seen(principal.client, now):
+        async with context.database.writing(durable=False) as session:
+            await client_store.mark_seen(session, principal.client.id, now)
+
+
+async def _look_for_task(
+    context: Context, principal: ClientPrincipal
+) -> tuple[int | None, Task | None]:
+    """The number of the live round, and the client's task in it."""
+    federation = principal.federation
+    async with context.database.reading() as session:
+        offer = await assignment_store.find_offer(
+            session, federation.id, principal.client.id, principal.token_id
+        )
+    if not offer.is_client_admitted:
+        raise Unauthenticated("the token is not valid any more")
+    if is_over(offer.federation_state):
+        raise FederationFinished(
+            f"federation {federation.name} is {offer.federation_state}",
+            state=offer.federation_state,
+        )
+    round_, assignment, base = offer.round_, offer.assignment, offer.base
+    if round_ is None or offer.federation_state != FederationState.RUNNING:
+        return None, None
+    if (
+        assignment is None
+        or base is None
+        or round_.phase != RoundPhase.OPEN
+        or assignment.state == AssignmentState.SUBMITTED
+    ):
+        return round_.number, None
+    attempt = await _lease(context, principal, round_, assignment)
+    if attempt is None:
+        return round_.number, None
+    return round_.number, Task(
+        kind=TaskKind(round_.kind),
+        federation=federation.name,
+        client=principal.client.name,
+        round_number=round_.number,
+        attempt=attempt,
+        base_version=base.version,
+        base_digest=base.digest,
+        lease_seconds=context.specification(federation).round_policy.lease_seconds,
+    )
+
+
+async def _lease(
+    context: Context, principal: ClientPrincipal, round_: RoundRow, assignment: AssignmentRow
+) -> int | None:
+    """The attempt under which the client works: a new one, or its own that still runs."""
+    now = context.clock()
+    federation, token_id = principal.federation, principal.token_id
+    policy = context.specification(federation).round_policy
+    expires_at = now + timedelta(seconds=policy.lease_seconds)
+    # A lease that a power failure takes back is given again when the client asks again.
+    async with context.database.writing(durable=False) as session:
+        attempt = await assignment_store.lease(session, assignment.id, token_id, now, expires_at)
+        reached("lease-granted-uncommitted")
+        if attempt is None:
+            current = await assignment_store.find(session, round_.id, assignment.client_id)
+            if current is None or not await assignment_store.extend_lease(
+                session, current.id, token_id, current.attempt, expires_at
+            ):
+                await require_admitted(session, principal)
+                return None
+            return current.attempt
+    reached("lease-granted")
+    _log.info(
+        "work leased",
+        federation=federation.name,
+        round=round_.number,
+        client=principal.client.name,
+        attempt=attempt,
+    )
+    return attempt
+
+
+async def extend_lease(
+    context: Context, principal: ClientPrincipal, round_number: int, attempt: int
+) -> HeartbeatReply:
+    """Prolongs the client's lease.
+
+    Raises:
+        RoundClosed: the round takes no more updates.
+        LeaseLost: the lease ran out, or belongs to another attempt.
+        Unauthenticated: the client's credential has just ended.
+    """
+    policy = context.specification(principal.federation).round_policy
+    expires_at = context.clock() + timedelta(seconds=policy.lease_seconds)
+    async with context.database.writing(durable=False) as session:
+        round_ = await round_store.find(session, principal.federation.id, round_number)
+        if round_.phase != RoundPhase.OPEN:
+            raise RoundClosed(f"round {round_number} is {round_.phase}", phase=round_.phase)
+        assignment = await assignment_store.find(session, round_.id, principal.client.id)
+        if assignment is None or not await assignment_store.extend_lease(
+            session, assignment.id, principal.token_id, attempt, expires_at
+        ):
+            await require_admitted(session, principal)
+            raise LeaseLost(
+                f"round {round_number} is not leased to attempt {attempt} of this client",
+                attempt=None if assignment is None else assignment.attempt,
+            )
+    return HeartbeatReply(
+        round_number=round_number, attempt=attempt, lease_seconds=policy.lease_seconds
+    )

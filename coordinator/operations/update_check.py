@@ -1,0 +1,163 @@
+"""Checks an update's bytes as they come: format, names, shapes, claims, finiteness. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import ValidationError
+
+from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
+from shared.federation.specification import FederationSpecification
+from shared.rest.schema import UPDATE_METADATA_KEY, TaskKind, UpdateMetadata
+from shared.tensors import codec, file_header
+from shared.tensors.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
+from shared.validation import first_fault
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the update of one assignment must be."""
+
+    specification: FederationSpecification
+    client: str
+    round_number: int
+    base_version: int
+    kind: TaskKind
+    max_bytes: int
+
+
+class UpdateCheck:
+    """Takes an update in pieces; refuses at the first piece that is wrong."""
+
+    def __init__(self, expectation: Expectation) -> None:
+        self._expectation = expectation
+        self._reader = codec.StreamReader()
+        self._size_bytes = 0
+        self._metadata: UpdateMetadata | None = None
+        self._encoding: Encoding = DenseEncoding()
+        policy = expectation.specification.round_policy
+        self._max_norm = policy.max_update_norm if policy.on_excess == "reject" else None
+        self._squared_norm = 0.0
+
+    def feed(self, piece: bytes) -> None:
+        """Checks the next bytes.
+
+        Raises:
+            BodyTooLarge: more bytes than any correct update has.
+            MalformedUpdate: the bytes do not fit; says what and where.
+            StaleBaseVersion: the update starts from other weights.
+        """
+        self._size_bytes += len(piece)
+        check_size(self._size_bytes, self._expectation.max_bytes)
+        try:
+            for block in self._reader.feed(piece):
+                self._check_header_once()
+                self._encoding.check_block(block)
+                if self._max_norm is not None:
+                    values = block.values.astype(np.float64)
+                    self._squared_norm += float(np.square(values).sum())
+            self._check_header_once()
+        except file_header.CodecError as error:
+            raise MalformedUpdate(str(error), **error.where) from error
+
+    def finish(self) -> UpdateMetadata:
+        """The update's metadata, once all of it has come.
+
+        Raises:
+            MalformedUpdate: bytes are missing, or the change is larger than the policy takes.
+        """
+        try:
+            self._reader.finish()
+        except file_header.CodecError as error:
+            raise MalformedUpdate(str(error), **error.where) from error
+        if self._metadata is None:
+            raise MalformedUpdate("the file has no header")
+        self._check_norm()
+        return self._metadata
+
+    def _check_norm(self) -> None:
+        """Of dense updates alone: the norm of factors depends on weights that are not at hand."""
+        if self._max_norm is None or self._encoding.name != DenseEncoding.name:
+            return
+        norm = math.sqrt(self._squared_norm)
+        if norm > self._max_norm:
+            raise MalformedUpdate(
+                f"the update's norm is {norm:.6g}, over max_update_norm {self._max_norm:g}",
+                member="max_update_norm",
+                expected=self._max_norm,
+                found=norm,
+            )
+
+    def _check_header_once(self) -> None:
+        header = self._reader.header
+        if header is None or self._metadata is not None:
+            return
+        expectation = self._expectation
+        metadata = _parse_metadata(header)
+        _check_claims(metadata, expectation)
+        if expectation.kind is TaskKind.EVALUATE:
+            check_tensors(header, {})
+        else:
+            self._encoding = _find_encoding(metadata, expectation.specification)
+            self._encoding.check_header(header, expectation.specification.parameters)
+        self._metadata = metadata
+
+
+def check_size(num_bytes: int, limit: int) -> None:
+    """Raises BodyTooLarge over the limit."""
+    if num_bytes > limit:
+        raise BodyTooLarge(f"an update may have {limit} bytes", expected=limit)
+
+
+def _parse_metadata(header: file_header.Header) -> UpdateMetadata:
+    text = header.metadata.get(UPDATE_METADATA_KEY)
+    if text is None:
+        raise MalformedUpdate(
+            f"the metadata has no entry {UPDATE_METADATA_KEY}", member=UPDATE_METADATA_KEY
+        )
+    try:
+        return UpdateMetadata.model_validate_json(text)
+    except ValidationError as error:
+        fault = first_fault(error)
+        raise MalformedUpdate(f"metadata {fault}", member=fault.where) from error
+
+
+def _find_encoding(metadata: UpdateMetadata, specification: FederationSpecification) -> Encoding:
+    try:
+        return encoding_for(specification.encoding, metadata.encoding)
+    except ValueError as error:
+        raise MalformedUpdate(str(error), member="encoding", found=metadata.encoding) from error
+
+
+def _check_claims(metadata: UpdateMetadata, expectation: Expectation) -> None:
+    specification = expectation.specification
+    claims = {
+        "federation": (metadata.federation, specification.name),
+        "client": (metadata.client, expectation.client),
+        "round_number": (metadata.round_number, expectation.round_number),
+    }
+    for member, (found, expected) in claims.items():
+        if found != expected:
+            raise MalformedUpdate(
+                f"the update says {member} {found}, not {expected}",
+                member=member,
+                expected=expected,
+                found=found,
+            )
+    if metadata.base_version != expectation.base_version:
+        raise StaleBaseVersion(
+            f"the round starts from weights {expectation.base_version}, "
+            f"the update from {metadata.base_version}",
+            base_version=expectation.base_version,
+            found=metadata.base_version,
+        )
+    limit = specification.round_policy.max_num_examples
+    if not 1 <= metadata.num_examples <= limit:
+        raise MalformedUpdate(
+            f"num_examples is {metadata.num_examples}, not between 1 and {limit}",
+            member="num_examples",
+            expected=[1, limit],
+            found=metadata.num_examples,
+        )

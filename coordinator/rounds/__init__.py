@@ -1,0 +1,1 @@
+"""What moves rounds: the loop that decides when, and every transition it may write."""

@@ -1,0 +1,1 @@
+"""What surrounds every request: sockets, limits, audit, problem documents."""

@@ -1,0 +1,118 @@
+"""Exception to problem document: the only place where the coordinator's errors become HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from coordinator import errors
+from coordinator.database.outages import Outage, outage_of
+from coordinator.serving.redaction import redact
+from shared.rest.problems import MEDIA_TYPE, Problem, ProblemType
+from shared.validation import fault_of
+
+_RETRY_AFTER_SECONDS = 2
+_ROOM_AFTER_SECONDS = 5
+_TYPES: Mapping[type[errors.Refusal], ProblemType] = {
+    errors.Unauthenticated: ProblemType.UNAUTHENTICATED,
+    errors.Forbidden: ProblemType.FORBIDDEN,
+    errors.UnknownThing: ProblemType.NOT_FOUND,
+    errors.NameTaken: ProblemType.NAME_TAKEN,
+    errors.IllegalTransition: ProblemType.ILLEGAL_TRANSITION,
+    errors.RoundClosed: ProblemType.ROUND_CLOSED,
+    errors.StaleBaseVersion: ProblemType.STALE_BASE_VERSION,
+    errors.LeaseLost: ProblemType.LEASE_LOST,
+    errors.UpdateConflict: ProblemType.UPDATE_CONFLICT,
+    errors.FederationFinished: ProblemType.FEDERATION_FINISHED,
+    errors.VersionRemoved: ProblemType.VERSION_REMOVED,
+    errors.UnreadableSpecification: ProblemType.INTERNAL,
+    errors.BodyTooLarge: ProblemType.BODY_TOO_LARGE,
+    errors.BodyTooSlow: ProblemType.TOO_SLOW,
+    errors.BodyLost: ProblemType.UNAVAILABLE,
+    errors.UnsupportedMediaType: ProblemType.UNSUPPORTED_MEDIA_TYPE,
+    errors.TooManyUploads: ProblemType.TOO_MANY_REQUESTS,
+    errors.RangeNotSatisfiable: ProblemType.RANGE_NOT_SATISFIABLE,
+    errors.MalformedUpdate: ProblemType.MALFORMED_UPDATE,
+}
+_HTTP_TYPES: Mapping[int, ProblemType] = {
+    404: ProblemType.NOT_FOUND,
+    405: ProblemType.METHOD_NOT_ALLOWED,
+}
+
+_log = structlog.get_logger()
+
+
+def install(app: FastAPI) -> None:
+    """Makes every refusal and failure of ``app`` a problem document."""
+    app.exception_handler(errors.Refusal)(_on_refusal)
+    app.exception_handler(RequestValidationError)(_on_invalid_request)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(SQLAlchemyError)(_on_database_error)
+    app.exception_handler(Exception)(_on_failure)
+
+
+def problem_response(
+    kind: ProblemType,
+    detail: str,
+    members: Mapping[str, Any] | None = None,
+    retry_after_seconds: int = _RETRY_AFTER_SECONDS,
+) -> JSONResponse:
+    """A problem document as a response."""
+    problem = Problem.of(kind, detail, **(members or {}))
+    headers = {}
+    if kind is ProblemType.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if kind.status in (429, 503):
+        headers["Retry-After"] = str(retry_after_seconds)
+    return JSONResponse(
+        problem.model_dump(), status_code=kind.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+async def _on_refusal(request: Request, error: errors.Refusal) -> JSONResponse:
+    request.state.problem = _TYPES[type(error)].slug
+    return problem_response(_TYPES[type(error)], error.detail, error.members)
+
+
+async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
+    faults = [fault_of(details) for details in error.errors()]
+    detail = "; ".join(str(fault) for fault in faults[:3])
+    members = {"errors": [fault._asdict() for fault in faults[:20]]}
+    return problem_response(ProblemType.INVALID_REQUEST, detail, members)
+
+
+async def _on_http_exception(_request: Request, error: HTTPException) -> JSONResponse:
+    kind = _HTTP_TYPES.get(error.status_code, ProblemType.INVALID_REQUEST)
+    response = problem_response(kind, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_database_error(request: Request, error: Exception) -> JSONResponse:
+    outage = outage_of(error)
+    if outage is Outage.STORAGE_FULL:
+        return problem_response(
+            ProblemType.STORAGE_FULL,
+            "nothing was stored; try again when there is room",
+            retry_after_seconds=_ROOM_AFTER_SECONDS,
+        )
+    if outage is Outage.UNANSWERED:
+        return problem_response(ProblemType.UNAVAILABLE, "the database does not answer; try again")
+    if not isinstance(error, DBAPIError):
+        return await _on_failure(request, error)
+    _log.error("database refused a statement", error=str(error).partition("\n")[0])
+    return problem_response(ProblemType.UNAVAILABLE, "the database did not take it; try again")
+
+
+async def _on_failure(request: Request, error: Exception) -> JSONResponse:
+    _log.error(
+        "request failed", method=request.method, path=redact(request.url.path), exc_info=error
+    )
+    return problem_response(ProblemType.INTERNAL, "the coordinator's log says more")

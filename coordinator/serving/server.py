@@ -1,0 +1,70 @@
+"""The server: its certificate, its limits, where it listens, and how it stops."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from coordinator.context import Context
+from coordinator.serving.connections import bounded_protocol, connection_limits
+from coordinator.settings import CoordinatorSettings
+
+
+def check_certificate(settings: CoordinatorSettings) -> None:
+    """Raises ValueError with the files' names; what OpenSSL says has none."""
+    if settings.tls_certificate is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:
+        raise ValueError(
+            f"{settings.tls_certificate} and {settings.tls_key} are not a certificate and its "
+            f"key: {error}"
+        ) from error
+
+
+def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
+    """Serves ``app`` until a signal ends it; whether it could listen at all."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        http=bounded_protocol(connection_limits(settings)),
+        ws="none",
+        backlog=settings.listen_backlog,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+    server = _Server(config, app.state.context)
+    server.run()
+    return server.started
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, and ends long polls when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, context: Context) -> None:
+        super().__init__(config)
+        self._context = context
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Starts to listen, then says where: with port 0 only now is it known."""
+        await super().startup(sockets)
+        for server in getattr(self, "servers", []):
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                structlog.get_logger().info("listening", host=host, port=port)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Ends long polls, so that stopping does not wait for them."""
+        self._context.tasks_bell.close()
+        await super().shutdown(sockets)

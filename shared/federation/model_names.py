@@ -1,0 +1,97 @@
+"""Which methods and models there are, and which go together: names, without torch.
+
+The worker builds the model and checks everything; a coordinator refuses by this what no worker
+could take.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from shared.federation.plans import KNOWN_METHODS, takes_backbone
+from shared.federation.timm_models import timm_models
+
+CNNS = ("cnn-mnist", "cnn-cifar")
+TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+VIT_PREFIX, RESNET_PREFIX = "vit:", "resnet:"
+
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def is_import_path(name: str) -> bool:
+    """Whether ``name`` looks like ``package.module:name``, a user's own method or model."""
+    return _IMPORT_PATH.fullmatch(name) is not None
+
+
+def is_backbone(model: str) -> bool:
+    """Whether ``model`` is named like a pretrained network, known or not."""
+    return model.startswith((VIT_PREFIX, RESNET_PREFIX)) or model in TORCHVISION_RESNETS
+
+
+def check_method(method: str) -> None:
+    """Raises ValueError, with the closest names, unless ``method`` is known or an import path."""
+    if method not in KNOWN_METHODS and not is_import_path(method):
+        close = ", ".join(_closest(method, KNOWN_METHODS))
+        raise ValueError(
+            f"unknown method {method!r}; the closest are {close}; "
+            "a method of your own is named 'package.module:name'"
+        )
+
+
+def check_model(method: str, model: str) -> None:
+    """Raises ValueError unless the method can train a model of this name.
+
+    For a method by import path, any model of a known name or by import path will do.
+    """
+    check_model_name(model)
+    if method not in KNOWN_METHODS:
+        return
+    if takes_backbone(method) and not is_backbone(model):
+        raise ValueError(
+            f"method {method} trains on a frozen backbone, which {model!r} is not: "
+            f"take vit:NAME, resnet:NAME or one of {', '.join(TORCHVISION_RESNETS)}"
+        )
+    if is_backbone(model) and not takes_backbone(method):
+        fitting = ", ".join(known for known in KNOWN_METHODS if takes_backbone(known))
+        raise ValueError(
+            f"model {model!r} is a frozen backbone, which method {method} does not take: "
+            f"train it with {fitting}"
+        )
+
+
+def check_model_name(model: str) -> None:
+    """Raises ValueError, with the closest names, unless ``model`` is known or an import path."""
+    for prefix, names, kind in (
+        (
+            VIT_PREFIX,
+            timm_models().transformer_depths,
+            "a vision transformer whose blocks each have one MLP",
+        ),
+        (RESNET_PREFIX, timm_models().resnets, "a ResNet of four stages"),
+    ):
+        if model.startswith(prefix):
+            name = model.removeprefix(prefix).partition(".")[0]
+            if name not in names:
+                close = [prefix + one for one in _closest(name, names)]
+                raise ValueError(
+                    f"unknown model {model!r}: timm has no such model that adapters fit, "
+                    f"{kind}; the closest are {', '.join(close)}"
+                )
+            return
+    known = (*CNNS, *TORCHVISION_RESNETS)
+    if model not in known and not is_import_path(model):
+        of_timm = [VIT_PREFIX + name for name in timm_models().transformer_depths]
+        of_timm += [RESNET_PREFIX + name for name in timm_models().resnets]
+        close = [name for name in of_timm if name.endswith(f":{model}")]
+        close += [name for name in _closest(model, (*known, *of_timm)) if name not in close]
+        raise ValueError(
+            f"unknown model {model!r}; the closest are {', '.join(close)}; "
+            "vit:NAME and resnet:NAME take names of timm; "
+            "a model of your own is named 'package.module:function'"
+        )
+
+
+def _closest(name: str, names: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(names), n=3, cutoff=0.0)

@@ -1,0 +1,1 @@
+"""How weights and updates are written to bytes, and read back."""

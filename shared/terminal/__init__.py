@@ -1,0 +1,1 @@
+"""The ``hyperfl`` command, and how its commands fail, log and print."""

@@ -1,0 +1,98 @@
+"""Recorded specifications are parsed once: lists and rounds of many federations stay cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from coordinator.context import SpecificationOutline, Specifications
+from coordinator.store import federations as federation_store
+from coordinator.store.tables import FederationRow
+from shared.federation.specification import FederationSpecification
+from tests.support.coordinator import RunningCoordinator
+from tests.support.specifications import tiny_specification
+from tests.support.statements import statements
+
+pytestmark = pytest.mark.integration
+
+NAMES = ("tiny-1", "tiny-2", "tiny-3")
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The federation of every recorded specification that is parsed, in order."""
+    names: list[str] = []
+    parse: Callable[[Any], FederationSpecification] = FederationSpecification.of_record
+
+    def note(document: dict[str, Any]) -> FederationSpecification:
+        names.append(document["name"])
+        return parse(document)
+
+    monkeypatch.setattr(FederationSpecification, "of_record", note)
+    return names
+
+
+async def with_federations(coordinator: RunningCoordinator) -> list[FederationRow]:
+    for name in NAMES:
+        await coordinator.create(tiny_specification(name))
+    async with coordinator.context.database.reading() as session:
+        return [await federation_store.find_by_name(session, name) for name in NAMES]
+
+
+async def listed(coordinator: RunningCoordinator) -> tuple[list[str], int]:
+    """The federations' names, and the number of queries that look at federations."""
+    with statements(coordinator.context.database) as sent:
+        answer = await coordinator.http.get("/v1/federations", headers=coordinator.admin)
+    assert answer.status_code == 200, answer.text
+    assert {one["method"] for one in answer.json()} == {"hyperfl"}
+    of_token = [statement for statement in sent if "tokens.digest" in statement]
+    rest = [one for one in sent if one.startswith("SELECT") and one not in of_token]
+    assert len(of_token) == 1
+    assert all("federations" in statement for statement in rest)
+    return [one["name"] for one in answer.json()], len(rest)
+
+
+async def test_federations_that_were_seen_are_listed_with_one_query_and_nothing_parsed(
+    coordinator: RunningCoordinator, parsed: list[str]
+) -> None:
+    await with_federations(coordinator)
+    await coordinator.restart()
+    parsed.clear()
+    assert await listed(coordinator) == (list(NAMES), 2), "and another for what was never seen"
+    assert parsed == list(NAMES)
+    for _ in range(2):
+        assert await listed(coordinator) == (list(NAMES), 1)
+    assert parsed == list(NAMES)
+    await coordinator.create(tiny_specification("tiny-4"))
+    parsed.clear()
+    assert await listed(coordinator) == ([*NAMES, "tiny-4"], 1), "seen when it was created"
+    assert parsed == []
+
+
+async def test_specifications_that_were_used_least_lately_are_forgotten(
+    coordinator: RunningCoordinator, parsed: list[str]
+) -> None:
+    first, second, third = await with_federations(coordinator)
+    kept = Specifications(kept=2)
+    parsed.clear()
+    for federation in (first, second, first, third, first):
+        assert kept.of(federation).name == federation.name
+    assert parsed == [*NAMES], "the first was used last, and so was kept"
+    kept.of(second)
+    assert parsed == [*NAMES, "tiny-2"]
+
+
+async def test_outlines_outlast_the_specifications_that_they_are_of(
+    coordinator: RunningCoordinator, parsed: list[str]
+) -> None:
+    federations = await with_federations(coordinator)
+    kept = Specifications(kept=1)
+    parsed.clear()
+    outline = SpecificationOutline("hyperfl", "tests.support.models:tiny", rounds=2)
+    for _ in range(2):
+        for federation in federations:
+            assert kept.outline_of(federation) == outline
+            assert kept.knows(federation.id)
+    assert parsed == list(NAMES)

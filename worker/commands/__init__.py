@@ -1,0 +1,1 @@
+"""The ``hyperfl worker`` commands."""

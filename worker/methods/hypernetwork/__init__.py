@@ -1,0 +1,1 @@
+"""Training of a hypernetwork: exact factored steps, clients in lock step."""

@@ -1,0 +1,1 @@
+"""What every local round is made of: clients, extractors, heads, batches, SGD."""

@@ -1,0 +1,1 @@
+"""Differentially private steps: clipped gradients of single examples, noise, accounting."""

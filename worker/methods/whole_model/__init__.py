@@ -1,0 +1,1 @@
+"""Training of a whole model that is shared in part or in full."""

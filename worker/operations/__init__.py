@@ -1,0 +1,1 @@
+"""What a site can do besides taking part in rounds."""

@@ -1,0 +1,28 @@
+"""What the newest weights are worth to each hosted client, found out without uploading anything."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from worker.settings import WorkerConfig, WorkerSettings
+from worker.site.opening import open_site
+
+
+async def evaluate_clients(config: WorkerConfig, settings: WorkerSettings) -> list[dict[str, Any]]:
+    """For each client: its name, the version, and the metrics of its personalised model."""
+    async with open_site(config, settings) as site:
+        version, weights = await site.newest_weights()
+        rows = []
+        for client in site.clients:
+            metrics = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
+            rows.append(
+                {
+                    "client": client.name,
+                    "weights_version": version,
+                    "accuracy": metrics["accuracy"],
+                    "loss": metrics["loss"],
+                    "num_test_examples": int(metrics["num_test_examples"]),
+                }
+            )
+        return rows

@@ -1,0 +1,67 @@
+"""New credentials for hosted clients, in place of those that they have."""
+
+from __future__ import annotations
+
+import structlog
+
+from worker.errors import ConfigError, Refused, RequestFailed
+from worker.files import write_atomically
+from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi, Transport
+from worker.remote.patience import Patience
+from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
+from worker.site import private_state
+from worker.site.hosted_client import CREDENTIAL_NAME
+
+_log = structlog.get_logger()
+
+
+async def rotate_credentials(
+    config: WorkerConfig, settings: WorkerSettings, transport: Transport | None = None
+) -> list[str]:
+    """Replaces the credential of every client; returns their names.
+
+    The coordinator takes the old credential until the new one is first used, and it is on disk
+    before that: killed at any point, the client still has one that is valid.
+
+    Raises:
+        ConfigError: a client is not enrolled.
+        PrivateStateError: a worker is using the client.
+        RequestFailed: the coordinator does not take a credential, or is not reached.
+    """
+    address = CoordinatorAddress(
+        config.coordinator_url,
+        settings.request_timeout_seconds,
+        settings.transfer_seconds,
+        config.ca_file,
+        transport,
+    )
+    patience = Patience(settings.give_up_after_seconds)
+    for client in config.clients:
+        with private_state.locked(client.state_dir):
+            try:
+                await _rotate(client, address, config.federation, patience)
+            except Refused as refusal:
+                raise RequestFailed(f"client {client.name}: {refusal.problem.detail}") from refusal
+    return [client.name for client in config.clients]
+
+
+async def _rotate(
+    client: ClientConfig, address: CoordinatorAddress, federation: str, patience: Patience
+) -> None:
+    file = client.state_dir / CREDENTIAL_NAME
+    if not file.exists():
+        raise ConfigError(f"client {client.name} is not enrolled, so it has no credential yet")
+    old = CoordinatorApi(address, file.read_text().strip())
+    try:
+        reply = await patience.insist(
+            "asking for a new credential", lambda: old.rotate(federation, client.name)
+        )
+    finally:
+        await old.close()
+    write_atomically(file, reply.credential.encode() + b"\n")
+    new = CoordinatorApi(address, reply.credential)
+    try:
+        await patience.insist("ending the old credential", lambda: new.fetch_federation(federation))
+    finally:
+        await new.close()
+    _log.info("credential replaced", client=client.name)

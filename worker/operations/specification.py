@@ -1,0 +1,201 @@
+"""Makes a federation's specification from a method, a model and a data set's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.federation.aggregation_plan import AggregationPlan
+from shared.federation.model_names import check_method, check_model
+from shared.federation.plan_errors import fill_in
+from shared.federation.plans import (
+    KNOWN_METHODS,
+    TrainingPlan,
+    find_preset,
+    plan_of,
+    takes_backbone,
+)
+from shared.federation.specification import (
+    EncodingPlan,
+    FederationSpecification,
+    ParameterSpecification,
+    RoundPolicy,
+)
+from worker.data.loading import natural_image_shape, natural_num_classes
+from worker.errors import ConfigError
+from worker.methods import build_method
+from worker.methods.interface import SiteResources
+from worker.methods.whole_model.method import ModelMethod
+from worker.models.backbone_weights import BackboneSource, pin_backbone
+from worker.models.registry import default_image_shape
+from worker.operations.agreed_noise import with_agreed_noise
+from worker.operations.specification_request import SpecificationRequest
+
+
+def specify(request: SpecificationRequest) -> FederationSpecification:
+    """The specification that a person asks for.
+
+    Raises:
+        UnknownPresetError, DataError: and as :func:`build_specification`.
+    """
+    return build_specification(
+        request.name,
+        method=request.method,
+        model=request.model,
+        image_shape=choose_image_shape(request.image_shape, request.model, request.dataset),
+        num_classes=choose_num_classes(request.num_classes, request.dataset, request.data_dir),
+        hyperparameters=choose_hyperparameters(request.method, request.preset, request.settings),
+        round_policy=request.round_policy,
+        aggregation=request.aggregation,
+        encoding=request.encoding,
+        seed=request.seed,
+        backbone_weights=request.backbone_weights,
+        examples_per_client=request.examples_per_client,
+    )
+
+
+def build_specification(
+    name: str,
+    *,
+    method: str,
+    model: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    hyperparameters: dict[str, Any],
+    round_policy: RoundPolicy,
+    encoding: EncodingPlan,
+    seed: int,
+    aggregation: AggregationPlan | None = None,
+    backbone_weights: str | None = None,
+    examples_per_client: int | None = None,
+) -> FederationSpecification:
+    """The specification whose tensors are those that the method shares for this model.
+
+    ``backbone_weights`` is ``hub``, ``random`` or the path of a file; for methods on a backbone.
+    ``examples_per_client`` is for methods with a privacy budget; see :func:`with_agreed_noise`.
+
+    Raises:
+        pydantic.ValidationError, ModelError, MethodError, PrivacyBudgetError, ConfigError: a part
+            of it cannot be.
+        DownloadError: a hub did not give the backbone's weights.
+    """
+    check_names(method, model)
+    file = None
+    if takes_backbone(method):
+        source, file = _parse_backbone_weights(backbone_weights or "hub")
+        digest = pin_backbone(model, image_shape, source, file)
+        hyperparameters = hyperparameters | {
+            "backbone_weights": source,
+            "backbone_digest": digest,
+        }
+    elif backbone_weights is not None:
+        fitting = ", ".join(known for known in KNOWN_METHODS if takes_backbone(known))
+        raise ConfigError(f"backbone weights are for the methods {fitting}, not for {method}")
+    training = TrainingPlan(
+        method=method,
+        model=model,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        hyperparameters=with_agreed_noise(
+            method, _with_rounds(method, hyperparameters, round_policy), examples_per_client
+        ),
+    )
+    built = build_method(training, torch.device("cpu"), SiteResources(backbone_weights_file=file))
+    if method not in KNOWN_METHODS and isinstance(built, ModelMethod):
+        # Recorded, so that a site whose code has other defaults trains with these.
+        filled = fill_in(built.plan_type, training.hyperparameters)
+        training = TrainingPlan.model_validate(training.model_dump() | {"hyperparameters": filled})
+    parameters: ParameterSpecification = built.parameters(seed)
+    return FederationSpecification(
+        name=name,
+        parameters=parameters,
+        training=training,
+        round_policy=round_policy,
+        encoding=encoding,
+        aggregation=aggregation or AggregationPlan(),
+    )
+
+
+def check_names(method: str, model: str) -> None:
+    """Raises ConfigError unless method and model are known, or import paths, and fit each other."""
+    try:
+        check_method(method)
+        check_model(method, model)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _parse_backbone_weights(given: str) -> tuple[BackboneSource, Path | None]:
+    if given == "hub":
+        return "hub", None
+    if given == "random":
+        return "random", None
+    file = Path(given)
+    if not file.is_file():
+        raise ConfigError(f"backbone weights are hub, random or an existing file, not {given}")
+    return "file", file
+
+
+def _with_rounds(
+    method: str, hyperparameters: dict[str, Any], round_policy: RoundPolicy
+) -> dict[str, Any]:
+    """With the policy's rounds, where the method spreads a budget over them and none are given."""
+    plan = plan_of(method)
+    if plan is None or "rounds" not in plan.model_fields:
+        return hyperparameters
+    return {"rounds": round_policy.rounds} | hyperparameters
+
+
+def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tuple[int, int, int]:
+    """``CxHxW`` as given; else what the model asks for; else the data set's own."""
+    if given is not None:
+        sizes = given.split("x")
+        if len(sizes) != 3 or not all(size.isascii() and size.isdigit() for size in sizes):
+            raise ConfigError(f"an image shape is CxHxW, such as 3x32x32, not {given}")
+        return int(sizes[0]), int(sizes[1]), int(sizes[2])
+    shape = default_image_shape(model) or (natural_image_shape(dataset) if dataset else None)
+    if shape is None:
+        raise ConfigError(f"say with --image-shape what images {model} takes")
+    return shape
+
+
+def choose_num_classes(given: int | None, dataset: str | None, data_dir: Path | None) -> int:
+    """As given; else the data set's own."""
+    if given is not None:
+        return given
+    if dataset is None:
+        raise ConfigError("say with --num-classes or --dataset how many classes there are")
+    return natural_num_classes(dataset, data_dir)
+
+
+def choose_hyperparameters(
+    method: str, preset: str | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """A preset's hyperparameters, with ``key=value`` settings in their places."""
+    chosen = {} if preset is None else find_preset(method, preset)
+    return chosen | parse_settings(settings)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` pairs; a value is a number or true or false where it can be, else text."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"a setting is key=value, not {setting}")
+        parsed[key] = _value(text)
+    return parsed
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,1 @@
+"""The coordinator as seen from a site: REST calls, retries, downloaded weights."""

@@ -1,0 +1,81 @@
+"""Trying again while the coordinator cannot be reached, with jittered waits and an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from worker.errors import Unreachable
+
+Result = TypeVar("Result")
+
+_LONGEST_WAIT_SECONDS = 30.0
+"""Between two tries: a coordinator that is back is found within that, and many workers at a time
+are no load for it."""
+_log = structlog.get_logger()
+
+
+class Patience:
+    """Repeats requests that found nobody, at most for ``give_up_after_seconds``."""
+
+    def __init__(
+        self,
+        give_up_after_seconds: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._give_up_after_seconds = give_up_after_seconds
+        self._jittered = wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_SECONDS)
+        self._sleep = sleep
+
+    async def insist(self, what: str, request: Callable[[], Awaitable[Result]]) -> Result:
+        """The request's result.
+
+        Raises:
+            Unreachable: nobody answered for ``give_up_after_seconds``.
+            Refused: at once; asking again would not help.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unreachable),
+            stop=stop_after_delay(self._give_up_after_seconds),
+            wait=self._wait,
+            before_sleep=lambda state: _note(what, state),
+            reraise=True,
+            sleep=self._sleep,
+        )
+
+        async def attempt() -> Result:
+            return await request()
+
+        try:
+            return await retrying(attempt)
+        except Unreachable:
+            _log.error("gave up", doing=what, after_seconds=self._give_up_after_seconds)
+            raise
+
+    def _wait(self, state: RetryCallState) -> float:
+        """A jittered wait that doubles, not less than was asked for, not beyond the last try."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after_seconds if isinstance(error, Unreachable) else None
+        remaining = self._give_up_after_seconds - (state.seconds_since_start or 0.0)
+        return min(max(self._jittered(state), asked or 0.0), max(0.0, remaining))
+
+
+def _note(what: str, state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    _log.warning(
+        "coordinator not reached, trying again",
+        doing=what,
+        attempt=state.attempt_number,
+        wait_seconds=round(state.upcoming_sleep, 2),
+        error=str(error),
+    )

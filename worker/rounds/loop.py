@@ -1,0 +1,171 @@
+"""The worker's life: poll for all hosted clients, work round after round, end.
+
+As soon as one client gets a task, the others are asked without waiting: the assignments of a round
+appear together, so the group that trains together is decided by the round and not by timing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Sequence
+
+import structlog
+
+from shared.rest.schema import Task
+from worker.errors import FederationFinished, Refused, RequestFailed
+from worker.methods.interface import TrainingInterrupted
+from worker.remote.coordinator_api import Transport
+from worker.rounds.pause_notice import PauseNotice
+from worker.rounds.round_work import HeldTask, RoundWork
+from worker.settings import WorkerConfig, WorkerSettings
+from worker.site.hosted_client import HostedClient
+from worker.site.opening import NOBODY_TAKEN, Site, open_site
+
+_PAUSE_SECONDS = 1.0
+"""Between polls that are answered at once and bring nothing to do: no busy loop, whatever the
+coordinator answers, and no delay that a round would feel."""
+
+_GATHER_SECONDS = 2.0
+"""For the answers to the other clients' polls, once one has brought a task: they are sent at the
+same moment, and a client that is missed is asked again."""
+
+_log = structlog.get_logger()
+
+
+async def run(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    stop: threading.Event,
+    transport: Transport | None = None,
+) -> None:
+    """Works until the federation has ended or ``stop`` is set.
+
+    A stop ends whatever is waited for at once, and training after its current step. What was not
+    saved by then is done again at the next start, as after a crash.
+
+    Raises:
+        RequestFailed: every client was shut out; and as :func:`open_site`.
+    """
+    working = asyncio.create_task(_work(config, settings, stop, transport))
+    stopping = asyncio.create_task(_wait_for(stop))
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+    try:
+        await working
+    except (asyncio.CancelledError, TrainingInterrupted):
+        if not stop.is_set():
+            raise
+        _log.info("stopped; work that was not saved is done again at the next start")
+
+
+async def _work(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    stop: threading.Event,
+    transport: Transport | None,
+) -> None:
+    async with open_site(config, settings, transport) as site:
+        work = RoundWork(site.specification, site.method, site.cache, site.patience, stop)
+        _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
+        try:
+            await _Worker(site, work, settings.poll_wait_seconds).run()
+        finally:
+            work.close()
+
+
+async def _wait_for(stop: threading.Event) -> None:
+    while not stop.is_set():  # noqa: ASYNC110 - set by a signal, which no loop awaits
+        await asyncio.sleep(0.1)
+
+
+class _Worker:
+    def __init__(self, site: Site, work: RoundWork, poll_wait_seconds: float) -> None:
+        self._site = site
+        self._work = work
+        self._poll_wait_seconds = poll_wait_seconds
+        self._pause_notice = PauseNotice(site.specification.name)
+
+    async def run(self) -> None:
+        while active := [client for client in self._site.clients if not client.is_done]:
+            held = await self._collect(active)
+            if held:
+                await self._work.do(held)
+            else:
+                await self._pause_notice.look(active[0].api)
+                await asyncio.sleep(_PAUSE_SECONDS)
+        if all(client.is_shut_out for client in self._site.clients):
+            raise RequestFailed(NOBODY_TAKEN)
+
+    async def _collect(self, active: Sequence[HostedClient]) -> list[HeldTask]:
+        """The tasks of one round that hosted clients hold; none after a poll without work."""
+        polls = {
+            asyncio.create_task(self._poll(client, self._poll_wait_seconds)): client
+            for client in active
+        }
+        waiting: set[asyncio.Task[Task | None]] = set(polls)
+        tasks: dict[str, Task] = {}
+        try:
+            while waiting and not tasks:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if any(poll.result() is not None for poll in done) and waiting:
+                    # A round opened, which answers every poll; nobody waits for one that is lost.
+                    more, waiting = await asyncio.wait(waiting, timeout=_GATHER_SECONDS)
+                    done |= more
+                    if waiting:
+                        _log.info(
+                            "polls without an answer are asked again",
+                            clients=[polls[poll].name for poll in waiting],
+                            after_seconds=_GATHER_SECONDS,
+                        )
+                for poll in done:
+                    if (task := poll.result()) is not None:
+                        tasks[polls[poll].name] = task
+        finally:
+            await _cancel(list(waiting))
+        if not tasks:
+            return []
+        round_number = max(task.round_number for task in tasks.values())
+        others = [client for client in active if client.name not in tasks and not client.is_done]
+        for client, task in zip(
+            others, await asyncio.gather(*(self._poll(c, 0.0) for c in others)), strict=True
+        ):
+            if task is not None:
+                tasks[client.name] = task
+        return [
+            HeldTask(client, tasks[client.name])
+            for client in active
+            if client.name in tasks
+            and tasks[client.name].round_number == round_number
+            and client.failed_in_round != round_number
+        ]
+
+    async def _poll(self, client: HostedClient, wait_seconds: float) -> Task | None:
+        federation = self._site.specification.name
+        try:
+            return await self._site.patience.insist(
+                "polling for work", lambda: client.api.next_task(federation, wait_seconds)
+            )
+        except FederationFinished as finished:
+            _log.info("federation ended", client=client.name, detail=finished.problem.detail)
+            client.is_done = True
+            if client.state.pending is not None:
+                client.discard_pending()
+        except Refused as refusal:
+            if not refusal.shuts_out:
+                raise
+            client.shut_out(refusal.problem.detail)
+        return None
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """Cancels tasks; a task leased to a poll that is cancelled is delivered again to the next."""
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, RequestFailed):
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,294 @@
+"""Does the work of one round for the clients that hold it: train or evaluate, save, upload.
+
+Torch runs in a thread of its own while heartbeats go on. Each client's result is saved with its
+pending update before it is sent, and sent until it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import structlog
+
+from shared.arrays import NamedArrays
+from shared.crash_points import reached
+from shared.federation.specification import FederationSpecification
+from shared.rest.problems import ProblemType
+from shared.rest.schema import UPDATE_METADATA_KEY, Task, TaskKind, UpdateMetadata
+from shared.tensors import codec
+from shared.tensors.encodings import encoding_for
+from worker.errors import Refused, Unreachable
+from worker.methods.interface import Method, TrainingFailedError, TrainingResult
+from worker.remote.patience import Patience
+from worker.remote.weights_cache import WeightsCache
+from worker.site.hosted_client import HostedClient
+from worker.site.private_state import PendingUpdate, PrivateState
+
+_NOT_WANTED = (
+    ProblemType.ROUND_CLOSED,
+    ProblemType.STALE_BASE_VERSION,
+    ProblemType.UPDATE_CONFLICT,
+    ProblemType.FEDERATION_FINISHED,
+    ProblemType.NOT_FOUND,
+)
+"""The round goes on without the update, is over, or is not known: nothing will record it."""
+_NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
+"""What the same update would be answered again."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class HeldTask:
+    """A task and the hosted client that holds it."""
+
+    client: HostedClient
+    task: Task
+
+
+class RoundWork:
+    """Works on tasks of one round; made once for a worker and used round after round."""
+
+    def __init__(
+        self,
+        specification: FederationSpecification,
+        method: Method,
+        cache: WeightsCache,
+        patience: Patience,
+        stop: threading.Event,
+    ) -> None:
+        self._specification = specification
+        self._method = method
+        self._cache = cache
+        self._patience = patience
+        self._stop = stop
+        self._torch_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
+
+    async def do(self, held: Sequence[HeldTask]) -> None:
+        """Does all tasks, which are of the same round, in order of client name.
+
+        Raises:
+            TrainingInterrupted: the worker is being stopped.
+            Refused, Unreachable, WeightsError: the work cannot go on.
+        """
+        ordered = sorted(held, key=lambda one: one.client.name)
+        log = _log.bind(round=ordered[0].task.round_number, kind=ordered[0].task.kind.value)
+        uploads: list[asyncio.Task[None]] = []
+        async with _heartbeats(ordered) as beating:
+            try:
+                for one in [one for one in ordered if one.client.has_pending_for(one.task)]:
+                    log.info("pending update sent again", client=one.client.name)
+                    uploads.append(asyncio.create_task(self._upload(one, beating)))
+                fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
+                await asyncio.gather(*(self._settle_pending(one) for one in fresh))
+                fresh = [one for one in fresh if not one.client.is_shut_out]
+                if fresh:
+                    log.info("work begins", clients=len(fresh))
+                    async for one, state in self._results(fresh):
+                        await asyncio.to_thread(one.client.save, state)
+                        uploads.append(asyncio.create_task(self._upload(one, beating)))
+                await asyncio.gather(*uploads)
+            except TrainingFailedError as failed:
+                _give_up_round(ordered, failed)
+                await asyncio.gather(*uploads)
+            except Refused as refusal:
+                if not refusal.is_a(ProblemType.VERSION_REMOVED):
+                    raise
+                # Rounds went on meanwhile; the next poll says what there is to do now.
+                log.warning("weights no longer kept, work dropped", detail=refusal.problem.detail)
+                await asyncio.gather(*uploads)
+            finally:
+                for upload in uploads:
+                    upload.cancel()
+        log.info("work done", clients=len(ordered))
+
+    async def _results(
+        self, fresh: Sequence[HeldTask]
+    ) -> AsyncIterator[tuple[HeldTask, PrivateState]]:
+        """Each client's next private state, as soon as its part of the work is done."""
+        first = fresh[0]
+        weights = await self._cache.get(
+            first.client.api, first.task.base_version, first.task.base_digest
+        )
+        results = (
+            self._train(fresh, weights)
+            if first.task.kind is TaskKind.TRAIN
+            else self._evaluate(fresh, weights)
+        )
+        loop = asyncio.get_running_loop()
+        while True:
+            item = await loop.run_in_executor(self._torch_thread, next, results, None)
+            if item is None:
+                return
+            yield item
+
+    def _train(
+        self, fresh: Sequence[HeldTask], weights: NamedArrays
+    ) -> Iterator[tuple[HeldTask, PrivateState]]:
+        by_name = {one.client.name: one for one in fresh}
+        results = self._method.train(
+            [one.client.participant() for one in fresh],
+            weights,
+            fresh[0].task.round_number,
+            self._stop.is_set,
+        )
+        for result in results:
+            one = by_name[result.participant]
+            yield one, self._trained(one, result, weights)
+
+    def _trained(self, one: HeldTask, result: TrainingResult, weights: NamedArrays) -> PrivateState:
+        state = one.client.state
+        encoded = encoding_for(self._specification.encoding).encode(
+            result.deltas, state.residual, weights, self._specification.parameters
+        )
+        content = self._serialise(one.task, encoded.wire, result.num_examples, result.metrics)
+        return replace(
+            state,
+            tensors={name: tensor.numpy() for name, tensor in result.private.items()},
+            residual=encoded.residual,
+            last_round=one.task.round_number,
+            pending=_pending(one.task, content),
+        )
+
+    def _evaluate(
+        self, fresh: Sequence[HeldTask], weights: NamedArrays
+    ) -> Iterator[tuple[HeldTask, PrivateState]]:
+        for one in fresh:
+            metrics = self._method.evaluate(one.client.participant(), weights)
+            content = self._serialise(one.task, {}, len(one.client.data.test), metrics)
+            yield one, replace(one.client.state, pending=_pending(one.task, content))
+
+    def _serialise(
+        self, task: Task, wire: NamedArrays, num_examples: int, metrics: dict[str, float]
+    ) -> bytes:
+        metadata = UpdateMetadata(
+            federation=task.federation,
+            client=task.client,
+            round_number=task.round_number,
+            base_version=task.base_version,
+            encoding=self._specification.encoding.name,
+            num_examples=num_examples,
+            metrics=metrics,
+        )
+        return codec.encode(wire, {UPDATE_METADATA_KEY: metadata.model_dump_json()})
+
+    async def _settle_pending(self, one: HeldTask) -> None:
+        """Sends an update of an earlier round again, whose answer a crash kept from us.
+
+        Whether it is recorded decides whether what it left out belongs into the next one. Its
+        attempt is not kept, nor needed: the round is over, and only a recorded update is known.
+        """
+        client, pending = one.client, one.client.state.pending
+        if pending is None:
+            return
+        earlier = one.task.model_copy(update={"round_number": pending.round_number, "attempt": 1})
+        log = _log.bind(client=client.name, round=pending.round_number)
+        try:
+            await self._patience.insist(
+                "settling an update",
+                lambda: client.api.put_update(earlier, pending.content),
+            )
+        except Refused as refusal:
+            if refusal.shuts_out:
+                client.shut_out(refusal.problem.detail)
+                return
+            if not refusal.is_a(ProblemType.LEASE_LOST, *_NOT_WANTED, *_NOT_ACCEPTED):
+                raise
+            log.warning("earlier update not recorded", detail=refusal.problem.detail)
+            await asyncio.to_thread(client.discard_pending)
+        else:
+            log.info("earlier update was recorded")
+            await asyncio.to_thread(client.confirm_pending)
+
+    async def _upload(self, one: HeldTask, beating: set[str]) -> None:
+        """Sends the pending update until it is answered; then there is none any more."""
+        client, task = one.client, one.task
+        pending = client.state.pending
+        if pending is None:
+            return
+        log = _log.bind(client=client.name, round=task.round_number)
+        try:
+            receipt = await self._patience.insist(
+                "sending an update", lambda: client.api.put_update(task, pending.content)
+            )
+            reached("update-unconfirmed")
+        except Refused as refusal:
+            if refusal.is_a(ProblemType.LEASE_LOST):
+                # Kept: the next task may ask for the same round under a newer attempt.
+                log.warning("lease lost, update kept", detail=refusal.problem.detail)
+                return
+            if refusal.shuts_out:
+                client.shut_out(refusal.problem.detail)
+                return
+            if refusal.is_a(*_NOT_ACCEPTED):
+                # Training again would give the same, so this client sits the round out.
+                client.failed_in_round = task.round_number
+                log.error("update refused, round left out", detail=refusal.problem.detail)
+            elif refusal.is_a(*_NOT_WANTED):
+                log.warning("update not wanted", detail=refusal.problem.detail)
+            else:
+                raise
+            await asyncio.to_thread(client.discard_pending)
+        else:
+            log.info("update sent", size_bytes=receipt.size_bytes)
+            await asyncio.to_thread(client.confirm_pending)
+        finally:
+            beating.discard(client.name)
+
+    def close(self) -> None:
+        """Ends the training thread after its current step."""
+        self._torch_thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _give_up_round(held: Sequence[HeldTask], failed: TrainingFailedError) -> None:
+    """Training again would fail again, so these clients sit the round out."""
+    for one in held:
+        if one.client.name in failed.reasons:
+            one.client.failed_in_round = one.task.round_number
+            _log.error(
+                "training failed, no update is sent",
+                client=one.client.name,
+                round=one.task.round_number,
+                reason=failed.reasons[one.client.name],
+            )
+
+
+def _pending(task: Task, content: bytes) -> PendingUpdate:
+    return PendingUpdate(task.kind, task.round_number, task.base_version, content)
+
+
+@contextlib.asynccontextmanager
+async def _heartbeats(held: Sequence[HeldTask]) -> AsyncIterator[set[str]]:
+    """Keeps every lease alive for as long as the client's name is in the set it gives."""
+    beating = {one.client.name for one in held}
+    tasks = [asyncio.create_task(_beat(one, beating)) for one in held]
+    try:
+        yield beating
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _beat(one: HeldTask, beating: set[str]) -> None:
+    """A heartbeat at a third of the lease. One that fails is not the end: the upload decides."""
+    while True:
+        await asyncio.sleep(one.task.lease_seconds / 3)
+        if one.client.name not in beating:
+            return
+        try:
+            await one.client.api.heartbeat(one.task)
+        except (Refused, Unreachable) as error:
+            _log.warning(
+                "heartbeat failed",
+                client=one.client.name,
+                round=one.task.round_number,
+                error=str(error),
+            )
+            if isinstance(error, Refused):
+                return

@@ -1,0 +1,1 @@
+"""The site's side: configuration made ready, hosted clients, their private state."""

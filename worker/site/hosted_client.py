@@ -1,0 +1,176 @@
+"""A client that this worker hosts: its identity, its data, its private state."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+import structlog
+import torch
+
+from shared.crash_points import reached
+from shared.federation.specification import FederationSpecification
+from shared.rest.schema import Task
+from worker.data.client_data import ClientData
+from worker.data.loading import DatasetCache
+from worker.errors import ConfigError, PrivateStateError
+from worker.files import write_atomically
+from worker.methods.interface import Method, Participant
+from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi
+from worker.remote.patience import Patience
+from worker.settings import ClientConfig
+from worker.site import private_state
+from worker.site.private_state import PrivateState
+
+CREDENTIAL_NAME = "credential"
+SEED_BITS = 128
+"""Of a private seed that no configuration gives; a stream's key has as many."""
+
+_log = structlog.get_logger()
+
+
+class HostedClient:
+    """One client with its way to the coordinator. ``state`` is always what is on disk."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        api: CoordinatorApi,
+        data: ClientData,
+        state: PrivateState,
+    ) -> None:
+        self.name = config.name
+        self.api = api
+        self.data = data
+        self.state = state
+        self.is_done = False
+        """No more work will come: the federation ended, or the client was shut out."""
+        self.is_shut_out = False
+        self.failed_in_round: int | None = None
+        """The client has nothing to send for this round and waits for the next."""
+        self._folder = config.state_dir
+
+    def participant(self) -> Participant:
+        """The client as a training method sees it."""
+        private = {
+            name: torch.from_numpy(array.copy()) for name, array in self.state.tensors.items()
+        }
+        return Participant(self.name, self.data, private, self.state.seed)
+
+    def save(self, state: PrivateState) -> None:
+        """Makes ``state`` the client's, on disk first."""
+        reached("trained")
+        private_state.save(self._folder, state)
+        self.state = state
+        reached("state-saved")
+
+    def shut_out(self, reason: str) -> None:
+        """The coordinator does not take this client any more; its state stays as it is."""
+        _log.error("client shut out", client=self.name, detail=reason)
+        self.is_done = self.is_shut_out = True
+
+    def confirm_pending(self) -> None:
+        """The pending update is recorded."""
+        self.save(self.state.without_pending())
+        reached("update-confirmed")
+
+    def discard_pending(self) -> None:
+        """Nobody wants the pending update any more."""
+        self.save(self.state.without_unwanted())
+
+    def has_pending_for(self, task: Task) -> bool:
+        """Whether the pending update is what ``task`` asks for."""
+        pending = self.state.pending
+        return pending is not None and (
+            pending.kind,
+            pending.round_number,
+            pending.base_version,
+        ) == (task.kind, task.round_number, task.base_version)
+
+
+async def obtain_credential(
+    config: ClientConfig, address: CoordinatorAddress, federation: str, patience: Patience
+) -> str:
+    """The client's credential from disk, or by enrolment, kept on disk before it is used.
+
+    Raises:
+        ConfigError: there is neither a credential nor an enrolment token, or it is another's.
+        Refused: the coordinator does not take the token.
+    """
+    file = config.state_dir / CREDENTIAL_NAME
+    if file.exists():
+        return file.read_text().strip()
+    token = _enrolment_token(config)
+    http = CoordinatorApi(address, credential=None)
+    try:
+        reply = await patience.insist("enrolling", lambda: http.enrol(token))
+    finally:
+        await http.close()
+    if (reply.federation, reply.client) != (federation, config.name):
+        raise ConfigError(
+            f"the enrolment token of client {config.name} belongs to client {reply.client} "
+            f"of federation {reply.federation}"
+        )
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(file, reply.credential.encode() + b"\n")
+    _log.info("client enrolled", client=config.name)
+    return reply.credential
+
+
+def _enrolment_token(config: ClientConfig) -> str:
+    if config.enrolment_token is not None:
+        return config.enrolment_token
+    if config.enrolment_token_file is None:
+        raise ConfigError(f"client {config.name} is not enrolled and has no enrolment token")
+    try:
+        return config.enrolment_token_file.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def load_client(
+    config: ClientConfig,
+    api: CoordinatorApi,
+    specification: FederationSpecification,
+    specification_digest: str,
+    method: Method,
+    datasets: DatasetCache,
+) -> HostedClient:
+    """The client with its data and its private state, which is created where there is none.
+
+    Raises:
+        DataError: the data cannot be used.
+        PrivateStateError: the state cannot be used; it is left untouched.
+    """
+    training = specification.training
+    data = datasets.client_data(config.data, training.image_shape, training.num_classes)
+    state = private_state.load(
+        config.state_dir,
+        federation=specification.name,
+        specification_digest=specification_digest,
+        client=config.name,
+    )
+    if state is None:
+        state = _new_state(config, specification.name, specification_digest, method)
+        private_state.save(config.state_dir, state)
+    client = HostedClient(config, api, data, state)
+    try:
+        method.check_private(client.participant().private)
+    except ValueError as error:
+        raise PrivateStateError(f"{config.state_dir}: {error}") from error
+    return client
+
+
+def _new_state(
+    config: ClientConfig, federation: str, specification_digest: str, method: Method
+) -> PrivateState:
+    seed = secrets.randbits(SEED_BITS) if config.seed is None else config.seed
+    state = PrivateState(
+        federation=federation,
+        specification_digest=specification_digest,
+        client=config.name,
+        seed=seed,
+        tensors={},
+    )
+    private = method.initial_private(seed)
+    return replace(state, tensors={name: tensor.numpy() for name, tensor in private.items()})

@@ -1,0 +1,170 @@
+"""What a worker has before it works: clients enrolled, method built, data and state loaded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+import torch
+from pydantic import ValidationError
+
+from shared.arrays import NamedArrays
+from shared.federation.specification import FederationSpecification, ParameterSpecification
+from shared.rest.schema import FederationView
+from shared.validation import first_fault
+from worker.data.loading import DatasetCache
+from worker.errors import ConfigError, Refused, RequestFailed
+from worker.methods import build_method
+from worker.methods.interface import Method, SiteResources
+from worker.models.registry import pixel_statistics
+from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi, Transport
+from worker.remote.patience import Patience
+from worker.remote.weights_cache import WeightsCache
+from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
+from worker.site import private_state
+from worker.site.free_memory import default_feature_cache_bytes
+from worker.site.hosted_client import HostedClient, load_client, obtain_credential
+
+NOBODY_TAKEN = "the coordinator takes none of this worker's clients"
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Site:
+    """Everything a worker needs, ready to work."""
+
+    specification: FederationSpecification
+    method: Method
+    clients: Sequence[HostedClient]
+    cache: WeightsCache
+    patience: Patience
+
+    async def newest_weights(self) -> tuple[int, NamedArrays]:
+        """The federation's newest weights, and their version.
+
+        Raises:
+            RequestFailed: the coordinator refuses, or is not reached.
+            WeightsError: what it sends is not what it says.
+        """
+        http = self.clients[0].api
+        federation = await self.patience.insist(
+            "fetching the federation", lambda: http.fetch_federation(self.specification.name)
+        )
+        version = federation.weights_version
+        return version, await self.cache.get(http, version, federation.weights_digest)
+
+
+@asynccontextmanager
+async def open_site(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    transport: Transport | None = None,
+) -> AsyncIterator[Site]:
+    """Enrols who is not yet, fetches the specification, builds the method, loads data and state.
+
+    Raises:
+        ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
+        RequestFailed: the coordinator refuses, or is not reached.
+    """
+    address = CoordinatorAddress(
+        config.coordinator_url,
+        settings.request_timeout_seconds,
+        settings.transfer_seconds,
+        config.ca_file,
+        transport,
+    )
+    patience = Patience(settings.give_up_after_seconds)
+    async with AsyncExitStack() as stack:
+        members: list[tuple[ClientConfig, CoordinatorApi]] = []
+        for client in config.clients:
+            stack.enter_context(private_state.locked(client.state_dir))
+            credential = await obtain_credential(client, address, config.federation, patience)
+            http = CoordinatorApi(address, credential)
+            stack.push_async_callback(http.close)
+            found = await _fetch_federation(client, http, config.federation, patience)
+            if found is not None:
+                federation = found
+                members.append((client, http))
+        if not members:
+            raise RequestFailed(NOBODY_TAKEN)
+        specification = _read_specification(federation)
+        device = _device(settings)
+        method = build_method(specification.training, device, _resources(config, settings, device))
+        _check_specification(specification.parameters, method)
+        datasets = DatasetCache(pixel_statistics(specification.training.model))
+        clients = [
+            load_client(
+                client, http, specification, federation.specification_digest, method, datasets
+            )
+            for client, http in members
+        ]
+        cache_folder = config.clients[0].state_dir / "weights"
+        cache = WeightsCache(cache_folder, specification, patience)
+        yield Site(specification, method, clients, cache, patience)
+
+
+async def _fetch_federation(
+    client: ClientConfig, http: CoordinatorApi, federation: str, patience: Patience
+) -> FederationView | None:
+    """The federation as this client is shown it; None if the client is shut out."""
+    try:
+        return await patience.insist(
+            "fetching the federation", lambda: http.fetch_federation(federation)
+        )
+    except Refused as refusal:
+        if not refusal.shuts_out:
+            raise
+        _log.error("client shut out", client=client.name, detail=refusal.problem.detail)
+        return None
+
+
+def _read_specification(federation: FederationView) -> FederationSpecification:
+    try:
+        return federation.checked_specification()
+    except ValidationError as error:
+        raise ConfigError(
+            f"this version does not understand the specification of federation "
+            f"{federation.name}: {first_fault(error)}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"federation {federation.name}: {error}") from error
+
+
+def _resources(
+    config: WorkerConfig, settings: WorkerSettings, device: torch.device
+) -> SiteResources:
+    cache_bytes = settings.max_feature_cache_bytes
+    if cache_bytes is None:
+        cache_bytes = default_feature_cache_bytes(device)
+    return SiteResources(
+        max_factor_bytes=settings.max_factor_bytes,
+        max_feature_cache_bytes=cache_bytes,
+        backbone_weights_file=config.backbone_weights_file,
+    )
+
+
+def _device(settings: WorkerSettings) -> torch.device:
+    if settings.device != "auto":
+        try:
+            return torch.device(settings.device)
+        except RuntimeError as error:
+            raise ConfigError(f"device {settings.device}: {error}") from error
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_specification(given: ParameterSpecification, method: Method) -> None:
+    """Raises ConfigError unless the federation shares exactly what the method shares here."""
+    ours = method.parameters(given.seed).by_name
+    for tensor in given.tensors:
+        if tensor.name not in ours:
+            raise ConfigError(f"the federation shares {tensor.name}, which its method does not")
+        if tensor.shape != ours[tensor.name].shape:
+            raise ConfigError(
+                f"the federation's {tensor.name} has shape {list(tensor.shape)}, "
+                f"the model here makes it {list(ours[tensor.name].shape)}"
+            )
+    if missing := sorted(ours.keys() - given.by_name.keys()):
+        raise ConfigError(f"the federation does not share {missing[0]}, which its method needs")

@@ -1,0 +1,234 @@
+"""What a client must not lose, in one file: private tensors, what updates left out, pending update.
+
+The file is replaced as a whole. So the private tensors and the update that was made with them are
+always of the same round, and an update that was not answered is sent again byte for byte.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.arrays import Array, NamedArrays, digest_arrays, digest_bytes
+from shared.rest.schema import TaskKind
+from shared.tensors.factored_encoding import Delta
+from shared.tensors.low_rank import FactoredDelta
+from shared.validation import first_fault
+from worker.errors import PrivateStateError
+from worker.files import write_atomically
+
+FILE_NAME = "private.safetensors"
+LOCK_NAME = "lock"
+_METADATA_KEY = "hyperfl-private-state"
+_PRIVATE, _RESIDUAL, _PENDING = "private/", "residual/", "pending"
+_LEFT, _RIGHT = "/left", "/right"
+
+
+@dataclass(frozen=True, eq=False)
+class PendingUpdate:
+    """An update that no receipt has been seen for."""
+
+    kind: TaskKind
+    round_number: int
+    base_version: int
+    content: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateState:
+    """One client's private side of a federation."""
+
+    federation: str
+    specification_digest: str
+    client: str
+    seed: int
+    """Private seed of the client's draws."""
+    tensors: dict[str, Array]
+    residual: Mapping[str, Delta] = field(default_factory=dict)
+    """What the last update left out of its changes, by name of the shared tensor."""
+    last_round: int = 0
+    pending: PendingUpdate | None = None
+
+    def without_pending(self) -> PrivateState:
+        """The same, once the pending update is recorded."""
+        return replace(self, pending=None)
+
+    def without_unwanted(self) -> PrivateState:
+        """The same, when nobody will record the pending update: what it left out goes with it."""
+        if self.pending is None or self.pending.kind is not TaskKind.TRAIN:
+            return self.without_pending()
+        return replace(self, pending=None, residual={})
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    federation: str
+    specification_digest: str
+    client: str
+    seed: int
+    last_round: int
+    pending_kind: TaskKind | None
+    pending_round: int | None
+    pending_base_version: int | None
+    digest: str = ""
+    """Of every array in the file and of all that is said above."""
+
+
+def save(folder: Path, state: PrivateState) -> None:
+    """Replaces the state in ``folder`` atomically, readable by its owner alone."""
+    arrays = {_PRIVATE + name: array for name, array in state.tensors.items()}
+    arrays |= _pack_residual(state.residual)
+    pending = state.pending
+    if pending is not None:
+        arrays[_PENDING] = np.frombuffer(pending.content, np.uint8)
+    description = _Description(
+        federation=state.federation,
+        specification_digest=state.specification_digest,
+        client=state.client,
+        seed=state.seed,
+        last_round=state.last_round,
+        pending_kind=None if pending is None else pending.kind,
+        pending_round=None if pending is None else pending.round_number,
+        pending_base_version=None if pending is None else pending.base_version,
+    )
+    description = description.model_copy(update={"digest": _digest(description, arrays)})
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    content = safetensors.numpy.save(contiguous, {_METADATA_KEY: description.model_dump_json()})
+    write_atomically(folder / FILE_NAME, content)
+
+
+def load(
+    folder: Path, *, federation: str, specification_digest: str, client: str
+) -> PrivateState | None:
+    """The state in ``folder``; None if there is none yet.
+
+    Raises:
+        PrivateStateError: it is damaged, or belongs to something else.
+    """
+    file = folder / FILE_NAME
+    if not file.exists():
+        return None
+    arrays, description = _read_whole(file)
+    for what, found, expected in (
+        ("federation", description.federation, federation),
+        ("client", description.client, client),
+        ("specification", description.specification_digest, specification_digest),
+    ):
+        if found != expected:
+            raise PrivateStateError(f"{file} belongs to {what} {found}, not {expected}")
+    return PrivateState(
+        federation=federation,
+        specification_digest=specification_digest,
+        client=client,
+        seed=description.seed,
+        tensors=_under(arrays, _PRIVATE),
+        residual=_unpack_residual(_under(arrays, _RESIDUAL)),
+        last_round=description.last_round,
+        pending=_unpack_pending(arrays, description),
+    )
+
+
+def read_tensors(folder: Path) -> dict[str, Array]:
+    """The private tensors in ``folder`` by name, with the shapes they have, whosever they are.
+
+    Raises:
+        PrivateStateError: there are none, or the file is damaged.
+    """
+    arrays, _ = _read_whole(folder / FILE_NAME)
+    return _under(arrays, _PRIVATE)
+
+
+def _read_whole(file: Path) -> tuple[dict[str, Array], _Description]:
+    """Every array, and what the file says of itself. Raises PrivateStateError if damaged."""
+    try:
+        arrays, metadata = _read(file)
+        description = _Description.model_validate_json(metadata.get(_METADATA_KEY, ""))
+    except ValidationError as error:
+        raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise PrivateStateError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
+    if _digest(description, arrays) != description.digest:
+        raise PrivateStateError(f"{file} is damaged: its digest does not match")
+    return arrays, description
+
+
+def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays of any dtype and value: what a model's buffers hold is its own matter."""
+    with safetensors.safe_open(file, "np") as opened:
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return arrays, opened.metadata() or {}
+
+
+def _digest(description: _Description, arrays: NamedArrays) -> str:
+    said = description.model_copy(update={"digest": digest_arrays(arrays)})
+    return digest_bytes(said.model_dump_json().encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps every other worker away from this state.
+
+    Raises:
+        PrivateStateError: another worker has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PrivateStateError(f"{folder} is in use by another worker") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _pack_residual(residual: Mapping[str, Delta]) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for name, delta in residual.items():
+        if isinstance(delta, FactoredDelta):
+            arrays[_RESIDUAL + name + _LEFT] = delta.left
+            arrays[_RESIDUAL + name + _RIGHT] = delta.right
+        else:
+            arrays[_RESIDUAL + name] = delta
+    return arrays
+
+
+def _unpack_residual(arrays: NamedArrays) -> dict[str, Delta]:
+    residual: dict[str, Delta] = {}
+    for name, array in arrays.items():
+        if name.endswith(_LEFT):
+            matrix = name.removesuffix(_LEFT)
+            residual[matrix] = FactoredDelta(0.0, array, arrays[matrix + _RIGHT])
+        elif not name.endswith(_RIGHT):
+            residual[name] = array
+    return residual
+
+
+def _unpack_pending(arrays: NamedArrays, description: _Description) -> PendingUpdate | None:
+    kind, round_number = description.pending_kind, description.pending_round
+    base_version = description.pending_base_version
+    if kind is None or round_number is None or base_version is None:
+        return None
+    return PendingUpdate(kind, round_number, base_version, arrays[_PENDING].tobytes())
+
+
+def _under(arrays: NamedArrays, prefix: str) -> dict[str, Array]:
+    return {
+        name.removeprefix(prefix): array.copy()
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
