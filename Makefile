@@ -24,11 +24,11 @@ demo: $(STAMP) ## Train HyperFL on digits: a coordinator, a worker with 4 client
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -m 'not slow and not benchmark' --durations=10 \
-	  --numprocesses auto --dist loadfile
+	  --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP) ## Run the slow tests: crashes, two coordinators, long simulations
 	$(BIN)/python -m pytest -m slow --durations=10 \
-	  --numprocesses auto --dist loadfile
+	  --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## Lint, types, architecture, migrations, Dockerfiles
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ class Specifications:
         return self._parsed[federation.id]
 
     def knows(self, federation_id: int) -> bool:
-        """Whether :meth:`outline_of` needs no specification any more."""
+        """Whether :meth:`outline_of` no longer needs a specification."""
         return federation_id in self._outlines
 
     def outline_of(self, federation: FederationRow) -> SpecificationOutline:
@@ -122,8 +122,7 @@ def _parse(federation: FederationRow) -> FederationSpecification:
         document = json.loads(federation.specification)
     except json.JSONDecodeError as error:
         raise UnreadableSpecification(
-            f"what is recorded as the specification of federation {federation.name} is not JSON: "
-            f"{error}",
+            f"the recorded specification of federation {federation.name} is not JSON: {error}",
             is_damaged=True,
         ) from error
     try:

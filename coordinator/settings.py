@@ -140,14 +140,16 @@ class CoordinatorSettings(BaseSettings):
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY go together")
+            raise ValueError("give both HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY, or neither")
         return self
 
     @model_validator(mode="after")
     def _check_max_database_bytes(self) -> Self:
         is_sqlite = self.effective_database_url.startswith("sqlite")
         if self.max_database_bytes is not None and not is_sqlite:
-            raise ValueError("HYPERFL_MAX_DATABASE_BYTES is for SQLite; bound PostgreSQL's disk")
+            raise ValueError(
+                "HYPERFL_MAX_DATABASE_BYTES is for SQLite only; bound PostgreSQL at its server"
+            )
         return self
 
     def require_protection(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.support.postgres import new_database, postgres_server
+from coordinator.database.migrate import migrate
+from tests.support.postgres import create_database, new_database, postgres_server
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +30,37 @@ def postgres_url() -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with the newest schema, to be copied."""
+    file = tmp_path_factory.mktemp("template") / "hyperfl.db"
+    migrate(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_url: str) -> str:
+    """A database with the newest schema, to be copied."""
+    url = create_database(postgres_url)
+    migrate(url)
+    return url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
+    """A database of each kind with the newest schema and no rows."""
+    if request.param == "sqlite":
+        file = tmp_path / "hyperfl.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), file)
+        yield f"sqlite:///{file}"
+        return
+    template = request.getfixturevalue("migrated_postgres")
+    yield from new_database(request.getfixturevalue("postgres_url"), template)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of each kind without any table."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'hyperfl.db'}"
         return

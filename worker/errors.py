@@ -92,7 +92,7 @@ class Refused(RequestFailed):
 
     @property
     def shuts_out(self) -> bool:
-        """Whether the coordinator does not take this client's credential any more."""
+        """Whether the coordinator no longer accepts this client's credential."""
         return self.is_a(ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN)
 
 

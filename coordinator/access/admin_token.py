@@ -45,7 +45,7 @@ def _read_secret(file: Path) -> str | None:
         return None
     token = file.read_text().strip()
     if len(token) < TOKEN_BYTES:
-        raise ValueError(f"{file} holds no token of at least {TOKEN_BYTES} characters")
+        raise ValueError(f"{file} must hold a token of at least {TOKEN_BYTES} characters")
     return token
 
 

@@ -10,6 +10,9 @@ from coordinator.store.tokens import TokenKind
 
 TOKEN_BYTES = 32
 
+Headers = Iterable[tuple[bytes, bytes]]
+"""Of an ASGI scope."""
+
 
 def new_token(kind: TokenKind) -> str:
     """A token that says what it is for, so that one in the wrong place is recognised."""
@@ -23,13 +26,27 @@ def token_digest(token: str) -> str:
 
 def bearer_token(authorization: str | None) -> str | None:
     """The token in an ``Authorization`` header's value; None if it holds none."""
-    scheme, _, token = (authorization or "").partition(" ")
-    return token.strip() or None if scheme.lower() == "bearer" else None
+    scheme, token = _parse(authorization)
+    return token or None if scheme == "bearer" else None
 
 
-def find_bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def find_bearer_token(headers: Headers) -> str | None:
     """The token among an ASGI scope's headers. Of several headers the first counts."""
+    return bearer_token(_find(headers))
+
+
+def find_secret(headers: Headers) -> str:
+    """What stands behind the scheme, whatever the scheme is: nothing of it may be written down."""
+    return _parse(_find(headers))[1]
+
+
+def _find(headers: Headers) -> str | None:
     for name, value in headers:
         if name == b"authorization":
-            return bearer_token(value.decode("latin-1"))
+            return value.decode("latin-1")
     return None
+
+
+def _parse(authorization: str | None) -> tuple[str, str]:
+    scheme, _, rest = (authorization or "").partition(" ")
+    return scheme.lower(), rest.strip()

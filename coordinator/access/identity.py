@@ -82,4 +82,4 @@ async def identify(context: Context, authorization: str | None) -> Principal:
 async def require_admitted(session: AsyncSession, principal: ClientPrincipal) -> None:
     """For what takes long: Unauthenticated if the credential has ended since the request began."""
     if not await client_store.is_admitted(session, principal.client.id, principal.token_id):
-        raise Unauthenticated("the token is not valid any more")
+        raise Unauthenticated("the token is no longer valid")

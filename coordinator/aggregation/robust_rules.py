@@ -85,7 +85,7 @@ def choose_multi_krum(distances: Float64, hostile_clients: int) -> list[int]:
     num_clients = len(distances)
     if num_clients < 2 * hostile_clients + 3:
         raise ValueError(
-            f"multi-krum against {hostile_clients} hostile clients needs "
+            f"multi-krum against {hostile_clients} hostile clients needs at least "
             f"{2 * hostile_clients + 3} updates, not {num_clients}"
         )
     num_chosen = num_clients - hostile_clients - 2

@@ -106,7 +106,7 @@ class RoundUpdates:
         """
         version = self.base.version
         if self.base.blob_id is None:
-            raise AggregationFailed(f"the weights of version {version} are gone")
+            raise AggregationFailed(f"the stored weights of version {version} are missing")
         return await self._read_arrays(
             self.base.blob_id, f"the stored weights of version {version} are damaged"
         )
@@ -120,7 +120,7 @@ class RoundUpdates:
             return {}
         return await self._read_arrays(
             self.base.residual_blob_id,
-            f"what version {self.base.version} left for later is damaged",
+            f"the stored residual of version {self.base.version} is damaged",
         )
 
     async def _read_arrays(self, blob_id: int, if_damaged: str) -> dict[str, Array]:
@@ -135,7 +135,9 @@ class RoundUpdates:
 def blob_of(contribution: Contribution) -> int:
     """Where an update's bytes are; AggregationFailed if they are gone."""
     if contribution.blob_id is None:
-        raise AggregationFailed(f"the update of client {contribution.client_name} is gone")
+        raise AggregationFailed(
+            f"the stored update of client {contribution.client_name} is missing"
+        )
     return contribution.blob_id
 
 

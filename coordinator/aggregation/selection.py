@@ -48,7 +48,7 @@ async def _limit(updates: RoundUpdates) -> list[CountedUpdate]:
             limited.append(one)
             continue
         _log.warning(
-            "update over the norm",
+            "update over max_update_norm",
             federation=updates.specification.name,
             client=one.contribution.client_name,
             norm=norm,
@@ -72,7 +72,8 @@ async def _choose(updates: RoundUpdates, counted: list[CountedUpdate]) -> list[C
         return counted
     if len(counted) < plan.fewest_updates:
         raise AggregationFailed(
-            f"aggregation {plan.rule} needs {plan.fewest_updates} updates, not {len(counted)}"
+            f"aggregation {plan.rule} needs at least {plan.fewest_updates} updates, "
+            f"but the round has {len(counted)}"
         )
     counted = [replace(one, weight=1) for one in counted]
     if plan.hostile_clients is None:

@@ -48,7 +48,7 @@ class UpdateFile:
         reader = codec.StreamReader()
         reader.feed_header_only(start)
         if reader.header is None:
-            raise DamagedBlobError(f"stored blob {blob_id} is no update")
+            raise DamagedBlobError(f"stored blob {blob_id} is not an update")
         tensors = {info.name: info for info in reader.header.tensors}
         scalars = [info for info in tensors.values() if info.name.endswith((BASE_SCALE, SCALE))]
         contents = await blobs.read_ranges(

@@ -1,7 +1,7 @@
 """The weighted mean of client updates (FedAvg: McMahan et al., AISTATS 2017), one at a time.
 
 The sum runs in float64 over whole updates in a fixed order, so memory does not grow with the number
-of clients and the result depends on the set of updates alone.
+of clients and the result depends only on the set of updates.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _reason(response: httpx.Response) -> str:
         problem = response.json()
         return f"{problem['title']}: {problem['detail']}"
     except (json.JSONDecodeError, KeyError, TypeError):
-        return f"{response.url} answered {response.status_code}"
+        return f"{response.url} answered {response.status_code}, but not as a coordinator does"
 
 
 @contextmanager

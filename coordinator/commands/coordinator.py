@@ -50,8 +50,9 @@ def serve(
 ) -> None:
     """Migrate the database if needed, then serve the REST interface.
 
-    You can also set every option in the environment, such as HYPERFL_DATABASE_URL.
-    An address that other machines reach needs TLS, or HYPERFL_PLAINTEXT=behind-proxy.
+    Each option can be set in the environment too, for example
+    HYPERFL_DATABASE_URL. Addresses that other machines reach need TLS, or
+    HYPERFL_PLAINTEXT=behind-proxy.
 
     Example: hyperfl coordinator serve --data-dir /var/lib/hyperfl --port 8400
     """
@@ -108,8 +109,8 @@ def backup(
 ) -> None:
     """Back up the SQLite database to a file, even while a coordinator serves it.
 
-    The copy is consistent. It does not contain the admin token: back up its file too.
-    For PostgreSQL use pg_dump.
+    The copy is consistent. It does not contain the admin token: back up its file
+    too. For PostgreSQL use pg_dump.
 
     Example: hyperfl coordinator backup /backups/monday.db
     """

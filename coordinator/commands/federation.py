@@ -61,15 +61,16 @@ def create(
 
 
 def _read(file: Path) -> Any:
-    if str(file) == "-":
-        return json.load(sys.stdin)
+    name = "stdin" if str(file) == "-" else str(file)
     try:
-        text = file.read_text()
+        text = sys.stdin.read() if name == "stdin" else file.read_text()
         return tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
     except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}", INVALID_INPUT)
+        fail(f"{name} cannot be read: {error.strerror}", INVALID_INPUT)
     except json.JSONDecodeError as error:
-        fail(f"{file}: not JSON: {error}", INVALID_INPUT)
+        fail(f"{name} is not JSON: {error}", INVALID_INPUT)
+    except tomllib.TOMLDecodeError as error:
+        fail(f"{name} is not TOML: {error}", INVALID_INPUT)
 
 
 @federation.command("list")

@@ -108,10 +108,11 @@ def watch(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print each round as it closes, until the federation finishes, fails or is paused.
+    """Print each round as it closes, until the federation stops.
 
-    The exit code is 0 only if the federation has finished. With --json the command
-    prints one line for each closed round, and a last line with the federation.
+    The federation stops when it is finished, failed or paused; the exit code is 0
+    only if it is finished. With --json the command prints one line for each
+    closed round, and a last line with the federation.
 
     Example: hyperfl round watch hospitals
     """

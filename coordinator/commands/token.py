@@ -74,8 +74,8 @@ def revoke(
 ) -> None:
     """Revoke tokens: they stop working at once.
 
-    If you revoke the token of the admin token file, delete the file too: a coordinator
-    that starts with the file makes its token valid again.
+    If you revoke the token of the admin token file, delete the file too: a
+    coordinator that starts with the file makes its token valid again.
 
     Example: hyperfl token revoke dashboard
     """

@@ -20,7 +20,7 @@ _BUSY_SECONDS = 60.0
 def back_up(database_url: str, file: Path) -> str:
     """Writes a consistent copy of the database to ``file``, mode 0600; returns its schema.
 
-    The copy is of one moment: what is committed meanwhile is not in it, and nobody waits for it.
+    The copy shows one moment: later commits are not in it, and nobody waits for it.
 
     Raises:
         BackupError: not a SQLite database, none there, or ``file`` exists.
@@ -51,7 +51,9 @@ def restore(file: Path, database_url: str) -> str:
             try:
                 origin.backup(copy)
             except sqlite3.DatabaseError as error:
-                raise BackupError(f"{file} is no SQLite database, or damaged: {error}") from error
+                raise BackupError(
+                    f"{file} is not a SQLite database, or is damaged: {error}"
+                ) from error
         return _check(part, named=file)
 
 
@@ -59,7 +61,7 @@ def sqlite_file(database_url: str) -> Path:
     """The file of a SQLite database; BackupError for any other."""
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite" or not url.database:
-        raise BackupError("only SQLite files are copied here; use pg_dump and pg_restore")
+        raise BackupError("this command is for SQLite; for PostgreSQL use pg_dump and pg_restore")
     return Path(url.database)
 
 
@@ -73,7 +75,7 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
 def _new_file(file: Path) -> Iterator[Path]:
     """A file to write that becomes ``file`` when all went well; BackupError if that exists."""
     if file.exists():
-        raise BackupError(f"{file} exists, and is not overwritten")
+        raise BackupError(f"{file} exists; this command does not overwrite files")
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -89,7 +91,7 @@ def _new_file(file: Path) -> Iterator[Path]:
         finally:
             os.close(folder)
     except FileExistsError as error:
-        raise BackupError(f"{file} exists, and is not overwritten") from error
+        raise BackupError(f"{file} exists; this command does not overwrite files") from error
     finally:
         for leftover in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm"))):
             leftover.unlink(missing_ok=True)
@@ -109,14 +111,15 @@ def _check(copy: Path, named: Path | None = None) -> str:
                 for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
             }
             if "alembic_version" not in tables:
-                raise BackupError(f"{name} holds no coordinator's database")
+                raise BackupError(f"{name} is not a coordinator's database")
             revisions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
         except sqlite3.DatabaseError as error:
             raise BackupError(f"{name} is damaged: {error}") from error
     if found != "ok" or dangling is not None:
-        raise BackupError(f"{name} is damaged: {found if found != 'ok' else 'rows refer to none'}")
+        fault = found if found != "ok" else "rows refer to rows that are missing"
+        raise BackupError(f"{name} is damaged: {fault}")
     if len(revisions) != 1:
-        raise BackupError(f"{name} holds no coordinator's database")
+        raise BackupError(f"{name} is not a coordinator's database")
     schema = str(revisions[0][0])
     if schema not in known_revisions():
         raise NewerSchemaError(

@@ -78,7 +78,7 @@ class Database:
 
         Without ``durable`` the commit does not wait for the disk: a power failure may take back
         the newest such changes, until the next durable commit keeps them too. That is for what is
-        worthless alone, such as the chunks of an upload that is not recorded yet.
+        worthless on its own, such as the chunks of an upload that is not recorded yet.
         """
         sessions = self._durable_session if durable else self._hasty_session
         with self._watched(wrote=True):

@@ -41,7 +41,7 @@ async def invite(context: Context, federation_name: str, name: str) -> Invitatio
         federation = await federation_store.find_by_name(session, federation_name)
         if federation.state == FederationState.FAILED:
             raise IllegalTransition(
-                f"federation {federation_name} has failed: it takes no more clients",
+                f"federation {federation_name} has failed: it accepts no more clients",
                 state=federation.state,
             )
         client = await store.find_or_add(session, federation, name, now)

@@ -60,7 +60,7 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
     except BaseException as error:
         await asyncio.shield(writer.discard())
         if isinstance(error, IntegrityError):
-            raise NameTaken(f"there is a federation {specification.name} already") from error
+            raise NameTaken(f"a federation named {specification.name} already exists") from error
         raise
     _log.info("federation created", federation=specification.name)
     return await show(context, specification.name)

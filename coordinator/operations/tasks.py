@@ -46,7 +46,7 @@ async def next_task(
     for the answer any more, who could take a task.
 
     Raises:
-        FederationFinished: there will be none any more.
+        FederationFinished: there will be no more tasks.
         Unauthenticated: the client's credential ended while it waited.
     """
     loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ async def _look_for_task(
             session, federation.id, principal.client.id, principal.token_id
         )
     if not offer.is_client_admitted:
-        raise Unauthenticated("the token is not valid any more")
+        raise Unauthenticated("the token is no longer valid")
     if is_over(offer.federation_state):
         raise FederationFinished(
             f"federation {federation.name} is {offer.federation_state}",

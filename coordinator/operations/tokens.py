@@ -40,7 +40,7 @@ async def create(context: Context, request: TokenRequest) -> TokenReply:
         async with context.database.writing() as session:
             session.add(row)
     except IntegrityError as error:
-        raise NameTaken(f"there is a token {request.name} already") from error
+        raise NameTaken(f"a token named {request.name} already exists") from error
     _log.info("token created", name=request.name, scope=request.scope.value)
     return TokenReply(**_view(row).model_dump(), token=token)
 

@@ -38,10 +38,10 @@ async def in_time(
         except TimeoutError:
             remaining = give_up_at - loop.time()
             if remaining > 0:
-                stalled = f"nothing of the body came for {settings.upload_stall_seconds:g} s"
+                stalled = f"nothing of the body arrived for {settings.upload_stall_seconds:g} s"
                 raise BodyTooSlow(stalled) from None
         if remaining <= 0:
-            raise BodyTooSlow(f"the body did not come within {settings.upload_seconds:g} s")
+            raise BodyTooSlow(f"the body did not arrive within {settings.upload_seconds:g} s")
         if piece is None:
             return
         yield piece

@@ -78,7 +78,7 @@ class UpdateCheck:
         return self._metadata
 
     def _check_norm(self) -> None:
-        """Of dense updates alone: the norm of factors depends on weights that are not at hand."""
+        """Checks dense updates only: factors have a norm that depends on weights not at hand."""
         if self._max_norm is None or self._encoding.name != DenseEncoding.name:
             return
         norm = math.sqrt(self._squared_norm)
@@ -108,7 +108,7 @@ class UpdateCheck:
 def check_size(num_bytes: int, limit: int) -> None:
     """Raises BodyTooLarge over the limit."""
     if num_bytes > limit:
-        raise BodyTooLarge(f"an update may have {limit} bytes", expected=limit)
+        raise BodyTooLarge(f"an update may have at most {limit} bytes", expected=limit)
 
 
 def _parse_metadata(header: file_header.Header) -> UpdateMetadata:
@@ -141,15 +141,15 @@ def _check_claims(metadata: UpdateMetadata, expectation: Expectation) -> None:
     for member, (found, expected) in claims.items():
         if found != expected:
             raise MalformedUpdate(
-                f"the update says {member} {found}, not {expected}",
+                f"the update's {member} is {found}, not {expected}",
                 member=member,
                 expected=expected,
                 found=found,
             )
     if metadata.base_version != expectation.base_version:
         raise StaleBaseVersion(
-            f"the round starts from weights {expectation.base_version}, "
-            f"the update from {metadata.base_version}",
+            f"the round starts from weights version {expectation.base_version}, "
+            f"the update from version {metadata.base_version}",
             base_version=expectation.base_version,
             found=metadata.base_version,
         )

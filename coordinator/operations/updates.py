@@ -90,7 +90,7 @@ async def _receive(
 ) -> tuple[Receipt, bool]:
     if incoming.media_type != codec.MEDIA_TYPE:
         raise UnsupportedMediaType(
-            f"send {codec.MEDIA_TYPE}, not {incoming.media_type or 'nothing'}",
+            f"the media type must be {codec.MEDIA_TYPE}, found {incoming.media_type or 'none'}",
             expected=codec.MEDIA_TYPE,
         )
     async with context.database.reading() as session:

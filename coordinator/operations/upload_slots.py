@@ -43,7 +43,8 @@ class UploadSlots:
                     await assignment.free.acquire()
             except TimeoutError:
                 raise TooManyUploads(
-                    f"{_AT_ONCE} updates of this client for round {round_number} are coming"
+                    f"at most {_AT_ONCE} updates of this client for round {round_number} "
+                    "may be uploaded at once"
                 ) from None
             try:
                 yield

@@ -100,14 +100,14 @@ async def _chain(
     try:
         file = await chains.file(context.blobs, deltas)
     except DamagedBlobError as error:
-        _log.error("deltas cannot be sent", federation=federation_name, why=str(error))
+        _log.error("deltas could not be sent", federation=federation_name, why=str(error))
         return None
     return file if file.is_readable else None
 
 
 def _blob_of(weights: WeightsRow) -> int:
     if weights.blob_id is None:
-        how = "; build it from the specification's seed" if weights.version == 0 else ""
+        how = "; build them from the specification's seed" if weights.version == 0 else ""
         raise VersionRemoved(
             f"weights of version {weights.version} are no longer kept{how}",
             version=weights.version,

@@ -83,7 +83,7 @@ class AggregationLease:
         while is_ours:
             await self._sleep(self._context.settings.aggregation_lease_seconds / 3)
             # What fails is tried again: as long as nobody takes the round over nothing is lost.
-            with isolated("aggregation lease not extended", outages_too=True):
+            with isolated("aggregation lease could not be extended", outages_too=True):
                 is_ours = await self._extend()
         if not self._commit_decides:
             block.reschedule(asyncio.get_running_loop().time())

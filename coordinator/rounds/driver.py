@@ -139,7 +139,7 @@ class Driver:
     async def _expire_leases(self) -> None:
         now = self._context.clock()
         expired: Sequence[tuple[int, int]] = ()
-        with isolated("leases not expired", outages_too=True):
+        with isolated("leases could not be expired", outages_too=True):
             async with self._context.database.reading() as session:
                 if not await assignment_store.has_expired_lease(session, now):
                     return
@@ -149,7 +149,7 @@ class Driver:
             _log.info("lease expired", assignment=assignment_id, attempt=attempt)
 
     async def _tidy_up(self) -> None:
-        with isolated("changes not looked for", outages_too=True):
+        with isolated("changes could not be looked up", outages_too=True):
             await self._ring_for_changes()
         await self._sweeper.sweep()
 
@@ -206,7 +206,7 @@ class Driver:
         except AggregationLeaseLost:
             committed = False
         except BodyLost:
-            log.warning("aggregation dropped, again when its lease is over: its result was swept")
+            log.warning("aggregation dropped: its result was swept; it runs again after the lease")
             return True
         except AggregationFailed as error:
             await moves.fail_own(self._context, federation, round_, lease, str(error))

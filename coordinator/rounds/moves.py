@@ -144,7 +144,7 @@ async def commit(
 ) -> bool:
     """Writes the new version, closes the round and opens the next, all or nothing.
 
-    False if the round is not ours any more. What was not committed is discarded.
+    False if the round is no longer ours. What was not committed is discarded.
     """
     reached("weights-written")
     committed = is_written = False

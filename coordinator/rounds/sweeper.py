@@ -1,4 +1,4 @@
-"""Deletes the bytes that no round, no version and no upload needs any more."""
+"""Deletes the bytes that no round, version or upload needs any longer."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Sweeper:
             spent = await update_store.spent_blobs(session)
             residuals = await weights_store.spent_residuals(session)
         for blob_id in (*spent, *residuals):
-            with isolated("spent bytes not removed", blob=blob_id):
+            with isolated("spent bytes could not be removed", blob=blob_id):
                 async with self._context.database.writing(durable=False) as session:
                     await _delete(session, blob_id)
 
@@ -96,7 +96,7 @@ class Retention:
         for federation_id, newest in newest_versions.items():
             if self._looked_at.get(federation_id) == newest:
                 continue
-            with isolated("older versions not removed", federation=federation_id):
+            with isolated("older versions could not be removed", federation=federation_id):
                 await self._remove_surplus(federation_id, newest)
                 self._looked_at[federation_id] = newest
 

@@ -30,7 +30,7 @@ async def invite_client(
     context: ContextDependency,
     _admin: AdminDependency,
 ) -> InvitationReply:
-    """Invite a client: answers a one-time enrolment token, shown only here."""
+    """Invite a client; the answer has a one-time enrolment token, shown only here."""
     request.state.subject = f"federation_name={federation_name} client_name={invitation.name}"
     return await clients.invite(context, federation_name, invitation.name)
 
@@ -53,7 +53,7 @@ async def revoke_client(
     context: ContextDependency,
     _admin: AdminDependency,
 ) -> None:
-    """Revoke a client: its tokens end at once."""
+    """Revoke a client: its tokens stop working at once."""
     await clients.revoke(context, federation_name, client_name)
 
 
@@ -64,7 +64,7 @@ async def rotate_credential(
     context: ContextDependency,
     client: ClientDependency,
 ) -> EnrolmentReply:
-    """Give the client itself a new credential; the old one ends when the new one is first used."""
+    """Give the calling client a new credential; first using it ends the old one."""
     client.require_client(client_name)
     return await clients.rotate(context, client)
 

@@ -66,7 +66,7 @@ async def require_admin(
     if not isinstance(principal, Admin):
         raise Forbidden("this needs an admin token")
     if not principal.may_write and request.method != "GET":
-        raise Forbidden("this token is for reading only")
+        raise Forbidden("this token is read-only")
     return principal
 
 

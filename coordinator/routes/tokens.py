@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1", tags=["access"])
 async def create_token(
     body: TokenRequest, request: Request, context: ContextDependency, _admin: AdminDependency
 ) -> TokenReply:
-    """Create a token for an administrator or for reading alone, shown only here."""
+    """Create a token for an administrator or a reader, shown only here."""
     request.state.subject = f"token={body.name} scope={body.scope}"
     return await tokens.create(context, body)
 

@@ -44,7 +44,7 @@ def judge(facts: RoundFacts, policy: RoundPolicy, now: datetime) -> tuple[Verdic
     if facts.phase is RoundPhase.AGGREGATING:
         if facts.lease_expires_at is not None and now < facts.lease_expires_at:
             return Verdict.WAIT, "being aggregated"
-        return Verdict.AGGREGATE, "the coordinator that aggregated it went away"
+        return Verdict.AGGREGATE, "the coordinator that aggregated it stopped"
     if facts.outstanding and now < facts.deadline_at:
         return Verdict.WAIT, f"waiting for {facts.outstanding} updates"
     needed = policy.minimum_updates if facts.kind is TaskKind.TRAIN else 0

@@ -32,7 +32,7 @@ class Event:
 
 
 class AuditLog:
-    """Writes events; of one actor's refusals only so many that nobody can fill the disk."""
+    """Writes events; limits each actor's refusals, so that nobody can fill the disk."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -49,7 +49,7 @@ class AuditLog:
     async def write(self, event: Event, *, is_refusal: bool, durable: bool) -> None:
         """Writes one event, unless it is a refusal too many; those are counted in the next.
 
-        A request that was answered 503 leaves its event in the log alone: what kept it from being
+        A request that was answered 503 leaves its event only in the log: what kept it from being
         served keeps an event from being stored, and its client would wait for both.
         """
         now = self._context.clock()

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.access.credentials import find_secret
 from coordinator.serving.audit_log import AuditLog, Event
 from coordinator.serving.redaction import redact
 
@@ -54,7 +55,7 @@ class AuditTrail:
         is_own_business = actor.startswith("client ") and "/weights/" not in scope["path"]
         if not (is_refusal or is_change) and (status >= 400 or is_own_business):
             return
-        secret = _bearer(scope)
+        secret = find_secret(scope["headers"])
         route = getattr(scope.get("route"), "path", "")
         event = Event(
             actor=redact(actor, secret),
@@ -75,10 +76,3 @@ def _subject(scope: Scope) -> str:
     parameters = scope.get("path_params") or {}
     found = " ".join(f"{name}={value}" for name, value in parameters.items())
     return found or str(scope["path"])
-
-
-def _bearer(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return str(value.decode("latin-1")).partition(" ")[2].strip()
-    return ""

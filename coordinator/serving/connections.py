@@ -1,6 +1,6 @@
 """Bounds what a connection may cost before, between and after requests, where no handler runs.
 
-uvicorn bounds the time between two requests alone. A head is answered by a problem document where
+uvicorn bounds only the time between two requests. A head is answered by a problem document where
 the client can still read one; what is silent is closed without a word.
 """
 
@@ -57,7 +57,7 @@ def connection_limits(settings: CoordinatorSettings) -> ConnectionLimits:
     max_connections = min(settings.max_connections, possible)
     if possible < settings.max_connections:
         _log.warning(
-            "fewer connections than max_connections: the process may not open more files",
+            "max_connections is lowered: the process may not open more files",
             max_connections=settings.max_connections,
             possible=possible,
             open_files=open_files,
@@ -122,14 +122,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._open.add(self, self._address)
         limit = self._limits.max_connections_per_address
         if self._open.count_from(self._address) > limit:
-            detail = f"{limit} connections are open from this address"
+            detail = f"at most {limit} connections may be open from this address"
             self._refuse(ProblemType.TOO_MANY_REQUESTS, detail)
             return
         limit = self._limits.max_connections
         if len(self._open) > limit:
             other = self._open.pop_longest_waiting()
             if other is None:
-                self._refuse(ProblemType.UNAVAILABLE, f"{limit} connections are open")
+                self._refuse(ProblemType.UNAVAILABLE, f"at most {limit} connections may be open")
                 return
             other.make_room()
         self._open.begin_wait(self)
@@ -233,13 +233,13 @@ class BoundedHttp(HttpToolsProtocol):
         if len(self.url) > limits.max_target_bytes:
             self._refuse(
                 ProblemType.TARGET_TOO_LONG,
-                f"the request's target may have {limits.max_target_bytes} bytes",
+                f"the request's target may have at most {limits.max_target_bytes} bytes",
             )
             return
         self._refuse(
             ProblemType.HEADERS_TOO_LARGE,
-            f"a request may have {limits.max_headers} headers, "
-            f"and {limits.max_head_bytes} bytes before its body",
+            f"a request may have at most {limits.max_headers} headers, "
+            f"and at most {limits.max_head_bytes} bytes before its body",
         )
 
     def _give_up_head(self) -> None:
@@ -250,7 +250,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._expect_head()
         elif self._is_in_head:
             seconds = self._limits.head_seconds
-            self._refuse(ProblemType.TOO_SLOW, f"no whole request came for {seconds:g} s")
+            self._refuse(ProblemType.TOO_SLOW, f"no whole request arrived for {seconds:g} s")
         else:
             self._note("no request came")
             self.transport.close()

@@ -37,7 +37,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = SPECIFICATION_BYTES if scope["path"] == "/v1/federations" else OTHER_BYTES
-        too_large = problem_response(ProblemType.BODY_TOO_LARGE, f"the body may have {limit} bytes")
+        too_large = problem_response(
+            ProblemType.BODY_TOO_LARGE, f"the body may have at most {limit} bytes"
+        )
         if _declared_length(scope) > limit:
             await too_large(scope, receive, send)
             return
@@ -80,7 +82,7 @@ class BodyLimit:
                 await refusal(scope, receive, send)
 
     def _too_slow(self) -> Response:
-        detail = f"the body did not come whole within {self._json_body_seconds:g} s"
+        detail = f"the whole body did not arrive within {self._json_body_seconds:g} s"
         _log.info("body given up", after_seconds=self._json_body_seconds)
         response = problem_response(ProblemType.TOO_SLOW, detail)
         response.headers["Connection"] = "close"

@@ -43,7 +43,7 @@ class OpenConnections(Generic[Connection]):
         self._waiting[connection] = None
 
     def end_wait(self, connection: Connection) -> None:
-        """A head has come whole, or none is expected any more."""
+        """A whole head has arrived, or none is expected any longer."""
         self._waiting.pop(connection, None)
 
     def pop_longest_waiting(self) -> Connection | None:

@@ -108,11 +108,11 @@ async def _on_database_error(request: Request, error: Exception) -> JSONResponse
     if not isinstance(error, DBAPIError):
         return await _on_failure(request, error)
     _log.error("database refused a statement", error=str(error).partition("\n")[0])
-    return problem_response(ProblemType.UNAVAILABLE, "the database did not take it; try again")
+    return problem_response(ProblemType.UNAVAILABLE, "the database refused a statement; try again")
 
 
 async def _on_failure(request: Request, error: Exception) -> JSONResponse:
     _log.error(
         "request failed", method=request.method, path=redact(request.url.path), exc_info=error
     )
-    return problem_response(ProblemType.INTERNAL, "the coordinator's log says more")
+    return problem_response(ProblemType.INTERNAL, "see the coordinator's log")

@@ -62,18 +62,18 @@ class RequestLimits:
         address = (scope.get("client") or ("unknown",))[0]
         if self._running >= self._max_concurrent:
             self._refusals.note("max_concurrent_requests", address)
-            busy = f"{self._max_concurrent} requests are being answered"
+            busy = f"the coordinator answers at most {self._max_concurrent} requests at once"
             return problem_response(ProblemType.UNAVAILABLE, busy)
         wait_seconds = self._wait_seconds(scope, address, key)
         if wait_seconds > 0:
             return problem_response(
                 ProblemType.TOO_MANY_REQUESTS,
-                f"come again in {wait_seconds:.1f} seconds",
+                f"try again in {wait_seconds:.1f} s",
                 retry_after_seconds=math.ceil(wait_seconds),
             )
         if key is not None and self._running_per_token[key] >= self._max_concurrent_per_token:
             self._refusals.note("max_concurrent_requests_per_token", address)
-            busy = f"{self._max_concurrent_per_token} requests of this token are being answered"
+            busy = f"a token may have at most {self._max_concurrent_per_token} requests at once"
             return problem_response(
                 ProblemType.TOO_MANY_REQUESTS, busy, retry_after_seconds=_BUSY_SECONDS
             )

@@ -33,7 +33,7 @@ class BlobStore:
 
     Attributes:
         chunk_bytes: length of a stored chunk.
-        undiscarded: unsealed blobs that nobody writes any more, and whose removal failed.
+        undiscarded: unsealed blobs that nobody writes any longer, and whose removal failed.
     """
 
     def __init__(self, database: Database, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -127,7 +127,7 @@ class BlobWriter:
     """Takes bytes in pieces of any length and keeps at most one chunk of them in memory.
 
     Use :meth:`append`, then :meth:`seal` within the transaction that refers to the blob; or
-    :meth:`discard`. What fits into one chunk touches the database in :meth:`seal` alone.
+    :meth:`discard`. What fits into one chunk touches the database only in :meth:`seal`.
     """
 
     def __init__(self, store: BlobStore, now: datetime) -> None:
@@ -245,7 +245,7 @@ async def lock(session: AsyncSession, blob_ids: Sequence[int]) -> Sequence[int]:
 
 
 async def delete_blobs(session: AsyncSession, blob_ids: Sequence[int]) -> None:
-    """Removes blobs that nothing refers to any more, and that the caller has locked."""
+    """Removes blobs that the caller has locked and that nothing refers to any longer."""
     await session.execute(delete(BlobChunkRow).where(BlobChunkRow.blob_id.in_(blob_ids)))
     await session.execute(delete(BlobRow).where(BlobRow.id.in_(blob_ids)))
 

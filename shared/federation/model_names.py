@@ -51,7 +51,7 @@ def check_model(method: str, model: str) -> None:
     if takes_backbone(method) and not is_backbone(model):
         raise ValueError(
             f"method {method} trains on a frozen backbone, which {model!r} is not: "
-            f"take vit:NAME, resnet:NAME or one of {', '.join(TORCHVISION_RESNETS)}"
+            f"use vit:NAME, resnet:NAME or one of {', '.join(TORCHVISION_RESNETS)}"
         )
     if is_backbone(model) and not takes_backbone(method):
         fitting = ", ".join(known for known in KNOWN_METHODS if takes_backbone(known))

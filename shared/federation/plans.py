@@ -137,15 +137,15 @@ class PrivateModelPlan(ModelPlan):
     @model_validator(mode="after")
     def _check_budget(self) -> Self:
         if (self.sample_rate is None) != (self.noise_multiplier is None):
-            raise ValueError("sample_rate and noise_multiplier are given both or not at all")
+            raise ValueError("give both sample_rate and noise_multiplier, or neither")
         # What the accountant makes of no Rényi divergence at all (Balle et al., 2020, theorem 21).
         order = _LARGEST_ORDER
         least = math.log1p(-1 / order) - math.log(self.delta * order) / (order - 1)
         if self.epsilon <= least:
             raise ValueError(
-                f"no noise keeps to epsilon {self.epsilon:g} at delta {self.delta:g}, not even in "
-                f"one of the steps of {self.rounds} rounds of {self.epochs} epochs: the least that "
-                f"the accountant gives is {least:.3g}"
+                f"no amount of noise keeps to epsilon {self.epsilon:g} at delta {self.delta:g}, "
+                f"not even in one of the steps of {self.rounds} rounds of {self.epochs} epochs: "
+                f"the smallest epsilon that the accountant gives is {least:.3g}"
             )
         return self
 

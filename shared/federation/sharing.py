@@ -58,7 +58,9 @@ def check_shared_names(method: str, model: str, names: Set[str]) -> None:
             + (f"; so are {_listed(missing[1:])}" if missing[1:] else "")
         )
     if own_extractor and not any(map(is_extractors, names)):
-        raise ValueError(f"method {method} shares the extractor, but no extractor.* tensor is here")
+        raise ValueError(
+            f"method {method} shares the extractor, but there is no extractor.* tensor"
+        )
 
 
 def _expected_names(shares: tuple[str, ...], model: str) -> set[str]:

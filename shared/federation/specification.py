@@ -87,20 +87,20 @@ class RoundPolicy(_Model):
     cohort_fraction: float | None = Field(default=None, gt=0.0, le=1.0)
     cohort_size: int | None = Field(default=None, ge=1)
     minimum_updates: int = Field(default=1, ge=1)
-    """A round whose deadline passes commits with at least so many updates, or fails."""
+    """At its deadline a round commits if it has at least this many updates, or else fails."""
     deadline_seconds: float = Field(default=3600.0, gt=0.0, le=30 * 86400.0)
     lease_seconds: float = Field(default=120.0, gt=0.0, le=86400.0)
-    """Work without a heartbeat for so long is offered again."""
+    """Work is offered again after this long without a heartbeat."""
     max_failed_rounds: int = Field(default=3, ge=0)
-    """After so many failed rounds in a row the federation pauses and says why."""
+    """If more rounds than this fail in a row, the federation pauses and says why."""
     max_num_examples: int = Field(default=10_000_000, ge=1)
     """Largest number of examples a client may claim for one round."""
     max_examples_weight: int | None = Field(default=None, ge=1)
-    """Most examples that count as a client's weight: the number is its claim, and no fact."""
+    """Cap on the examples that are a client's weight: their number is only its claim."""
     max_update_norm: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
     """Largest Frobenius norm of a client's whole change, over all shared tensors."""
     on_excess: Literal["clip", "reject"] = "clip"
-    """What becomes of a change beyond ``max_update_norm``: scaled down to it, or left out."""
+    """What happens to a change beyond ``max_update_norm``: scaled down to it, or left out."""
     evaluate_final: bool = True
     """End with a round in which every client evaluates the final weights without training."""
 

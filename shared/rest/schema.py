@@ -105,7 +105,7 @@ class FederationSummary(_Reply):
     model: str | None
     rounds_committed: int
     rounds_planned: int | None
-    round_number: int | None = Field(description="the round now open, if any")
+    round_number: int | None = Field(description="the round that is open now, if any")
     clients_enrolled: int
     weights_version: int
     weights_digest: str

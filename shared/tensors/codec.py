@@ -173,7 +173,9 @@ class StreamReader:
         length = int.from_bytes(self._pending[:LENGTH_BYTES], "little")
         if length > self._max_header_bytes:
             raise NotSafetensorsError(
-                f"the header claims {length} bytes", expected=self._max_header_bytes, found=length
+                f"the header claims {length} bytes, which is too many",
+                expected=self._max_header_bytes,
+                found=length,
             )
         end = LENGTH_BYTES + length
         if len(self._pending) >= end:

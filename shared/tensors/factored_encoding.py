@@ -169,7 +169,7 @@ def _factored_shapes(tensor: TensorSpecification, header: Header) -> _Shapes:
     rank = left.shape[0] if left is not None and left.shape else 0
     if rank > min(rows, columns):
         raise UnexpectedTensorsError(
-            f"tensor {tensor.name + LEFT} has {rank} components",
+            f"tensor {tensor.name + LEFT} has {rank} components, which is too many",
             tensor=tensor.name + LEFT,
             expected=min(rows, columns),
             found=rank,

@@ -147,7 +147,9 @@ def parse_header(text: bytes) -> Header:
         raise NotSafetensorsError("the header's metadata is not an object of strings")
     if len(document) > MAX_TENSORS:
         raise NotSafetensorsError(
-            f"the file has {len(document)} tensors", expected=MAX_TENSORS, found=len(document)
+            f"the file has {len(document)} tensors, which is too many",
+            expected=MAX_TENSORS,
+            found=len(document),
         )
     tensors = sorted(
         (_parse_tensor(name, entry) for name, entry in document.items()),
@@ -211,7 +213,7 @@ def _parse_tensor(name: str, entry: Any) -> TensorInfo:
     for size in shape:
         num_elements *= size
         if max(size, num_elements) > _MAX_ELEMENTS:
-            raise NotSafetensorsError(f"tensor {name} has an absurd shape", tensor=name)
+            raise NotSafetensorsError(f"tensor {name} has too many elements", tensor=name)
     length = num_elements * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != length:
         raise NotSafetensorsError(

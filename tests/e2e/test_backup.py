@@ -16,7 +16,12 @@ import pytest
 
 from shared.arrays import digest_arrays
 from shared.tensors.codec import decode
-from tests.support.processes import ServingCoordinator, hyperfl, serving_coordinator
+from tests.support.processes import (
+    ServingCoordinator,
+    hyperfl,
+    hyperfl_here,
+    serving_coordinator,
+)
 from tests.support.specifications import tiny_specification
 
 pytestmark = pytest.mark.e2e
@@ -87,22 +92,29 @@ def test_a_backup_made_while_serving_restores_the_same_weights(tmp_path: Path) -
         assert names == ["kept"]
 
 
+@pytest.fixture(scope="module")
+def backed_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a coordinator's data and a backup of it."""
+    folder = tmp_path_factory.mktemp("backed-up")
+    assert hyperfl_here("coordinator", "migrate", folder=folder).exit_code == 0
+    assert hyperfl_here("coordinator", "backup", "copy.db", folder=folder).exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    file = tmp_path / "copy.db"
-    assert hyperfl("coordinator", "migrate", folder=tmp_path).exit_code == 0
-    assert hyperfl("coordinator", "backup", file, folder=tmp_path).exit_code == 0
-    return file
+def copy(backed_up: Path, tmp_path: Path) -> Path:
+    shutil.copytree(backed_up, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "copy.db"
 
 
 def test_nothing_is_overwritten(copy: Path, tmp_path: Path) -> None:
     before = copy.read_bytes()
-    again = hyperfl("coordinator", "backup", copy, folder=tmp_path)
+    again = hyperfl_here("coordinator", "backup", copy, folder=tmp_path)
     assert (again.exit_code, again.errors.count("\n")) == (1, 1)
-    assert "copy.db exists, and is not overwritten" in again.errors
-    onto = hyperfl("coordinator", "restore", copy, folder=tmp_path)
+    assert "copy.db exists; this command does not overwrite files" in again.errors
+    onto = hyperfl_here("coordinator", "restore", copy, folder=tmp_path)
     assert onto.exit_code == 1
-    assert "hyperfl.db exists, and is not overwritten" in onto.errors
+    assert "hyperfl.db exists; this command does not overwrite files" in onto.errors
     assert copy.read_bytes() == before
 
 
@@ -132,10 +144,10 @@ def _with_a_dangling_reference(file: Path) -> None:
     ("spoil", "message"),
     [
         (_damage, "damaged"),
-        (_overwrite, "is no SQLite database"),
-        (_empty, "holds no coordinator's database"),
+        (_overwrite, "is not a SQLite database"),
+        (_empty, "is not a coordinator's database"),
         (_from_newer_code, "schema 9999, which this version of hyperfl does not know"),
-        (_with_a_dangling_reference, "rows refer to none"),
+        (_with_a_dangling_reference, "rows refer to rows that are missing"),
         (Path.unlink, "there is no file"),
     ],
 )
@@ -144,7 +156,7 @@ def test_a_bad_copy_is_refused_and_leaves_nothing(
 ) -> None:
     spoil(copy)
     target = tmp_path / "other"
-    refused = hyperfl("coordinator", "restore", copy, "--data-dir", target, folder=tmp_path)
+    refused = hyperfl_here("coordinator", "restore", copy, "--data-dir", target, folder=tmp_path)
     assert (refused.exit_code, refused.errors.count("\n")) == (1, 1), refused.errors
     assert message in refused.errors
     assert not target.exists() or not list(target.iterdir())
@@ -155,7 +167,7 @@ def test_postgresql_is_left_to_its_own_tools(tmp_path: Path) -> None:
         file = tmp_path / "file"
         if command == "restore":
             file.write_bytes(b"")
-        done = hyperfl(
+        done = hyperfl_here(
             *("coordinator", command, file, "--database-url", "postgresql://host/name"),
             folder=tmp_path,
         )

@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from shared.terminal.cli import ENTRY_POINT_GROUP
-from tests.support.processes import Finished, ServingCoordinator, hyperfl
+from tests.support.processes import Finished, ServingCoordinator, hyperfl, hyperfl_here
 from tests.support.specifications import tiny_specification
 
 pytestmark = pytest.mark.e2e
@@ -79,7 +79,7 @@ def test_tables_name_what_they_show(coordinator: ServingCoordinator) -> None:
 
 def test_a_token_that_is_shown_once_is_shown_whole(coordinator: ServingCoordinator) -> None:
     _create(coordinator, "narrow")
-    shown = hyperfl(
+    shown = hyperfl_here(
         *("client", "enroll", "narrow", "site-a"),
         folder=coordinator.folder,
         HYPERFL_COORDINATOR_URL=coordinator.url,
@@ -109,7 +109,7 @@ def test_tokens_of_people_come_and_go(coordinator: ServingCoordinator) -> None:
     file.write_text(created["token"])
 
     def as_reader(*arguments: object) -> Finished:
-        return hyperfl(
+        return hyperfl_here(
             *arguments,
             folder=coordinator.folder,
             HYPERFL_COORDINATOR_URL=coordinator.url,
@@ -119,7 +119,7 @@ def test_tokens_of_people_come_and_go(coordinator: ServingCoordinator) -> None:
     assert as_reader("federation", "show", "looked-at", "--json").json["state"] == "draft"
     refused = as_reader("federation", "start", "looked-at")
     assert refused.exit_code == 1
-    assert _says_one_line(refused.errors, "this token is for reading only")
+    assert _says_one_line(refused.errors, "this token is read-only")
     listed = coordinator.admin("token", "list", "--json").json
     assert [one["name"] for one in listed if not one["name"].startswith("file-")] == ["dashboard"]
     assert all("token" not in one for one in listed)
@@ -212,8 +212,8 @@ def test_a_specification_that_is_wrong_is_named_with_its_place(
 
 def test_an_unknown_option_or_command_exits_with_2(tmp_path: Path) -> None:
     assert hyperfl("federation", "list", "--colour", folder=tmp_path).exit_code == 2
-    assert hyperfl("federate", folder=tmp_path).exit_code == 2
-    assert hyperfl("demo", "--clients", "0", folder=tmp_path).exit_code == 2
+    assert hyperfl_here("federate", folder=tmp_path).exit_code == 2
+    assert hyperfl_here("demo", "--clients", "0", folder=tmp_path).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_an_unknown_option_or_command_exits_with_2(tmp_path: Path) -> None:
         (
             (
                 *("demo", "--method", "fedavg-fixed", "--model", "vit:test_vit"),
-                *("--backbone-weights", "rnadom"),
+                *("--backbone-weights", "rnadom", "--image-shape", "3x32x32"),
             ),
             ("hub, random or an existing file, not", "rnadom"),
         ),
@@ -238,9 +238,16 @@ def test_invalid_input_exits_with_2(
     tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
     options = ("--dataset", "digits") if arguments[1] == "specify" else ()
-    done = hyperfl(*arguments, *options, folder=tmp_path)
-    assert done.exit_code == 2
+    done = hyperfl_here(*arguments, *options, folder=tmp_path)
+    assert (done.exit_code, done.output) == (2, "")
     assert _says_one_line(done.errors, *parts), done.errors
+
+
+def test_a_process_ends_as_its_command_does_here(tmp_path: Path) -> None:
+    arguments = ("experiment", "run", "absent.toml")
+    done = hyperfl(*arguments, folder=tmp_path)
+    assert (done.exit_code, done.output) == (2, "")
+    assert done == hyperfl_here(*arguments, folder=tmp_path)
 
 
 def test_a_missing_token_and_a_silent_coordinator_are_one_line(tmp_path: Path) -> None:
@@ -249,7 +256,7 @@ def test_a_missing_token_and_a_silent_coordinator_are_one_line(tmp_path: Path) -
     assert _says_one_line(done.errors, "admin token", "--admin-token-file"), done.errors
     token = tmp_path / "token"
     token.write_text("x" * 40)
-    done = hyperfl(
+    done = hyperfl_here(
         "federation",
         "list",
         "--admin-token-file",
@@ -263,21 +270,23 @@ def test_a_missing_token_and_a_silent_coordinator_are_one_line(tmp_path: Path) -
 
 
 def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path) -> None:
-    done = hyperfl(
+    done = hyperfl_here(
         "coordinator", "serve", folder=tmp_path, HYPERFL_TLS_CERTIFICATE="certificate.pem"
     )
     assert done.exit_code == 2
     assert _says_one_line(done.errors, "HYPERFL_TLS_KEY"), done.errors
-    done = hyperfl("coordinator", "serve", "--host", "0.0.0.0", folder=tmp_path)
+    done = hyperfl_here("coordinator", "serve", "--host", "0.0.0.0", folder=tmp_path)
     assert done.exit_code == 2
     assert _says_one_line(done.errors, "no TLS on 0.0.0.0", "HYPERFL_PLAINTEXT"), done.errors
-    done = hyperfl("federation", "list", folder=tmp_path, HYPERFL_COORDINATR_URL="http://far")
+    done = hyperfl_here("federation", "list", folder=tmp_path, HYPERFL_COORDINATR_URL="http://far")
     assert done.exit_code == 2
     assert _says_one_line(done.errors, "is it HYPERFL_COORDINATOR_URL"), done.errors
-    done = hyperfl("coordinator", "migrate", "--database-url", "mysql://somewhere", folder=tmp_path)
+    done = hyperfl_here(
+        "coordinator", "migrate", "--database-url", "mysql://somewhere", folder=tmp_path
+    )
     assert done.exit_code == 2
     assert _says_one_line(done.errors, "database_url", "mysql"), done.errors
-    done = hyperfl(
+    done = hyperfl_here(
         "coordinator", "migrate", "--database-url", "postgresql://u@127.0.0.1:9/d", folder=tmp_path
     )
     assert done.exit_code == 1
@@ -287,6 +296,6 @@ def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'hyperfl.db'}"
     first = hyperfl("coordinator", "migrate", "--database-url", url, "--json", folder=tmp_path)
-    again = hyperfl("coordinator", "migrate", "--database-url", url, "--json", folder=tmp_path)
+    again = hyperfl_here("coordinator", "migrate", "--database-url", url, "--json", folder=tmp_path)
     assert first.json["before"] is None
     assert again.json == {"before": first.json["after"], "after": first.json["after"]}

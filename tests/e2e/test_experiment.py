@@ -121,4 +121,6 @@ def test_a_run_that_fails_is_reported_and_the_command_fails(tmp_path: Path) -> N
     assert "cannot import 'absent.models'" in errors
     code, _, errors = _run(tmp_path, "report", "grid.toml")
     assert code == 2
-    assert errors == "error: no run of grid.toml is finished\n"
+    assert errors == (
+        "error: no run of grid.toml is finished; start with `hyperfl experiment run`\n"
+    )

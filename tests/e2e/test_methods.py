@@ -41,7 +41,10 @@ def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(tmp_path: Pat
         (("--partition", "foo"), "partition: Input should be"),
         (("--clients", 2, "--cohort-size", 3), "--cohort-size 3 is more than --clients 2"),
         (("--dataset", "fashion-mnist"), "data_dir is required"),
-        (("--dataset", "fashion-mnist", "--data-dir", "absent"), "--data-dir absent is no folder"),
+        (
+            ("--dataset", "fashion-mnist", "--data-dir", "absent"),
+            "--data-dir absent is not a folder",
+        ),
     ],
 )
 def test_a_demo_without_its_data_does_not_begin(

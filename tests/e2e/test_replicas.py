@@ -174,7 +174,7 @@ async def test_a_replica_dies_in_an_aggregation_and_no_round_is_lost_or_counted_
         assert first.process.process.poll() == -9
         assert second.process.process.poll() is None
         log = second.process.log_file.read_text()
-        assert "the coordinator that aggregated it went away" in log
+        assert "the coordinator that aggregated it stopped" in log
 
 
 async def test_two_coordinators_on_one_sqlite_file_stay_correct(tmp_path: Path) -> None:

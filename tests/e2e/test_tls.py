@@ -15,13 +15,15 @@ from tests.support.processes import (
     Finished,
     ServingCoordinator,
     hyperfl,
+    hyperfl_here,
     serving_coordinator,
     worker_toml,
 )
+from tests.support.tiny_images import NUM_CLASSES, TINY_TRAINING, tiny_data
 
 pytestmark = pytest.mark.e2e
 
-_DATA = 'dataset = "digits"\npartition = "iid"\nnum_clients = 2\nclient_index = {index}'
+_NO_DATA = 'dataset = "digits"'
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +42,30 @@ def coordinator(
         yield serving
 
 
-def _run_worker(folder: Path, config: str, **environment: str) -> Finished:
+def _write_config(folder: Path, config: str) -> Path:
     file = folder / "worker.toml"
     file.write_text(config)
-    return hyperfl("worker", "run", "--config", file, folder=folder, **environment)
+    return file
+
+
+def _fail_to_run_worker(folder: Path, config: str) -> Finished:
+    file = _write_config(folder, config)
+    command = ("worker", "run", "--config", file)
+    return hyperfl_here(*command, folder=folder, HYPERFL_GIVE_UP_AFTER_SECONDS="0.1")
 
 
 def test_a_federation_trains_over_tls(
-    coordinator: ServingCoordinator, authority: Authority, tmp_path: Path
+    coordinator: ServingCoordinator, authority: Authority, images: Path, tmp_path: Path
 ) -> None:
-    coordinator.create_federation("private", "--dataset", "digits", "--rounds", 1)
+    options = ("--num-classes", NUM_CLASSES, *TINY_TRAINING, "--rounds", 1)
+    coordinator.create_federation("private", *options)
     clients = coordinator.invite("private", "site-a", "site-b")
     assert coordinator.admin("federation", "start", "private").exit_code == 0
     config = f'ca_file = "{authority.ca_file}"\n'
-    config += worker_toml(coordinator.url, "private", clients, _DATA)
+    config += worker_toml(coordinator.url, "private", clients, tiny_data(images, len(clients)))
     assert "https://" in config
-    done = _run_worker(tmp_path, config)
+    file = _write_config(tmp_path, config)
+    done = hyperfl("worker", "run", "--config", file, folder=tmp_path)
     assert done.exit_code == 0, done.errors
     shown = coordinator.admin("federation", "show", "private", "--json").json
     assert (shown["state"], shown["rounds_committed"]) == ("finished", 1)
@@ -65,9 +75,9 @@ def test_a_worker_says_why_it_trusts_no_certificate_of_another_authority(
     coordinator: ServingCoordinator, tmp_path: Path
 ) -> None:
     other = new_authority(tmp_path / "other")
-    config = worker_toml(coordinator.url, "private", {"site-a": "token"}, _DATA)
+    config = worker_toml(coordinator.url, "private", {"site-a": "token"}, _NO_DATA)
     for heading in (f'ca_file = "{other.ca_file}"\n', ""):
-        done = _run_worker(tmp_path, heading + config, HYPERFL_GIVE_UP_AFTER_SECONDS="0.1")
+        done = _fail_to_run_worker(tmp_path, heading + config)
         assert done.exit_code == 1
         last = done.errors.splitlines()[-1]
         assert last.startswith("error: "), done.errors
@@ -83,17 +93,17 @@ def test_plaintext_is_answered_nothing_and_both_sides_say_what_to_do(
         with contextlib.suppress(ConnectionResetError):  # closed before all of it was read
             assert connection.recv(4096) == b""
     plain = coordinator.url.replace("https://", "http://")
-    config = worker_toml(plain, "private", {"site-a": "token"}, _DATA)
+    config = worker_toml(plain, "private", {"site-a": "token"}, _NO_DATA)
     token_file = coordinator.admin_token_file
     listing = ("federation", "list", "--url", plain, "--admin-token-file", token_file)
     for done in (
-        _run_worker(tmp_path, config, HYPERFL_GIVE_UP_AFTER_SECONDS="0.1"),
-        hyperfl(*listing, folder=tmp_path),
+        _fail_to_run_worker(tmp_path, config),
+        hyperfl_here(*listing, folder=tmp_path),
     ):
         assert done.exit_code == 1
         last = done.errors.splitlines()[-1]
         assert last.startswith("error: "), done.errors
-        assert last.endswith("if it serves TLS, its address begins with https"), done.errors
+        assert last.endswith("if it serves TLS, use an https address"), done.errors
 
 
 def test_a_command_trusts_no_certificate_of_another_authority(
@@ -101,7 +111,7 @@ def test_a_command_trusts_no_certificate_of_another_authority(
 ) -> None:
     token_file = coordinator.admin_token_file
     listing = ("federation", "list", "--url", coordinator.url, "--admin-token-file", token_file)
-    done = hyperfl(*listing, folder=tmp_path)
+    done = hyperfl_here(*listing, folder=tmp_path)
     assert done.exit_code == 1
     [line] = done.errors.splitlines()
     assert line.startswith(f"error: {coordinator.url} does not answer: ")

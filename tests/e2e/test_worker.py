@@ -72,7 +72,7 @@ def test_a_stopped_worker_ends_at_once_and_goes_on_at_the_next_start(
         time.sleep(1.0)  # so that it is between two steps of the hypernetwork
         first.process.send_signal(signal.SIGTERM)
         assert first.process.wait(20) == 0
-    assert "stopped; work that was not saved" in first.log_file.read_text()
+    assert "stopped; the next start repeats work that was not saved" in first.log_file.read_text()
     for client in ("site-a", "site-b"):
         assert (config.parent / "state" / client / "private.safetensors").exists()
     shown = coordinator.admin("round", "show", "stopped", 1, "--json").json

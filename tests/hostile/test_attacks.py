@@ -18,7 +18,12 @@ from coordinator.context import Bell
 from coordinator.store import assignments as assignment_store
 from coordinator.store.blobs import CHUNK_BYTES
 from coordinator.store.tokens import TokenKind
-from tests.support.coordinator import RunningCoordinator, running_coordinator, small_chunks
+from tests.support.coordinator import (
+    RunningCoordinator,
+    on_sqlite,
+    running_coordinator,
+    small_chunks,
+)
 from tests.support.rounds import unsealed_blobs
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
@@ -328,6 +333,7 @@ NAMES = {
 }
 
 
+@on_sqlite
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 async def test_a_name_in_a_path_is_a_name_or_refused(
     coordinator: RunningCoordinator, name: str

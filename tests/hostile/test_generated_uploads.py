@@ -24,7 +24,7 @@ from tests.support.updates import update_bytes
 pytestmark = pytest.mark.integration
 
 MOST_MEMORY_BYTES = 64 << 20
-_NUM_TRACED = 150
+_NUM_TRACED = 50
 """The last ones, every allocation of which is looked at; that takes three times as long."""
 
 _IN_HALVES: dict[str, Any] = {
@@ -157,7 +157,7 @@ def _bad_factors(
 
 
 @pytest.mark.parametrize("encoding", ["dense", "factored", "float16", "bfloat16"])
-@pytest.mark.parametrize("count", [300, pytest.param(2_500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(2_500, marks=pytest.mark.slow)])
 async def test_generated_uploads_are_refused_and_leave_neither_bytes_nor_memory(
     coordinator: RunningCoordinator, encoding: str, count: int
 ) -> None:

@@ -25,7 +25,7 @@ from coordinator.aggregation.round_updates import StackMemory
 from coordinator.rounds.driver import Driver
 from shared.tensors import factored_encoding, low_rank, version_deltas
 from tests.support.changes import CLIENTS, ENCODINGS, RULES, changes, send, specified
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite
 
 pytestmark = pytest.mark.integration
 
@@ -89,6 +89,7 @@ async def sent_round(
         assert (await send(coordinator, specification, client, wire)).status_code == 201
 
 
+@on_sqlite
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rule", ["mean", *RULES])
 async def test_nothing_is_computed_on_the_event_loop(
@@ -111,6 +112,7 @@ HELD: dict[str, tuple[Any, str]] = {
 }
 
 
+@on_sqlite
 @pytest.mark.parametrize("rule", HELD)
 async def test_polls_and_heartbeats_are_answered_while_a_rule_computes(
     coordinator: RunningCoordinator, rule: str, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,7 @@ from coordinator.aggregation.update_file import UpdateFile
 from coordinator.store.blobs import BlobStore
 from shared.federation.specification import FederationSpecification
 from tests.support.changes import RULES, specified
-from tests.support.coordinator import RunningCoordinator, small_chunks
+from tests.support.coordinator import RunningCoordinator, on_sqlite, small_chunks
 from tests.support.rounds import (
     damage,
     phases,
@@ -42,6 +42,7 @@ def ruled(encoding: str, rule: str, **policy: Any) -> FederationSpecification:
     return specified(encoding, RULES.get(rule, rule), minimum_updates=7, **policy)
 
 
+@on_sqlite
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("rule", ["mean", *RULES])
 async def test_a_damaged_update_fails_the_round_with_a_reason(
@@ -50,6 +51,7 @@ async def test_a_damaged_update_fails_the_round_with_a_reason(
     await check_damaged_update(coordinator, ruled("dense", rule), DAMAGE[kind])
 
 
+@on_sqlite
 @pytest.mark.parametrize("rule", ["mean", *RULES])
 async def test_a_damaged_update_of_a_factored_federation_fails_the_round_with_a_reason(
     coordinator: RunningCoordinator, rule: str
@@ -58,6 +60,7 @@ async def test_a_damaged_update_of_a_factored_federation_fails_the_round_with_a_
     await check_damaged_update(coordinator, specification, DAMAGE["a bit of a value"])
 
 
+@on_sqlite
 @pytest.mark.parametrize("encoding", ["dense", "factored"])
 async def test_a_damaged_update_fails_a_round_that_measures_norms(
     coordinator: RunningCoordinator, encoding: str
@@ -153,6 +156,7 @@ async def test_bytes_that_vanish_between_two_blocks_fail_the_round_with_a_reason
     assert await unsealed_blobs(coordinator) == []
 
 
+@on_sqlite
 @pytest.mark.parametrize("rule", ["mean", *RULES])
 async def test_a_federation_whose_updates_are_damaged_again_and_again_pauses_and_says_so(
     coordinator: RunningCoordinator, rule: str
@@ -172,6 +176,7 @@ async def test_a_federation_whose_updates_are_damaged_again_and_again_pauses_and
     )
 
 
+@on_sqlite
 @pytest.mark.parametrize("rule", ["mean", *RULES])
 async def test_a_federation_whose_weights_are_damaged_pauses_and_says_so(
     coordinator: RunningCoordinator, rule: str

@@ -18,7 +18,7 @@ from coordinator.store.weights import StoredDelta
 from shared.arrays import digest_arrays
 from shared.tensors import codec, file_header
 from shared.tensors.version_deltas import CHAIN_METADATA_KEY
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.factored_rounds import commit_rounds, factored, larger
 from tests.support.rounds import damage, weights_row
 
@@ -56,6 +56,7 @@ HELD: dict[str, tuple[Any, str]] = {
 }
 
 
+@on_sqlite
 @pytest.mark.parametrize("held", HELD)
 async def test_polls_are_answered_while_a_chain_is_made(
     coordinator: RunningCoordinator, held: str, monkeypatch: pytest.MonkeyPatch
@@ -108,6 +109,7 @@ async def test_chains_that_are_not_asked_for_are_forgotten(
     assert chains.made == [2, 1, 2]
 
 
+@on_sqlite
 @pytest.mark.parametrize("chunk_bytes", [4000])
 async def test_no_more_than_a_chunk_is_in_memory(
     coordinator: RunningCoordinator, chunk_bytes: int

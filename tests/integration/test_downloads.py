@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -72,10 +73,11 @@ async def test_what_a_client_that_hangs_up_has_got_is_counted(
     assert not outgoing.is_chain
 
     async def send_and_hang_up() -> None:
-        pieces = aiter(outgoing.body)
+        pieces = outgoing.body
+        assert isinstance(pieces, AsyncGenerator)
         for _ in range(2):
             assert len(await anext(pieces)) == chunk_bytes
-        await pieces.aclose()  # type: ignore[attr-defined] - a generator
+        await pieces.aclose()
 
     await asyncio.wait_for(send_and_hang_up(), 10)
     assert await counted(coordinator) == {"a": chunk_bytes}, "but for what was not taken"

@@ -11,7 +11,7 @@ from shared.arrays import Array, digest_arrays
 from shared.tensors import codec
 from shared.tensors.encodings import encoding_for
 from shared.tensors.version_deltas import CHAIN_METADATA_KEY, advance_weights, split_chain
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.factored_rounds import MATRIX, deltas, factored, larger, send
 from tests.support.rounds import weights_row
 from tests.support.updates import update_bytes
@@ -128,6 +128,7 @@ async def test_a_chain_of_deltas_is_sent_when_it_is_smaller(
     assert CHAIN_METADATA_KEY not in whole_metadata
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("change", "member"),
     [

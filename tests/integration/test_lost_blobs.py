@@ -184,6 +184,6 @@ async def test_an_update_that_comes_too_slowly_as_a_whole_is_given_up(
         path, params={"attempt": task["attempt"]}, content=in_pieces(), headers=headers
     )
     assert given_up.status_code == 408, given_up.text
-    assert given_up.json()["detail"] == "the body did not come within 21600 s"
+    assert given_up.json()["detail"] == "the body did not arrive within 21600 s"
     assert await unsealed_blobs(coordinator) == []
     assert (await coordinator.put(task, body)).status_code == 201

@@ -35,6 +35,11 @@ pytestmark = pytest.mark.integration
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 
+@pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    return empty_database_url
+
+
 @contextmanager
 def connect(database_url: str) -> Iterator[Connection]:
     url = make_url(database_url)

@@ -10,7 +10,7 @@ import torch
 
 from shared.arrays import NamedArrays
 from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, random_client_data
 from tests.support.updates import update_bytes
 from worker.methods import build_method
@@ -18,7 +18,7 @@ from worker.methods.interface import Method, Participant, TrainingResult
 from worker.methods.privacy.accountant import noise_multiplier
 from worker.operations.specification import build_specification
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, on_sqlite]
 
 METHODS = ("dp-fedavg", "centaur", "ppsgd")
 ROUNDS, EPOCHS, BATCH_SIZE = 3, 2, 5

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.specifications import tiny_specification
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, on_sqlite]
 DIGEST = {"backbone_digest": "sha256:" + "a" * 64}
 
 

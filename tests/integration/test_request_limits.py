@@ -15,7 +15,12 @@ from structlog.testing import capture_logs
 from coordinator.operations.upload_slots import UploadSlots
 from coordinator.serving.json_bodies import OTHER_BYTES, SPECIFICATION_BYTES
 from coordinator.store.tables import BlobRow
-from tests.support.coordinator import SMALL_CHUNK_BYTES, RunningCoordinator, running_coordinator
+from tests.support.coordinator import (
+    SMALL_CHUNK_BYTES,
+    RunningCoordinator,
+    on_sqlite,
+    running_coordinator,
+)
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 
@@ -192,6 +197,7 @@ async def test_a_database_that_does_not_answer_is_not_ready_and_is_asked_again(
     assert (await coordinator.http.get("/readyz")).status_code == 200
 
 
+@on_sqlite
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 @pytest.mark.parametrize(
     ("path", "limit"),

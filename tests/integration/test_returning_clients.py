@@ -15,7 +15,7 @@ from shared.federation.specification import FederationSpecification
 from shared.tensors import codec
 from shared.tensors.encodings import encoding_for
 from shared.tensors.version_deltas import CHAIN_METADATA_KEY
-from tests.support.coordinator import RunningCoordinator, running_coordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite, running_coordinator
 from tests.support.factored_rounds import MATRIX, deltas, factored, larger, send
 from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, client_config
 from tests.support.rounds import weights_row
@@ -91,6 +91,7 @@ async def weights(coordinator: RunningCoordinator, version: int) -> httpx.Respon
     return await coordinator.http.get(path, headers=coordinator.admin)
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("specification", "keep_last_versions", "file"),
     [

@@ -17,11 +17,12 @@ from tests.support.changes import (
     send,
     specified,
 )
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite
 
 pytestmark = pytest.mark.integration
 
 
+@on_sqlite
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rule", RULES)
 async def test_two_hostile_clients_of_seven_do_not_move_a_robust_federation(

@@ -14,9 +14,9 @@ from tests.support.changes import (
     send,
     specified,
 )
-from tests.support.coordinator import RunningCoordinator
+from tests.support.coordinator import RunningCoordinator, on_sqlite
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, on_sqlite]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -27,7 +27,7 @@ from shared.federation.specification import ParameterSpecification
 from shared.tensors import codec
 from shared.tensors.low_rank import Float64
 from tests.support.changes import CLIENTS, ENCODINGS, RULES, changes, send, specified
-from tests.support.coordinator import running_coordinator
+from tests.support.coordinator import on_sqlite, running_coordinator
 from tests.support.statements import statements
 
 pytestmark = pytest.mark.integration
@@ -97,6 +97,7 @@ async def stored(blob_store: BlobStore, wire: dict[str, Array]) -> UpdateFile:
     return await UpdateFile.open(blob_store, blob_id, digest_bytes(content))
 
 
+@on_sqlite
 @pytest.mark.parametrize("chunk_bytes", [64, 1 << 20])
 @pytest.mark.parametrize("block_rows", [1, 4, ROWS])
 @pytest.mark.parametrize("ahead_bytes", [0, 1000, 1 << 20])
@@ -151,6 +152,7 @@ async def test_bytes_that_are_not_those_recorded_are_refused(blob_store: BlobSto
         await UpdateFile.open(blob_store, update.blob_id, digest_bytes(b"something else"))
 
 
+@on_sqlite
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_round_of_many_blocks_and_chunks_gives_the_same_weights(

@@ -16,6 +16,7 @@ from coordinator.access.admin_token import ensure_admin_token
 from coordinator.app import create_app
 from coordinator.context import Context
 from coordinator.database.migrate import migrate
+from coordinator.operations import clients
 from coordinator.rounds.driver import Driver
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import CHUNK_BYTES
@@ -27,6 +28,9 @@ SMALL_CHUNK_BYTES = 200
 small_chunks = pytest.mark.parametrize("chunk_bytes", [SMALL_CHUNK_BYTES], ids=["small-chunks"])
 """The fixture ``coordinator`` stores small chunks: every blob has several, so that some are written
 before it is sealed."""
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what is the same on every database: the other one would be asked the same queries again."""
 
 
 @dataclass
@@ -77,11 +81,11 @@ class RunningCoordinator:
         return token
 
     async def enrol(self, federation: str, *names: str) -> None:
+        """Without HTTP, which other tests speak: most need clients and have another subject."""
         for name in names:
-            token = await self.invite(federation, name)
-            enrolled = await self.http.post("/v1/enrolments", json={"enrolment_token": token})
-            assert enrolled.status_code == 201, enrolled.text
-            self.credentials[name] = {"Authorization": f"Bearer {enrolled.json()['credential']}"}
+            invited = await clients.invite(self.context, federation, name)
+            enrolled = await clients.enrol(self.context, invited.enrolment_token)
+            self.credentials[name] = {"Authorization": f"Bearer {enrolled.credential}"}
 
     async def act(self, federation: str, action: str) -> httpx.Response:
         return await self.http.patch(

@@ -87,3 +87,8 @@ def with_a_scalar() -> tuple[nn.Module, int]:
 def one_layer_on_digits() -> tuple[nn.Module, int]:
     """Learns 8x8 images well within seconds."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh()), 32
+
+
+def one_layer_on_4x4() -> tuple[nn.Module, int]:
+    """Learns ``tests.support.tiny_images`` within a few steps."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.Tanh()), 32

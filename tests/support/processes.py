@@ -1,15 +1,31 @@
-"""Real ``hyperfl`` processes: commands that end, and a coordinator beside them."""
+"""``hyperfl`` as tests call it: in a process of its own, or in this one; and a coordinator beside.
+
+A process takes a second or, with PyTorch, five to start. Where its start, its signals, its death or
+its streams are no part of what a test asks, :func:`hyperfl_here` gives the same answer at once.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import pytest
+import structlog
+from typer.main import get_command
+
+from shared.terminal.cli import app
 from shared.terminal.command_line import command_line
 from worker.demo.processes import BackgroundProcess, run_in_background
 
@@ -32,6 +48,9 @@ class Finished:
         return json.loads(self.output)
 
 
+_ENVIRONMENT = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"}
+
+
 def hyperfl(*arguments: object, folder: Path, **environment: str) -> Finished:
     """Runs ``hyperfl ARGUMENTS`` in ``folder`` to its end, with nothing but ``environment``."""
     done = subprocess.run(
@@ -40,10 +59,103 @@ def hyperfl(*arguments: object, folder: Path, **environment: str) -> Finished:
         text=True,
         timeout=_TIMEOUT_SECONDS,
         cwd=folder,
-        env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"} | environment,
+        env=_ENVIRONMENT | environment,
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def hyperfl_here(*arguments: object, folder: Path, **environment: str) -> Finished:
+    """The same in this process, whose state is afterwards as it was.
+
+    Processes that the command starts are real and have the same ``environment``. What the command
+    imports stays imported: a module of a user's own needs a process of its own. An exception that
+    the command lets through, which would be a traceback, is the test's.
+    """
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        chdir(folder),
+        _own_environment(_ENVIRONMENT | environment),
+        _own_path(),
+        _own_logging(),
+        _own_signal_handlers(),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        get_command(app).main([*map(str, arguments)], prog_name="hyperfl")
+    assert isinstance(ended.value.code, int)
+    return Finished(ended.value.code, output.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def _own_environment(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _own_path() -> Iterator[None]:
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Without pytest's handlers, so that the command sets up its own, to its own stderr."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Those of a new process, and an alarm against a command that does not end."""
+
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"the command did not end within {_TIMEOUT_SECONDS} s")
+
+    given = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGALRM: on_alarm,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in given.items()}
+    signal.alarm(_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def specified(name: str, *options: object) -> str:
+    """What ``hyperfl worker specify NAME OPTIONS`` prints, made once for each set of options."""
+    document = json.loads(_specified(*map(str, options)))
+    return json.dumps(document | {"name": name})
+
+
+@cache
+def _specified(*options: str) -> str:
+    done = hyperfl_here("worker", "specify", "unnamed", *options, folder=PROJECT)
+    assert done.exit_code == 0, done.errors
+    return done.output
 
 
 @dataclass(frozen=True)
@@ -63,7 +175,7 @@ class ServingCoordinator:
     def admin(self, *arguments: object) -> Finished:
         """Runs a command as the administrator."""
         trust = {} if self.ca_file is None else {"SSL_CERT_FILE": str(self.ca_file)}
-        return hyperfl(
+        return hyperfl_here(
             *arguments,
             folder=self.folder,
             HYPERFL_COORDINATOR_URL=self.url,
@@ -74,10 +186,7 @@ class ServingCoordinator:
     def create_federation(self, name: str, *options: object) -> None:
         """Specifies and creates a federation."""
         file = self.folder / f"{name}.json"
-        specified = hyperfl(
-            "worker", "specify", name, "--output", file, *options, folder=self.folder
-        )
-        assert specified.exit_code == 0, specified.errors
+        file.write_text(specified(name, *options))
         assert self.admin("federation", "create", file).exit_code == 0
 
     def invite(self, federation: str, *names: str) -> dict[str, str]:

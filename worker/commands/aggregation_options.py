@@ -53,7 +53,7 @@ def aggregation_plan(
     """
     rules = get_args(AggregationRule)
     if rule not in rules:
-        raise ConfigError(f"--aggregation {rule}: there are {', '.join(rules)}")
+        raise ConfigError(f"--aggregation must be one of {', '.join(rules)}, not {rule}")
     return AggregationPlan.model_validate(
         {"rule": rule, "trim_fraction": trim_fraction, "hostile_clients": hostile_clients}
     )

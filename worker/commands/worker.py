@@ -35,10 +35,10 @@ ConfigOption = Annotated[
 
 @worker.command()
 def run(config: ConfigOption = None) -> None:
-    """Host the clients of a TOML file: poll, train and upload until the federation ends.
+    """Host a TOML file's clients: poll, train and upload until the federation ends.
 
-    SIGTERM stops the worker after the current step; the next start goes on from what
-    was saved.
+    SIGTERM stops the worker after the current step; the next start goes on from
+    what was saved.
 
     Example: hyperfl worker run --config worker.toml
     """
@@ -101,14 +101,16 @@ def personalize(
     This is for clients that joined late, even after the federation's end, or that
     never took part.
 
-    hyperfl and hyperfl-lpm fit the embedding and the head; centaur and ppsgd fit the
-    head. A method that shares all that it trains, such as fedavg, fine-tunes a copy of
-    the model. The copy is discarded when the client takes part in a round again.
+    hyperfl and hyperfl-lpm fit the embedding and the head; centaur and ppsgd fit
+    the head. A method that shares all that it trains, such as fedavg, fine-tunes
+    a copy of the model. The copy is discarded when the client takes part in a
+    round again.
 
-    The shared weights stay as they are. The command replaces each client's private
-    state. It refuses to start while a client has an update that the coordinator has
-    not answered yet. If a client's training diverges, its state stays as it was; the
-    command goes on with the other clients and then exits with 1.
+    The shared weights stay as they are. The command replaces each client's
+    private state. It refuses to start while a client has an update that the
+    coordinator has not answered yet. If a client's training diverges, its state
+    stays as it was; the command goes on with the other clients and then exits
+    with 1.
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
@@ -136,8 +138,8 @@ def rotate(
 ) -> None:
     """Replace the credential of each hosted client; the old ones stop working.
 
-    Stop the worker first. You can repeat an interrupted command: each client keeps a
-    valid credential throughout.
+    Stop the worker first. You can repeat an interrupted command: each client
+    keeps a valid credential throughout.
 
     Example: hyperfl worker rotate --config worker.toml
     """
@@ -151,7 +153,7 @@ def rotate(
         typer.echo(json.dumps({"rotated": names}))
         return
     for name in names:
-        typer.echo(f"{name}: new credential saved, the old one has ended")
+        typer.echo(f"{name}: new credential saved, the old one no longer works")
 
 
 @worker.command()
@@ -169,15 +171,15 @@ def export(
 ) -> None:
     """Write a client's personalised model to a file that runs without this project.
 
-    The model takes float32 images (B, C, H, W) at its own size with pixels 0..1, and
-    returns logits. It normalises the images itself, except as a state-dict
-    (safetensors: module.*, head.*): there the normalisation is in the metadata. The
-    metadata entry `hyperfl-model` of each file describes all this.
+    The model takes float32 images (B, C, H, W) at its own size with pixels 0..1,
+    and returns logits. It normalises the images itself, except as a state-dict
+    (safetensors: module.*, head.*): there the normalisation is in the metadata.
+    The metadata entry `hyperfl-model` of each file describes all this.
 
-    The command prints Python code that loads the file. The code needs torch, or for
-    ONNX onnxruntime. For a state-dict it includes the classes of a built-in network or
-    a backbone; a backbone also needs timm or torchvision. A model of your own is
-    imported from your own code.
+    The command prints Python code that loads the file. The code needs torch, or
+    for ONNX onnxruntime. For a state-dict it includes the classes of a built-in
+    network or a backbone; a backbone also needs timm or torchvision. A model of
+    your own is imported from your own code.
 
     PyTorch has deprecated TorchScript; use pt2 (torch.export) instead.
 
@@ -216,7 +218,7 @@ def _load(config: Path | None) -> tuple[WorkerConfig, WorkerSettings]:
     settings = WorkerSettings()
     file = config or settings.worker_config
     if file is None:
-        fail("name the worker's TOML file with --config", INVALID_INPUT)
+        fail("give the worker's TOML file with --config or HYPERFL_WORKER_CONFIG", INVALID_INPUT)
     return load_config(file, settings), settings
 
 

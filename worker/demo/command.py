@@ -123,7 +123,7 @@ def run(
         if cohort_size > clients:
             raise InvalidInput(f"--cohort-size {cohort_size} is more than --clients {clients}")
         if data_dir is not None and not data_dir.is_dir():
-            raise InvalidInput(f"--data-dir {data_dir} is no folder")
+            raise InvalidInput(f"--data-dir {data_dir} is not a folder")
         if backbone_weights == "random":
             console.print("The backbone's weights are RANDOM: for trials only.", style="bold red")
         request = SpecificationRequest(

@@ -105,7 +105,7 @@ def _folder(state_dir: Path | None) -> Iterator[Path]:
             yield Path(folder)
         return
     if state_dir.exists() and any(state_dir.iterdir()):
-        raise InvalidInput(f"{state_dir} is not empty; a demo starts in a folder of its own")
+        raise InvalidInput(f"--state-dir {state_dir} is not empty; give a new or empty folder")
     state_dir.mkdir(parents=True, exist_ok=True)
     yield state_dir.resolve()
 
@@ -167,7 +167,7 @@ def _watch(
                 rounds.append(round_)
                 progress.update(bar, completed=len(rounds), description=_describe(round_))
         else:
-            raise DemoError("the coordinator went away")
+            raise DemoError("the coordinator stopped answering")
     if ended["state"] != "finished" or len(rounds) != num_rounds:
         raise DemoError(f"the federation is {ended['state']}: {ended['reason']}")
     return rounds
@@ -189,7 +189,7 @@ def _report(
         for number in (last_number, last_number + 1)
     )
     if missing := report.without_accuracy(final_round):
-        raise DemoError(f"the final evaluation lacks {', '.join(missing)}")
+        raise DemoError(f"the final evaluation has no result of {', '.join(missing)}")
     result = report.summarise(federation, train_rounds, last_round, final_round)
     report.print_table(console, last_round, final_round, result)
     console.print(f"weights {result['weights_digest']}", style="dim")

@@ -34,7 +34,7 @@ class BackgroundProcess:
     def last_words(self) -> str:
         """The last line of its log."""
         lines = self.log_file.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
     def find_event(self, event: str) -> dict[str, Any] | None:
         """The first log line with this event, if it is there yet."""
@@ -105,7 +105,9 @@ def run_step(*arguments: str) -> Any:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DemoError(f"hyperfl {arguments[0]} {arguments[1]} did not end in time") from None
+        raise DemoError(
+            f"hyperfl {arguments[0]} {arguments[1]} did not end within {_STEP_SECONDS} s"
+        ) from None
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         message = said[-1].removeprefix("error: ") if said else "a step failed"

@@ -91,8 +91,8 @@ def print_table(console: Console, last_round: Json, final_round: Json, result: J
             style="dim",
         )
     console.print(
-        "before, after: the last round's local training. final: the final weights with the "
-        "client's own private tensors.",
+        "before, after: accuracy before and after the last round's local training. final: "
+        "accuracy of the final weights with the client's own private tensors.",
         style="dim",
     )
 

@@ -55,8 +55,9 @@ def run(
 ) -> None:
     """Run the missing runs of an experiment; save each result at once.
 
-    If the command is killed, repeat it: it goes on where it was. If a run fails, the
-    command reports it and exits with 1 in the end; the next call tries that run again.
+    If the command is killed, repeat it: it goes on where it was. If a run fails,
+    the command reports it and exits with 1 in the end; the next call tries that
+    run again.
 
     Example: hyperfl experiment run experiments/quick.toml
     """
@@ -123,8 +124,9 @@ def report(
 ) -> None:
     """Write a report: tables that compare results with the paper's, and plots.
 
-    Give --output and --data-dir as you gave them to `run`. Without --data-dir, the
-    report has no plot of the clients' labels for data sets that need a folder.
+    Give --output and --data-dir as you gave them to `run`. Without --data-dir,
+    the report has no plot of the clients' labels for data sets that need a
+    folder.
 
     Example: hyperfl experiment report experiments/quick.toml
     """
@@ -139,7 +141,9 @@ def report(
         )
         cells = summarise(runs, results, paper, loaded.checkpoints)
         if not cells:
-            raise ExperimentError(f"no run of {file} is finished")
+            raise ExperimentError(
+                f"no run of {file} is finished; start with `hyperfl experiment run`"
+            )
         folder = folder or file.with_name(f"{file.stem}-report")
         folder.mkdir(parents=True, exist_ok=True)
         drawn = _draw(runs, results, data_dir, embeddings, folder) if plots else []

@@ -46,7 +46,7 @@ def looks_of(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def new_figure(num_panels: int, panel_height_inches: float) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, two a row.
+    """A figure with ``num_panels`` panels, two a row.
 
     Raises:
         ExperimentError: matplotlib is not installed.

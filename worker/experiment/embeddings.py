@@ -2,7 +2,7 @@
 
 An embedding is private: it never leaves a client's worker. An experiment's clients are all on this
 machine, so their private states can be read here once they have ended. Only the embeddings are
-kept of them, in files that their owner alone can read.
+kept of them, in files that only their owner can read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def keep_embeddings(run: Run, states: Path, folder: Path) -> None:
     Args:
         run: that has ended.
         states: folder with a private state's folder for each client, in the clients' order.
-        folder: to keep them in; created for its owner alone.
+        folder: to keep them in; created for its owner only.
 
     Raises:
         PrivateStateError: a state is missing or damaged.
@@ -53,8 +53,8 @@ def draw_embeddings(
 ) -> list[tuple[Path, str]]:
     """Writes a t-SNE of every run whose embeddings are kept; the file, and what it shows.
 
-    Of runs that differ in their seed alone, the first. A client's colour is the class it has most
-    examples of, where ``labels`` tell.
+    Of runs that differ only in their seed, the first is drawn. A client's colour is the class it
+    has most examples of, where ``labels`` tell.
 
     Raises:
         ExperimentError: no run's embeddings are there, one's are damaged, or packages are missing.
@@ -70,8 +70,8 @@ def draw_embeddings(
             raise ExperimentError(f"{file} holds no embeddings") from error
     if not chosen:
         raise ExperimentError(
-            f"{kept} has embeddings of no run with {_LEAST_CLIENTS} clients or more: "
-            "experiment run keeps them with --keep-embeddings"
+            f"{kept} holds no embeddings of a finished run with {_LEAST_CLIENTS} clients or more: "
+            "`hyperfl experiment run --keep-embeddings` keeps them"
         )
     figure, axes = new_figure(len(chosen), panel_height_inches=4.2)
     for axis, (run, embeddings) in zip(axes, chosen.values(), strict=True):

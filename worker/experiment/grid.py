@@ -56,7 +56,7 @@ class Run(_Model):
 
     @property
     def cell(self) -> str:
-        """The same for runs that differ in their seed alone."""
+        """The same for runs that differ only in their seed."""
         return self._without("backbone_digest", "seed")
 
     def _without(self, *left_out: str) -> str:
@@ -224,7 +224,9 @@ def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
         check_method(run.method)
         chosen = {} if run.preset is None else find_preset(run.method, run.preset)
         if run.backbone_weights is not None and not takes_backbone(run.method):
-            raise ValueError("backbone_weights are for methods on a backbone")
+            raise ValueError(
+                f"backbone_weights does not apply to {run.method}, which uses no frozen backbone"
+            )
         check_model(run.method, model)
         if run.cohort_size is not None and run.cohort_size > run.clients:
             raise ValueError(f"cohort_size {run.cohort_size} is more than {run.clients} clients")

@@ -40,20 +40,21 @@ def write_markdown(
     if checkpoints:
         parts += ["## Accuracy by round", _table(_checkpoint_rows(cells, checkpoints))]
         parts.append(
-            "All of the same round, as above: final is what the round's own weights reach, as "
-            "the next round's clients found them before they trained. Methods with a privacy "
-            "budget spread it over all of a run's rounds, so that only their last round is told."
+            "Before, after and final mean the same as above, for each round. Final is measured by "
+            "the next round's clients before they train. A method with a privacy budget spreads "
+            "it over all rounds of a run, so only its last round is shown."
         )
     if private := [cell for cell in cells if cell.privacy is not None]:
         parts += ["## Privacy", _table(_privacy_rows(private))]
         parts.append(
-            "Of what a client shares in all rounds together, for one of its training examples; "
-            "means over seeds. σ is the noise's standard deviation over the clip norm."
+            "The budget covers what a client shares in all rounds together, for one of its "
+            "training examples. Figures are means over seeds. σ is the noise's standard deviation "
+            "divided by the clip norm."
         )
     parts += ["## Cost", _table(_cost_rows(cells))]
     parts.append(
-        "Seconds: from a round's start to its commit, wall clock of the machine that ran it, all "
-        "clients of a round together. Bytes: HTTP bodies, for one client and round."
+        "Seconds: wall-clock time from a round's start to its commit, for all clients of the round "
+        "together, on the machine that ran it. Bytes: HTTP bodies, for one client and round."
     )
     drawn = [f"![{what}]({name})" for name, what in plots]
     parts += ["## Plots", *drawn] if drawn else []
@@ -84,21 +85,22 @@ def _accuracy_rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
 
 def _accuracy_notes(cells: Sequence[Cell]) -> str:
     notes = [
-        "Test accuracy, mean over clients. Before and after: the last round's local training; "
-        "before, a method that shares its whole model has one and the same model for everybody, "
-        "and after, each client's own fine-tuned one. Final: the last round's weights with what "
-        "each client keeps private. ± is the sample standard deviation over seeds."
+        "Test accuracy, mean over clients. Before and after: before and after the last round's "
+        "local training. With a method that shares its whole model, all clients have the same "
+        "model before, and each has its own fine-tuned model after. Final: the last round's "
+        "weights with what each client keeps private. ± is the sample standard deviation over "
+        "seeds."
     ]
     if any(cell.run.cohort_size is not None for cell in cells):
         notes.append(
-            "Where a round has fewer clients than there are, before and after are means over that "
-            "round's clients alone; final is over all."
+            "Where only some clients take part in a round, before and after are means over that "
+            "round's clients only; final is over all clients."
         )
     if any(
         cell.paper_accuracy is not None and cell.paper_rounds not in (None, cell.run.rounds)
         for cell in cells
     ):
-        notes.append("**The paper trained for another number of rounds than is shown here.**")
+        notes.append("**The paper trained for a different number of rounds than shown here.**")
     return "\n\n".join(notes)
 
 

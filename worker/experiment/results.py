@@ -54,7 +54,7 @@ def _read(file: Path) -> Iterator[tuple[Run, Json]]:
 
 @contextmanager
 def appending(file: Path) -> Iterator[IO[bytes]]:
-    """The file for :func:`append`, without a half-written last line, for this process alone.
+    """The file for :func:`append`, without a half-written last line, for this process only.
 
     Raises:
         ExperimentError: another experiment writes to it.

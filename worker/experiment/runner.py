@@ -73,7 +73,7 @@ def find_data_dirs(runs: Iterable[Run], root: Path | None) -> dict[str, Path | N
             folders[dataset] = None
             continue
         if root is None:
-            raise ExperimentError(f"say with --data-dir which folder has {dataset}/ in it")
+            raise ExperimentError(f"give the folder that contains {dataset}/ with --data-dir")
         folder = root / dataset
         if not folder.is_dir():
             raise ExperimentError(f"{folder} is not a folder")
@@ -140,6 +140,8 @@ def _demo(arguments: list[str]) -> Json:
         errors.seek(0)
         said = errors.read().strip().splitlines()
     if process.returncode != 0:
-        raise RunFailedError(said[-1].removeprefix("error: ") if said else "it said nothing")
+        raise RunFailedError(
+            said[-1].removeprefix("error: ") if said else "the demo printed no error"
+        )
     result: Json = json.loads(output.splitlines()[-1])
     return result

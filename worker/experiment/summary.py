@@ -44,7 +44,7 @@ class RoundAccuracy(BaseModel):
 
 
 class Cell(BaseModel):
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,7 +73,7 @@ def summarise(
     paper: PaperTable | None = None,
     checkpoints: Sequence[int] = (),
 ) -> list[Cell]:
-    """One cell for all runs that differ in their seed alone, of those that are finished.
+    """One cell for each set of finished runs that differ only in their seed.
 
     Args:
         runs: of the experiment.

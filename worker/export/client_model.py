@@ -58,7 +58,7 @@ async def export_client(
 
 
 def _only(config: WorkerConfig, name: str) -> WorkerConfig:
-    """The same worker with this client alone, so that no other's data is loaded."""
+    """The same worker with only this client, so that no other's data is loaded."""
     for client in config.clients:
         if client.name == name:
             return config.model_copy(update={"clients": (client,)})

@@ -85,7 +85,7 @@ def _encode_onnx(model: ExportedModel, description: Description) -> bytes:
         verbose=False,
     )
     if exported is None:
-        raise ExportError("torch.onnx gave no program")
+        raise ExportError("torch.onnx returned no program")
     proto = exported.model_proto
     onnx.helper.set_model_props(proto, {METADATA_KEY: description.model_dump_json()})
     onnx.checker.check_model(proto)
@@ -109,7 +109,7 @@ def _try(
     if expected.shape != given.shape or not torch.allclose(expected, given, atol=_TOLERANCE):
         raise ExportError(
             f"model {description.model} cannot be exported: "
-            "what was traced gives other logits for other images"
+            "the traced model gives wrong logits for other images"
         )
 
 

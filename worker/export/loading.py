@@ -21,7 +21,7 @@ def loading_code(
 ) -> str:
     """A program that gives ``logits`` of one image.
 
-    For a state dict, which has the tensors alone, it has the network's classes in it.
+    For a state dict, which has only tensors, the code includes the network's classes.
     """
     size = ", ".join(map(str, description.image_shape))
     images = f"images = torch.rand(1, {size})  # {description.input}"

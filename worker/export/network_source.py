@@ -29,7 +29,7 @@ class Network(nn.Module):
 def network_source(model: PersonalModel, description: Description) -> str:
     """A program that ends with ``extractor``, a module whose tensors are the file's ``module.*``.
 
-    It imports torch, torchvision and timm alone, except that a user's own model comes from the
+    It imports only torch, torchvision and timm, except that a user's own model comes from the
     user's own code.
     """
     if isinstance(model.module, FrozenBackbone):
@@ -48,7 +48,7 @@ def _backbone_source(module: FrozenBackbone, description: Description) -> str:
     is_adapted = any(
         isinstance(part, BottleneckAdapter | ConvolutionalAdapter) for part in module.modules()
     )
-    # The adapters' file imports torch alone.
+    # The adapters' file imports only torch.
     parts = inspect.getsource(adapters) if is_adapted else "import torch\nfrom torch import nn\n"
     lines = [parts, _NETWORK, imports, "", *build]
     if is_adapted:

@@ -1,4 +1,4 @@
-"""DP-FedAvg: share the whole model, which is trained by private steps alone."""
+"""DP-FedAvg: share the whole model, which is trained only by private steps."""
 
 from __future__ import annotations
 

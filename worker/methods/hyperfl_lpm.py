@@ -1,6 +1,6 @@
 """HyperFL-LPM (arXiv 2412.07187): HyperFL on the adapters of a large pretrained backbone.
 
-The backbone is frozen and the same at every site; the hypernetwork generates the adapters alone.
+The backbone is frozen and the same at every site; the hypernetwork generates only the adapters.
 Training is HyperFL's own.
 """
 

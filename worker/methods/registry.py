@@ -62,7 +62,7 @@ def build_method(
         method = build(plan, device, resources)
         if missing := [name for name in _MEMBERS if not callable(getattr(method, name, None))]:
             raise MethodError(
-                f"{plan.method!r} gives no method: {type(method).__name__} lacks "
+                f"{plan.method!r} does not build a method: {type(method).__name__} lacks "
                 f"{', '.join(missing)}"
             )
         _check_names(plan.method, method)

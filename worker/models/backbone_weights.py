@@ -83,7 +83,9 @@ def _check_split(model: str, module: FrozenBackbone, image_shape: ImageShape) ->
     images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         if not torch.allclose(module(images), module.network(images), rtol=1e-3, atol=1e-4):
-            raise ModelError(f"model {model!r} computes other features when it is divided")
+            raise ModelError(
+                f"model {model!r} computes different features when it is split around its adapters"
+            )
 
 
 def pin_backbone(
@@ -115,7 +117,7 @@ def _load(
     if source == "file" and file is None:
         raise ModelError(
             f"the federation's weights of {model} come from a file: "
-            "say with backbone_weights_file where this site's copy is"
+            "name this site's copy with backbone_weights_file"
         )
     from_hub = source == "hub" and file is None
     try:

@@ -91,7 +91,7 @@ def find_backbone(model: str) -> Backbone:
     if model in TORCHVISION_RESNETS:
         return _TorchvisionResNet(model)
     raise ModelError(
-        f"model {model!r} is no pretrained backbone: take vit:NAME, resnet:NAME or one of "
+        f"model {model!r} is not a pretrained backbone: use vit:NAME, resnet:NAME or one of "
         f"{', '.join(TORCHVISION_RESNETS)}"
     )
 
@@ -159,7 +159,7 @@ class _VisionTransformer:
             isinstance(getattr(block, "mlp", None), nn.Module) for block in blocks
         ):
             raise ModelError(
-                f"model {self._model!r} is no vision transformer of blocks with an MLP"
+                f"model {self._model!r} is not a vision transformer whose blocks have one MLP each"
             )
         is_plain = type(network) is VisionTransformer and type(blocks[0]) is Block
         adapt_blocks(network, self.feature_width(network))

@@ -1,7 +1,7 @@
 """A frozen network in two parts: a beginning that no training changes, and the rest.
 
 The beginning ends before the first adapter; without adapters it is the whole network. Its output
-depends on the image alone, so it need be computed only once for each.
+depends only on the image, so it need be computed only once for each.
 """
 
 from __future__ import annotations

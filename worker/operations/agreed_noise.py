@@ -36,14 +36,16 @@ def with_agreed_noise(
         if examples_per_client is not None:
             fitting = ", ".join(name for name in KNOWN_METHODS if spreads_privacy_budget(name))
             raise ConfigError(
-                f"examples per client are for the methods {fitting}, not for {method}"
+                f"--examples-per-client is for the methods {fitting}, not for {method}"
             )
         return hyperparameters
     plan = known.model_validate(hyperparameters)
     rate = plan.sample_rate
     if examples_per_client is not None:
         if rate is not None:
-            raise ConfigError("give examples per client, or sample_rate and noise_multiplier")
+            raise ConfigError(
+                "give --examples-per-client, or sample_rate and noise_multiplier, not both"
+            )
         rate = plan.batch_size / examples_per_client
         if rate > 1:
             raise ConfigError(

@@ -51,7 +51,7 @@ async def personalize_clients(
             try:
                 await _personalize(client, method, weights, epochs, stop)
             except TrainingDivergedError as error:
-                _log.warning("not personalized, its state is as it was", reason=str(error))
+                _log.warning("not personalized, private state unchanged", reason=str(error))
                 continue
             after = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
             rows.append(
@@ -72,7 +72,7 @@ def _check(site: Site) -> Personalizes:
     if not site.specification.parameters.tensors:
         raise ConfigError(
             f"method {site.specification.training.method} shares nothing, so there are no weights "
-            "to fit to: a client trains by itself"
+            "to fit to: each client trains by itself"
         )
     if not isinstance(site.method, Personalizes):
         raise ConfigError(
@@ -81,8 +81,8 @@ def _check(site: Site) -> Personalizes:
     for client in site.clients:
         if client.state.pending is not None:
             raise ConfigError(
-                f"client {client.name} has an update that was not answered yet: "
-                "let `hyperfl worker run` send it first"
+                f"client {client.name} has an update that the coordinator has not answered yet: "
+                "run `hyperfl worker run` first to send it"
             )
     return site.method
 
@@ -101,7 +101,7 @@ async def _personalize(
         )
     except TrainingInterrupted as interruption:
         raise TrainingInterrupted(
-            f"stopped before client {client.name} was done; its state is as it was"
+            f"stopped before client {client.name} was done; its private state is unchanged"
         ) from interruption
     tensors = {name: tensor.numpy() for name, tensor in private.items()}
     client.save(replace(client.state, tensors=tensors))

@@ -93,7 +93,7 @@ def build_specification(
         }
     elif backbone_weights is not None:
         fitting = ", ".join(known for known in KNOWN_METHODS if takes_backbone(known))
-        raise ConfigError(f"backbone weights are for the methods {fitting}, not for {method}")
+        raise ConfigError(f"--backbone-weights is for the methods {fitting}, not for {method}")
     training = TrainingPlan(
         method=method,
         model=model,
@@ -135,7 +135,9 @@ def _parse_backbone_weights(given: str) -> tuple[BackboneSource, Path | None]:
         return "random", None
     file = Path(given)
     if not file.is_file():
-        raise ConfigError(f"backbone weights are hub, random or an existing file, not {given}")
+        raise ConfigError(
+            f"--backbone-weights must be hub, random or an existing file, not {given}"
+        )
     return "file", file
 
 
@@ -154,11 +156,11 @@ def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tu
     if given is not None:
         sizes = given.split("x")
         if len(sizes) != 3 or not all(size.isascii() and size.isdigit() for size in sizes):
-            raise ConfigError(f"an image shape is CxHxW, such as 3x32x32, not {given}")
+            raise ConfigError(f"--image-shape must be CxHxW, such as 3x32x32, not {given}")
         return int(sizes[0]), int(sizes[1]), int(sizes[2])
     shape = default_image_shape(model) or (natural_image_shape(dataset) if dataset else None)
     if shape is None:
-        raise ConfigError(f"say with --image-shape what images {model} takes")
+        raise ConfigError(f"give the shape of the images that {model} takes with --image-shape")
     return shape
 
 
@@ -167,7 +169,7 @@ def choose_num_classes(given: int | None, dataset: str | None, data_dir: Path | 
     if given is not None:
         return given
     if dataset is None:
-        raise ConfigError("say with --num-classes or --dataset how many classes there are")
+        raise ConfigError("give the number of classes with --num-classes, or a --dataset")
     return natural_num_classes(dataset, data_dir)
 
 
@@ -185,7 +187,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key:
-            raise ConfigError(f"a setting is key=value, not {setting}")
+            raise ConfigError(f"--set must be KEY=VALUE, not {setting}")
         parsed[key] = _value(text)
     return parsed
 

@@ -90,7 +90,7 @@ class CoordinatorApi:
         """Work, if there is some within ``wait_seconds``.
 
         Raises:
-            FederationFinished: there will be none any more.
+            FederationFinished: there will be no more tasks.
         """
         response = await self._send(
             "GET",
@@ -178,7 +178,7 @@ class CoordinatorApi:
             raise _unreachable(error) from error
         except TimeoutError as error:
             raise Unreachable(
-                f"the coordinator was not done after {self._transfer_seconds:g} s"
+                f"the request was not complete after {self._transfer_seconds:g} s"
             ) from error
 
 
@@ -191,7 +191,9 @@ def _read(model: type[Reply], response: httpx.Response) -> Reply:
 
 def _not_ours(response: httpx.Response) -> Unreachable:
     """For the page of a proxy, or of a network that wants a login."""
-    return Unreachable(f"{response.url} answered {response.status_code}, but no coordinator did")
+    return Unreachable(
+        f"{response.url} answered {response.status_code}, but not as a coordinator does"
+    )
 
 
 def _unreachable(error: httpx.TransportError) -> Unreachable:

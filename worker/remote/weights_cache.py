@@ -97,12 +97,16 @@ class WeightsCache:
         try:
             arrays = await asyncio.to_thread(self._apply, since, file)
         except (ValueError, KeyError) as error:  # a CodecError is a ValueError
-            _log.warning("deltas are damaged, fetching the whole", version=version, why=str(error))
+            _log.warning(
+                "deltas are damaged, fetching the whole weights", version=version, why=str(error)
+            )
             return None
         finally:
             file.unlink()
         if await asyncio.to_thread(digest_arrays, arrays) != digest:
-            _log.warning("deltas do not lead to the version, fetching the whole", version=version)
+            _log.warning(
+                "deltas do not lead to the version, fetching the whole weights", version=version
+            )
             return None
         return _Held(version, digest, arrays)
 
@@ -132,7 +136,7 @@ class WeightsCache:
         part.replace(file)
         held = await asyncio.to_thread(_read, file)
         if held is None:
-            raise WeightsError(f"the coordinator sent other weights than version {version}")
+            raise WeightsError(f"the coordinator sent weights that are not version {version}")
         return held
 
     def _build_version_0(self) -> _Held:

@@ -61,7 +61,7 @@ async def run(
     except (asyncio.CancelledError, TrainingInterrupted):
         if not stop.is_set():
             raise
-        _log.info("stopped; work that was not saved is done again at the next start")
+        _log.info("stopped; the next start repeats work that was not saved")
 
 
 async def _work(

@@ -45,7 +45,7 @@ class PauseNotice:
         elif self._said_at is None or now >= self._said_at + _AGAIN_SECONDS:
             self._said_at = now
             _log.warning(
-                "no work: the federation does not run",
+                "no work: the federation is not running",
                 state=federation.state.value,
                 reason=federation.reason,
             )

@@ -206,7 +206,7 @@ class RoundWork:
             await asyncio.to_thread(client.confirm_pending)
 
     async def _upload(self, one: HeldTask, beating: set[str]) -> None:
-        """Sends the pending update until it is answered; then there is none any more."""
+        """Sends the pending update until it is answered; then none is pending."""
         client, task = one.client, one.task
         pending = client.state.pending
         if pending is None:
@@ -228,7 +228,7 @@ class RoundWork:
             if refusal.is_a(*_NOT_ACCEPTED):
                 # Training again would give the same, so this client sits the round out.
                 client.failed_in_round = task.round_number
-                log.error("update refused, round left out", detail=refusal.problem.detail)
+                log.error("update refused, round skipped", detail=refusal.problem.detail)
             elif refusal.is_a(*_NOT_WANTED):
                 log.warning("update not wanted", detail=refusal.problem.detail)
             else:

@@ -65,7 +65,7 @@ class HostedClient:
         reached("state-saved")
 
     def shut_out(self, reason: str) -> None:
-        """The coordinator does not take this client any more; its state stays as it is."""
+        """The coordinator no longer accepts this client; its state stays as it is."""
         _log.error("client shut out", client=self.name, detail=reason)
         self.is_done = self.is_shut_out = True
 
@@ -75,7 +75,7 @@ class HostedClient:
         reached("update-confirmed")
 
     def discard_pending(self) -> None:
-        """Nobody wants the pending update any more."""
+        """Nobody wants the pending update any longer."""
         self.save(self.state.without_unwanted())
 
     def has_pending_for(self, task: Task) -> bool:

@@ -27,7 +27,7 @@ from worker.site import private_state
 from worker.site.free_memory import default_feature_cache_bytes
 from worker.site.hosted_client import HostedClient, load_client, obtain_credential
 
-NOBODY_TAKEN = "the coordinator takes none of this worker's clients"
+NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
 
 _log = structlog.get_logger()
 
@@ -164,7 +164,7 @@ def _check_specification(given: ParameterSpecification, method: Method) -> None:
         if tensor.shape != ours[tensor.name].shape:
             raise ConfigError(
                 f"the federation's {tensor.name} has shape {list(tensor.shape)}, "
-                f"the model here makes it {list(ours[tensor.name].shape)}"
+                f"but this site's model has {list(ours[tensor.name].shape)}"
             )
     if missing := sorted(ours.keys() - given.by_name.keys()):
         raise ConfigError(f"the federation does not share {missing[0]}, which its method needs")

@@ -87,7 +87,7 @@ class _Description(BaseModel):
 
 
 def save(folder: Path, state: PrivateState) -> None:
-    """Replaces the state in ``folder`` atomically, readable by its owner alone."""
+    """Replaces the state in ``folder`` atomically; only its owner can read it."""
     arrays = {_PRIVATE + name: array for name, array in state.tensors.items()}
     arrays |= _pack_residual(state.residual)
     pending = state.pending

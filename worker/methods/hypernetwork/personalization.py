@@ -19,7 +19,7 @@ def fit_private_part(
     settings: SGDSettings,
     clip_norm: float,
 ) -> PrivateTensors:
-    """The private tensors after ``epochs`` of: a head step, then SGD on the embedding alone.
+    """The private tensors after ``epochs`` of: a head step, then SGD on only the embedding.
 
     A head step computes the features anew, since the embedding has moved θ(v) meanwhile.
 

@@ -110,9 +110,12 @@ class BaseMethod(ABC, Generic[SharedT]):
             self.check_private(participant.private)
             for split in (participant.data.train, participant.data.test):
                 if not len(split):
-                    raise ValueError("a split without examples")
+                    raise ValueError("its training or test data is empty")
                 if (largest := int(split.labels.max())) >= self._num_classes:
-                    raise ValueError(f"label {largest}, but only {self._num_classes} classes")
+                    raise ValueError(
+                        f"its data has label {largest}, but there are only "
+                        f"{self._num_classes} classes"
+                    )
         except ValueError as error:
             raise ValueError(f"client {participant.name}: {error}") from error
 

@@ -1,6 +1,6 @@
 """What a client's network is given: its images, or what a frozen beginning makes of them.
 
-A frozen beginning's output depends on the image alone. So it is computed once for each image that
+A frozen beginning's output depends only on the image. So it is computed once for each image that
 is not augmented, and kept on the device as long as the client's examples are in use and memory
 allows.
 """
@@ -56,7 +56,7 @@ class FeatureCache:
                 used = self.size_bytes
                 if used + needed > self._max_bytes:
                     _log.warning(
-                        "frozen features are not kept, every batch computes them again",
+                        "frozen features do not fit in the cache, every batch computes them again",
                         examples=count,
                         needed_bytes=needed,
                         used_bytes=used,
@@ -66,7 +66,7 @@ class FeatureCache:
                 kept = batch.new_empty(count, *batch.shape[1:])
             kept[start : start + len(batch)] = batch
             start += len(batch)
-        _log.info("frozen features kept", examples=count, used_bytes=self.size_bytes + needed)
+        _log.info("frozen features cached", examples=count, used_bytes=self.size_bytes + needed)
         return kept
 
 

@@ -15,7 +15,7 @@ import torch
 
 
 def client_generator(client_seed: int, purpose: str, round_number: int = 0) -> np.random.Generator:
-    """A generator that depends on these three alone.
+    """A generator that depends only on these three.
 
     So what a client draws depends neither on who trains beside it nor on restarts.
     """

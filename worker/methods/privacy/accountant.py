@@ -43,8 +43,8 @@ def noise_multiplier(*, epsilon: float, delta: float, sample_rate: float, num_st
             )
         except ValueError as error:
             raise PrivacyBudgetError(
-                f"no noise keeps to epsilon {epsilon:g} at delta {delta:g} in {num_steps} steps "
-                f"with a sample rate of {sample_rate:.4g}"
+                f"no amount of noise keeps to epsilon {epsilon:g} at delta {delta:g} in "
+                f"{num_steps} steps with a sample rate of {sample_rate:.4g}"
             ) from error
 
 

@@ -30,7 +30,7 @@ STEPS, NUM_EXAMPLES = "privacy.steps", "privacy.num_examples"
 
 
 class PrivateModelMethod(ModelMethod):
-    """A :class:`ModelMethod` whose shared tensors are trained by private steps alone.
+    """A :class:`ModelMethod` whose shared tensors are trained only by private steps.
 
     A step takes each example with the sample rate's probability (Poisson sampling, which the
     accountant assumes), clips each example's gradient, adds noise σ·clip_norm to the sum and
@@ -67,7 +67,7 @@ class PrivateExtractorMethod(PrivateModelMethod):
     _plan: PPSGDPlan
 
     def personal_settings(self) -> SGDSettings:
-        """The head's, which alone is a client's own."""
+        """The head's; only the head is a client's own."""
         return head_settings_of(self._plan)
 
 

@@ -38,7 +38,7 @@ def with_change(participant: Participant, shared: Tensors) -> dict[str, torch.Te
     base = private.get(_BASE)
     if base is None or not torch.equal(base.cpu(), _digest(shared)):
         _log.warning(
-            "fine-tuning left out: it is of other weights than these; personalize again",
+            "fine-tuning left out: it belongs to other weights; run personalize again",
             client=participant.name,
         )
         return dict(shared)

@@ -19,6 +19,6 @@ async def test_an_admin_token_file_with_a_short_token_is_refused(
 ) -> None:
     file = tmp_path / "admin-token"
     file.write_text(content)
-    with pytest.raises(ValueError, match="admin-token holds no token of at least 32 characters"):
+    with pytest.raises(ValueError, match="admin-token must hold a token of at least 32 characters"):
         await ensure_admin_token(NO_DATABASE, file, datetime(2026, 1, 1, tzinfo=UTC))
     assert file.read_text() == content

@@ -43,7 +43,7 @@ def test_the_command_agrees_on_noise() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("epsilon=1e-6", "no noise keeps to epsilon 1e-06 at delta 1e-05, not even in one"),
+        ("epsilon=1e-6", "no amount of noise keeps to epsilon 1e-06 at delta 1e-05, not even"),
         ("epsilon=nan", "epsilon: Input should be a finite number"),
     ],
 )
@@ -96,7 +96,7 @@ def test_the_command_takes_caps() -> None:
     [
         (
             ("--aggregation", "krum"),
-            "--aggregation krum: there are mean, median, trimmed-mean, multi-krum",
+            "--aggregation must be one of mean, median, trimmed-mean, multi-krum, not krum",
         ),
         (("--aggregation", "trimmed-mean"), "trimmed-mean needs trim_fraction"),
         (("--aggregation", "multi-krum"), "multi-krum needs hostile_clients"),

@@ -239,7 +239,7 @@ def test_weights_that_are_no_file_are_handed_on(tmp_path: Path, source: str) -> 
 
 def test_backbone_weights_without_a_backbone_are_refused(tmp_path: Path) -> None:
     runs = load_experiment(write(tmp_path, LPM.replace("fedavg-fixed", "fedavg"))).runs()
-    with pytest.raises(ExperimentError, match="for methods on a backbone"):
+    with pytest.raises(ExperimentError, match="which uses no frozen backbone"):
         with_hyperparameters(runs)
 
 

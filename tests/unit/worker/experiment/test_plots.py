@@ -173,7 +173,7 @@ def test_kept_embeddings_are_drawn(run: Run, tmp_path: Path) -> None:
 
 
 def test_embeddings_that_were_not_kept_are_one_line(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(ExperimentError, match="experiment run keeps them with --keep-embeddings"):
+    with pytest.raises(ExperimentError, match="`hyperfl experiment run --keep-embeddings` keeps"):
         draw_embeddings([run], tmp_path, [], tmp_path)
     embeddings_file(run, tmp_path).write_bytes(b"no tensors")
     with pytest.raises(ExperimentError, match="holds no embeddings"):

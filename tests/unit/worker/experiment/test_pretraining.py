@@ -93,7 +93,7 @@ def test_the_file_is_a_backbone_that_a_federation_takes(tmp_path: Path) -> None:
         (("--model", "resnet18", "--output", "x.pt"), "must end in .safetensors"),
         (
             ("--model", "resnet18", "--output", "x.safetensors", "--image-shape", "32"),
-            "an image shape is CxHxW",
+            "--image-shape must be CxHxW",
         ),
         (
             ("--model", "resnet18", "--output", "x.safetensors", "--partition", "papr"),

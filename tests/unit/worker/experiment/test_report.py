@@ -42,14 +42,14 @@ def test_accuracies_stand_beside_the_papers_with_the_rounds_of_both() -> None:
     }
     local = row_of(text, "Accuracy", "local")
     assert (local["seeds"], local["paper %"], local["paper's rounds"]) == ("1 of 2", "–", "–")
-    assert "**The paper trained for another number of rounds than is shown here.**" in text
+    assert "**The paper trained for a different number of rounds than shown here.**" in text
     assert "- local on digits, 4 clients, 2 rounds, seed 2\n" in text
 
 
 def test_nothing_is_said_of_the_papers_rounds_when_they_are_the_same() -> None:
     paper = PAPER.model_copy(update={"rounds": 2})
     text = write_markdown("Quick", summarise(RUNS, RESULTS, paper), [])
-    assert "another number of rounds" not in text
+    assert "a different number of rounds" not in text
 
 
 def test_private_methods_have_a_table_of_their_budgets() -> None:
@@ -113,4 +113,4 @@ def test_settings_and_a_rounds_cohort_are_told() -> None:
     text = write_markdown("Quick", summarise([run], {run.key: result(9.0, 1.0, [1.0, 2.0])}), [])
     row = row_of(text, "Accuracy", "hyperfl")
     assert (row["settings"], row["clients"]) == ("preset paper, epochs=2", "4 (2 a round)")
-    assert "over that round's clients alone" in text
+    assert "over that round's clients only" in text

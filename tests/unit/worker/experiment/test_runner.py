@@ -167,7 +167,7 @@ def test_a_data_sets_folder_has_its_name(tmp_path: Path) -> None:
     runs = [run_of(1), run_of(1, "cifar10")]
     assert find_data_dirs(runs, tmp_path) == {"digits": None, "cifar10": tmp_path / "cifar10"}
     assert find_data_dirs([run_of(1)], None) == {"digits": None}
-    with pytest.raises(ExperimentError, match="--data-dir which folder has cifar10/"):
+    with pytest.raises(ExperimentError, match="the folder that contains cifar10/ with --data-dir"):
         find_data_dirs(runs, None)
     with pytest.raises(ExperimentError, match="emnist is not a folder"):
         find_data_dirs([run_of(1, "emnist")], tmp_path)

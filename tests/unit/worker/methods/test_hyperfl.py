@@ -305,11 +305,11 @@ def test_data_that_does_not_fit_is_refused() -> None:
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method, 0)
     participant.data = random_client_data(seed=0, num_train=4, num_test=0)
-    with pytest.raises(ValueError, match="client client-0: a split without examples"):
+    with pytest.raises(ValueError, match="client client-0: its training or test data is empty"):
         method.train([participant], weights, 1, never)
     participant = make_participant(method, 0)
     participant.data.train.labels[0] = 3
-    with pytest.raises(ValueError, match="client client-0: label 3, but only 3 classes"):
+    with pytest.raises(ValueError, match="client-0: its data has label 3, but there are only 3"):
         method.train([participant], weights, 1, never)
 
 

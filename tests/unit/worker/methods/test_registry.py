@@ -84,7 +84,7 @@ def test_a_method_of_the_user_is_loaded_by_import_path() -> None:
         ),
         (
             "no_method",
-            "'{}' gives no method: Linear lacks initial_private, check_private, evaluate",
+            "'{}' does not build a method: Linear lacks initial_private, check_private, evaluate",
         ),
         ("strict_plan", "building '{}' failed: learning_rate: Input should be greater than 0"),
         ("HalfMade", "building '{}' failed: NotImplementedError"),

@@ -193,7 +193,7 @@ def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
 
 
 def test_a_site_without_the_federations_file_is_told_what_to_say() -> None:
-    with pytest.raises(ModelError, match="say with backbone_weights_file where"):
+    with pytest.raises(ModelError, match="name this site's copy with backbone_weights_file"):
         load_frozen_backbone(
             VIT,
             IMAGE_SHAPE,

@@ -203,7 +203,7 @@ def test_pixels_are_normalised_as_in_pretraining() -> None:
     [
         ("vit:vit_smal_patch16_384", "unknown model .*; the closest are vit:vit_small_patch"),
         ("vit:vit_small_patch16_384.nope", "Invalid pretrained tag"),
-        ("cnn-mnist", "'cnn-mnist' is no pretrained backbone: take vit:NAME, .*resnet18"),
+        ("cnn-mnist", "'cnn-mnist' is not a pretrained backbone: use vit:NAME, .*resnet18"),
     ],
 )
 def test_other_names_are_refused(model: str, message: str) -> None:
@@ -218,7 +218,7 @@ def test_a_network_without_blocks_of_one_mlp_is_refused(model: str) -> None:
 
 
 def test_another_timms_network_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ModelError, match="no vision transformer of blocks with an MLP"):
+    with pytest.raises(ModelError, match="not a vision transformer whose blocks have one MLP"):
         find_backbone(VIT).insert_adapters(nn.Sequential())
 
 

@@ -116,7 +116,7 @@ async def test_no_client_is_touched_while_one_has_a_pending_update(
     bob = hosted_client(coordinator, tmp_path, "bob")
     bob.save(replace(bob.state, pending=PendingUpdate(TaskKind.TRAIN, 1, 0, b"update")))
     before = [(tmp_path / name / FILE_NAME).read_bytes() for name in ("alice", "bob")]
-    with pytest.raises(ConfigError, match="client bob has an update that was not answered yet"):
+    with pytest.raises(ConfigError, match="client bob has an update that the coordinator has not"):
         await personalize_clients(
             worker_config(tmp_path, "tiny", "alice", "bob"), SETTINGS, 1, threading.Event()
         )

@@ -86,7 +86,7 @@ def test_settings_are_collected() -> None:
 
 @pytest.mark.parametrize("setting", ["epochs", "=3", ""])
 def test_what_is_no_setting_is_refused(setting: str) -> None:
-    with pytest.raises(ConfigError, match=f"a setting is key=value, not {setting}"):
+    with pytest.raises(ConfigError, match=f"--set must be KEY=VALUE, not {setting}"):
         parse_settings([setting])
 
 
@@ -135,7 +135,7 @@ def test_a_given_image_shape_is_taken() -> None:
 
 @pytest.mark.parametrize("given", ["3x32", "3x32x32x1", "3,32,32", "3x-2x2", "3x3.5x2", "²x1x1"])
 def test_what_is_no_image_shape_is_refused(given: str) -> None:
-    with pytest.raises(ConfigError, match=f"an image shape is CxHxW.*, not {given}"):
+    with pytest.raises(ConfigError, match=f"--image-shape must be CxHxW.*, not {given}"):
         choose_image_shape(given, "cnn-mnist", None)
 
 
@@ -150,7 +150,7 @@ def test_a_model_of_ones_own_takes_the_data_sets_images() -> None:
 
 @pytest.mark.parametrize("dataset", [None, "image-folder"])
 def test_an_image_shape_that_nobody_knows_must_be_given(dataset: str | None) -> None:
-    with pytest.raises(ConfigError, match="say with --image-shape what images own:f takes"):
+    with pytest.raises(ConfigError, match="images that own:f takes with --image-shape"):
         choose_image_shape(None, "own:f", dataset)
 
 
@@ -169,7 +169,7 @@ def test_the_number_of_classes_is_given_or_the_data_sets(tmp_path: Path) -> None
 
 
 def test_a_number_of_classes_that_nobody_knows_must_be_given() -> None:
-    with pytest.raises(ConfigError, match="say with --num-classes or --dataset"):
+    with pytest.raises(ConfigError, match="with --num-classes, or a --dataset"):
         choose_num_classes(None, None, None)
     with pytest.raises(DataError, match="found 'digit'"):
         choose_num_classes(None, "digit", None)
@@ -303,7 +303,7 @@ def test_examples_per_client_agree_on_sample_rate_and_noise() -> None:
             None,
             "of 2.*, but 0.3 is agreed$",
         ),
-        ({"sample_rate": 0.1, "noise_multiplier": 3}, 600, "give examples per client, or sample_"),
+        ({"sample_rate": 0.1, "noise_multiplier": 3}, 600, "give --examples-per-client, or "),
         ({}, 40, "batch_size 50 with 40 examples per client is a sample rate of 1.25, which is"),
         ({"epsilon": 0.104, "rounds": 10**6, "epochs": 1000}, 50, "in 1000000000 steps"),
     ],

@@ -225,7 +225,7 @@ async def test_weights_with_another_digest_are_refused_and_not_kept(
     coordinator.add_version(1)
     wanted = coordinator.digest(1)
     coordinator.versions[1] = coordinator.versions[0]
-    with pytest.raises(WeightsError, match="the coordinator sent other weights than version 1"):
+    with pytest.raises(WeightsError, match="the coordinator sent weights that are not version 1"):
         await cache.get(client, 1, wanted)
     assert list(folder.iterdir()) == []
 

@@ -299,7 +299,7 @@ async def test_a_client_that_is_shut_out_keeps_its_pending_update(worker: Worker
     worker.coordinator.receive = lambda _: None
     before = (worker.folder / "alice" / FILE_NAME).read_bytes()
     worker.coordinator.answer("GET", "/task", problem(ProblemType.UNAUTHENTICATED, "revoked"))
-    with pytest.raises(RequestFailed, match="takes none of this worker"):
+    with pytest.raises(RequestFailed, match="accepts none of this worker"):
         await worker.run("alice")
     assert (worker.folder / "alice" / FILE_NAME).read_bytes() == before
 
@@ -325,7 +325,7 @@ async def test_a_proxys_page_does_not_end_the_worker(worker: Worker, status: int
 async def test_a_worker_without_any_client_left_is_an_error(worker: Worker) -> None:
     revoked = [problem(ProblemType.UNAUTHENTICATED, "revoked") for _ in range(2)]
     worker.coordinator.answer("GET", "/task", *revoked)
-    with pytest.raises(RequestFailed, match="takes none of this worker's clients"):
+    with pytest.raises(RequestFailed, match="accepts none of this worker's clients"):
         await worker.run("alice", "bob")
 
 
@@ -502,7 +502,7 @@ def with_a_head(tensors: tuple[TensorSpecification, ...]) -> tuple[TensorSpecifi
         (without_bias, "does not share hypernetwork.output.bias, which its method needs"),
         (
             with_another_shape,
-            r"hypernetwork.trunk.weight has shape \[2, 9\], the model here makes it \[2, 3\]",
+            r"hypernetwork.trunk.weight has shape \[2, 9\], but this site's model has \[2, 3\]",
         ),
         (with_a_head, "shares head.weight, which its method does not"),
     ],

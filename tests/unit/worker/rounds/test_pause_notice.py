@@ -58,7 +58,7 @@ async def test_a_pause_is_said_at_once_with_its_reason_and_again_each_hour(
             clock.now += 20.0
     assert len(said) == 3
     assert said[0] == {
-        "event": "no work: the federation does not run",
+        "event": "no work: the federation is not running",
         "log_level": "warning",
         "state": "paused",
         "reason": "paused by an administrator",

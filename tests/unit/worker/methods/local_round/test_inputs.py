@@ -92,9 +92,9 @@ def test_the_bound_is_on_all_splits_together(max_bytes: int, fits: int) -> None:
                 an_epoch(inputs_of(examples, begin, cache))
     assert cache.size_bytes == fits * 11 * ITEM_BYTES
     events = [log["event"] for log in logs]
-    assert events.count("frozen features kept") == fits
+    assert events.count("frozen features cached") == fits
     # Once a split, not once a batch.
-    refusals = [log for log in logs if log["event"].startswith("frozen features are not kept")]
+    refusals = [log for log in logs if log["event"].startswith("frozen features do not fit")]
     assert len(refusals) == 2 - fits
     assert refusals[-1]["needed_bytes"] == 11 * ITEM_BYTES
     assert refusals[-1]["max_bytes"] == max_bytes

@@ -262,8 +262,8 @@ def test_agreed_noise_that_is_too_little_is_refused_with_both_figures() -> None:
 
 def test_a_budget_that_no_noise_keeps_to_is_the_clients_reason() -> None:
     assert refusal("ppsgd", 13, epsilon=0.104, rounds=1_000_000, epochs=1000) == (
-        "no noise keeps to epsilon 0.104 at delta 1e-05 in 3000000000 steps with a sample rate of "
-        "0.3846"
+        "no amount of noise keeps to epsilon 0.104 at delta 1e-05 in 3000000000 steps with a "
+        "sample rate of 0.3846"
     )
 
 
