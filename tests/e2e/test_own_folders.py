@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny_images import write_images
+
 pytestmark = pytest.mark.e2e
 
 _HYPERFL = Path(sys.executable).with_name("hyperfl")
@@ -73,11 +75,17 @@ def test_a_model_that_is_hidden_is_named_with_what_hides_it(folder: Path) -> Non
     )
 
 
-def test_a_demo_runs_beside_folders_of_these_names(folder: Path) -> None:
+def test_a_site_brings_its_own_images_and_its_own_model_beside_folders_of_these_names(
+    folder: Path,
+) -> None:
+    write_images(folder / "images", 3, side=8, train_examples=60, test_examples=30)
     done = run(
         folder,
-        *("demo", "--rounds", "1", "--clients", "2", "--set", "epochs=1", "--json"),
+        *("demo", "--rounds", "2", "--clients", "2", "--set", "batch_size=5", "--json"),
+        *("--dataset", "image-folder", "--data-dir", "images", "--partition", "iid"),
         *("--model", "radiology.models:extractor", "--image-shape", "1x8x8"),
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["model"] == "radiology.models:extractor"
+    result = json.loads(done.stdout)
+    assert (result["dataset"], result["model"]) == ("image-folder", "radiology.models:extractor")
+    assert result["accuracy_final_mean"] > 90.0

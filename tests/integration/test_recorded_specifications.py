@@ -116,7 +116,7 @@ async def test_a_federation_whose_record_is_damaged_fails_with_the_reason(
     await coordinator.driver.step()
     shown = await coordinator.show("tiny")
     assert shown["state"] == "failed"
-    assert shown["reason"].startswith("what is recorded as the specification of federation tiny is")
+    assert shown["reason"].startswith("the recorded specification of federation tiny is")
     [round_] = await coordinator.show("tiny/rounds")
     assert (round_["phase"], round_["reason"]) == ("failed", shown["reason"])
     assert await num_closed(coordinator, "failed") == 1

@@ -58,7 +58,7 @@ async def test_versions_that_are_not_kept_are_gone_with_a_reason(
         seed = await coordinator.http.get(
             "/v1/federations/tiny/weights/0", headers=coordinator.admin
         )
-        assert "build it from the specification's seed" in seed.json()["detail"]
+        assert "build them from the specification's seed" in seed.json()["detail"]
 
 
 async def test_without_settings_ten_versions_are_kept(coordinator: RunningCoordinator) -> None:

@@ -18,6 +18,7 @@ from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
@@ -68,15 +69,14 @@ def hyperfl(*arguments: object, folder: Path, **environment: str) -> Finished:
 def hyperfl_here(*arguments: object, folder: Path, **environment: str) -> Finished:
     """The same in this process, whose state is afterwards as it was.
 
-    Processes that the command starts are real and have the same ``environment``. What the command
-    imports stays imported: a module of a user's own needs a process of its own. An exception that
+    Processes that the command starts are real and have the same ``environment``. An exception that
     the command lets through, which would be a traceback, is the test's.
     """
     output, errors = io.StringIO(), io.StringIO()
     with (
         chdir(folder),
         _own_environment(_ENVIRONMENT | environment),
-        _own_path(),
+        _own_modules(folder),
         _own_logging(),
         _own_signal_handlers(),
         redirect_stdout(output),
@@ -101,12 +101,19 @@ def _own_environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _own_path() -> Iterator[None]:
-    before = list(sys.path)
+def _own_modules(folder: Path) -> Iterator[None]:
+    """Forgets a user's modules, which lie in ``folder``, and how they were found."""
+    assert not PROJECT.is_relative_to(folder), "its own modules stay"
+    path, imported = list(sys.path), set(sys.modules)
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:] = path
+        for name in sys.modules.keys() - imported:
+            known = vars(sys.modules[name])
+            places = (known.get("__file__"), *known.get("__path__", ()))
+            if any(place and Path(place).is_relative_to(folder) for place in places):
+                del sys.modules[name]
 
 
 @contextmanager
@@ -153,7 +160,8 @@ def specified(name: str, *options: object) -> str:
 
 @cache
 def _specified(*options: str) -> str:
-    done = hyperfl_here("worker", "specify", "unnamed", *options, folder=PROJECT)
+    with TemporaryDirectory() as folder:
+        done = hyperfl_here("worker", "specify", "unnamed", *options, folder=Path(folder))
     assert done.exit_code == 0, done.errors
     return done.output
 

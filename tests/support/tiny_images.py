@@ -18,17 +18,24 @@ TINY_TRAINING = (*TINY_MODEL, "--set", "epochs=1")
 
 
 def write_tiny_images(folder: Path) -> Path:
+    """Writes the images of :func:`write_images` that ``TINY_MODEL`` takes."""
+    write_images(folder, NUM_CLASSES, _SIDE, TRAIN_EXAMPLES, TEST_EXAMPLES)
+    return folder
+
+
+def write_images(
+    folder: Path, num_classes: int, side: int, train_examples: int, test_examples: int
+) -> None:
     """Writes an ``image-folder``: noise with one bright pixel, whose place is the class."""
     generator = np.random.default_rng(4)
-    for split, examples in (("train", TRAIN_EXAMPLES), ("test", TEST_EXAMPLES)):
-        for label in range(NUM_CLASSES):
-            class_folder = folder / split / str(label)
+    for split, examples in (("train", train_examples), ("test", test_examples)):
+        for label in range(num_classes):
+            class_folder = folder / split / f"class-{label}"
             class_folder.mkdir(parents=True)
-            for number in range(examples // NUM_CLASSES):
-                pixels = generator.integers(0, 60, (_SIDE, _SIDE), dtype=np.uint8)
+            for number in range(examples // num_classes):
+                pixels = generator.integers(0, 60, (side, side), dtype=np.uint8)
                 pixels.flat[label] = 255
                 Image.fromarray(pixels).save(class_folder / f"{number}.png")
-    return folder
 
 
 def tiny_data(folder: Path | str, num_clients: int = 1) -> str:
