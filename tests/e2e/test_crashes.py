@@ -16,30 +16,28 @@ import pytest
 from shared.federation.specification import EncodingName, EncodingPlan, RoundPolicy
 from tests.support.crash_points import points_in_the_code
 from tests.support.federation_folder import finish_federation, make_federation
+from tests.support.tiny_images import tiny_data, write_tiny_images
 from worker.operations.specification import build_specification
 
 pytestmark = pytest.mark.e2e
 
 _ROUNDS = 2
-_DIGITS = 'dataset = "digits"'
-_THIRD_OF_DIGITS = f'{_DIGITS}\npartition = "iid"\nnum_clients = 3\nclient_index = {{index}}'
 
 
 @dataclass(frozen=True)
 class _Site:
-    """A federation of one worker's clients, who share a ``data`` table."""
+    """A federation of one worker's clients, who divide the images."""
 
     encoding: EncodingName
     hidden_size: int
     clients: tuple[str, ...] = ("site-a",)
-    data: str = _DIGITS
 
 
 _SITES = {
     "factored": _Site("factored", hidden_size=8),
     # An update is larger than a chunk of the database, so that it can be cut in the middle.
     "dense": _Site("dense", hidden_size=4096),
-    "lock-step": _Site("dense", 8, ("site-a", "site-b", "site-c"), _THIRD_OF_DIGITS),
+    "lock-step": _Site("dense", 8, ("site-a", "site-b", "site-c")),
 }
 
 COORDINATOR_POINTS = (
@@ -110,12 +108,15 @@ async def _make(folder: Path, site: _Site) -> None:
         model="tests.support.extractors:tiny",
         image_shape=(1, 4, 4),
         num_classes=10,
-        hyperparameters={"hidden_size": site.hidden_size, "epochs": 1},
+        hyperparameters={"hidden_size": site.hidden_size, "epochs": 1, "batch_size": 10},
         round_policy=RoundPolicy(rounds=_ROUNDS, lease_seconds=5.0),
         encoding=EncodingPlan(name=site.encoding),
         seed=1,
     )
-    await make_federation(folder, specification, site.clients, site.data)
+    write_tiny_images(folder / "images")
+    await make_federation(
+        folder, specification, site.clients, tiny_data("images", len(site.clients))
+    )
 
 
 def _points(*names: str) -> list[Any]:

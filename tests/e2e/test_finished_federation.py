@@ -9,38 +9,54 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Finished, ServingCoordinator, hyperfl, worker_toml
+from tests.support.processes import (
+    Finished,
+    ServingCoordinator,
+    hyperfl,
+    hyperfl_here,
+    worker_toml,
+)
+from tests.support.tiny_images import NUM_CLASSES, tiny_data
 
 pytestmark = pytest.mark.e2e
 
-_DIGITS = 'dataset = "digits"\npartition = "iid"\nnum_clients = 3\nclient_index = {index}'
+_OPTIONS = (
+    *("--model", "tests.support.extractors:one_layer_on_4x4", "--image-shape", "1x4x4"),
+    *("--num-classes", NUM_CLASSES, "--rounds", 2, "--set", "epochs=1", "--set", "batch_size=5"),
+)
 
 
 @pytest.fixture(scope="module")
-def config(coordinator: ServingCoordinator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(
+    coordinator: ServingCoordinator, images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The TOML file of a worker that was invited when its federation had ended."""
-    coordinator.create_federation("ended", "--dataset", "digits", "--rounds", 2)
+    coordinator.create_federation("ended", *_OPTIONS)
 
     def join(name: str) -> Path:
         config = tmp_path_factory.mktemp(name) / "worker.toml"
         clients = coordinator.invite("ended", name)
-        config.write_text(worker_toml(coordinator.url, "ended", clients, _DIGITS))
+        config.write_text(worker_toml(coordinator.url, "ended", clients, tiny_data(images, 3)))
         return config
 
     site_a = join("site-a")
     coordinator.admin("federation", "start", "ended")
-    trained = hyperfl("worker", "run", "--config", site_a, folder=site_a.parent)
+    trained = _worker(site_a, "run")
     assert trained.exit_code == 0, trained.errors
     assert coordinator.admin("federation", "show", "ended", "--json").json["state"] == "finished"
     return join("late")
 
 
 def _worker(config: Path, command: str, *options: object) -> Finished:
+    return hyperfl_here("worker", command, "--config", config, *options, folder=config.parent)
+
+
+def _worker_process(config: Path, command: str, *options: object) -> Finished:
     return hyperfl("worker", command, "--config", config, *options, folder=config.parent)
 
 
 def test_a_client_that_never_took_part_gets_a_model_of_its_own(config: Path) -> None:
-    (row,) = _worker(config, "personalize", "--epochs", 3, "--json").json
+    (row,) = _worker_process(config, "personalize", "--epochs", 3, "--json").json
     assert (row["client"], row["weights_version"]) == ("late", 2)
     assert row["accuracy_after"] > max(row["accuracy_before"], 0.7)
     (evaluated,) = _worker(config, "evaluate", "--json").json
@@ -54,14 +70,9 @@ def test_a_worker_of_a_late_client_alone_ends_at_once(config: Path) -> None:
 
 
 def test_the_exported_model_runs_alone(config: Path) -> None:
-    said = _worker(
-        config, "export", "--client", "late", "--output", "late.pt2", "--format", "pt2", "--json"
-    ).json
-    assert (said["client"], said["weights_version"], said["image_shape"]) == (
-        "late",
-        2,
-        [1, 28, 28],
-    )
+    options = ("--client", "late", "--output", "late.pt2", "--format", "pt2", "--json")
+    said = _worker_process(config, "export", *options).json
+    assert (said["client"], said["weights_version"], said["image_shape"]) == ("late", 2, [1, 4, 4])
     code = f"{said['loading_code']}\nprint(list(logits.shape))"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
@@ -77,20 +88,20 @@ def test_the_exported_model_runs_alone(config: Path) -> None:
     ("method", "words"), [("fedavg", None), ("local", "method local shares nothing")]
 )
 def test_other_methods_personalise_what_they_share(
-    coordinator: ServingCoordinator, tmp_path: Path, method: str, words: str | None
+    coordinator: ServingCoordinator, images: Path, tmp_path: Path, method: str, words: str | None
 ) -> None:
     """A client trains two rounds; another, which never took part, personalises what came of it."""
     name = f"ended-{method}"
-    coordinator.create_federation(name, "--dataset", "digits", "--rounds", 2, "--method", method)
+    coordinator.create_federation(name, *_OPTIONS, "--method", method)
     tokens = coordinator.invite(name, "site-a", "late")
     sites = {}
     for client, token in tokens.items():
         (tmp_path / client).mkdir()
         sites[client] = tmp_path / client / "worker.toml"
-        sites[client].write_text(worker_toml(coordinator.url, name, {client: token}, _DIGITS))
+        data = tiny_data(images, 3)
+        sites[client].write_text(worker_toml(coordinator.url, name, {client: token}, data))
     coordinator.admin("federation", "start", name)
-    folder = sites["site-a"].parent
-    trained = hyperfl("worker", "run", "--config", sites["site-a"], folder=folder)
+    trained = _worker(sites["site-a"], "run")
     assert trained.exit_code == 0, trained.errors
 
     done = _worker(sites["late"], "personalize", "--epochs", 3, "--json")

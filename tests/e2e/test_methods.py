@@ -3,34 +3,72 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.federation.plans import KNOWN_METHODS, takes_backbone
-from tests.support.processes import hyperfl
+from tests.support.processes import Finished, hyperfl, hyperfl_here
+from tests.support.tiny_images import TRAIN_EXAMPLES
 
 pytestmark = pytest.mark.e2e
 
+_NUM_PARAMETERS = (16 + 1) * 32 + (32 + 1) * 10
+"""Of the demo's model, its head included."""
 
-@pytest.mark.parametrize(("method", "encoding"), [("fedavg", "factored"), ("local", "dense")])
-def test_a_demo_runs_to_its_final_evaluation(method: str, encoding: str, tmp_path: Path) -> None:
-    options = ("--method", method, "--encoding", encoding, "--clients", 2, "--rounds", 2)
-    done = hyperfl("demo", *options, "--dataset", "digits", "--json", folder=tmp_path)
+
+@pytest.fixture
+def demo(images: Path, tmp_path: Path) -> Callable[..., Finished]:
+    """Runs ``hyperfl demo`` on small images; its coordinator, worker and steps are processes."""
+
+    def run(*options: object) -> Finished:
+        return hyperfl_here(
+            *("demo", "--dataset", "image-folder", "--data-dir", images, "--json"),
+            *("--model", "tests.support.extractors:one_layer_on_4x4", "--image-shape", "1x4x4"),
+            *options,
+            folder=tmp_path,
+        )
+
+    return run
+
+
+_LEARNS = ("--rounds", 2, "--set", "epochs=20", "--set", "batch_size=5")
+
+
+def test_a_demo_of_fedavg_takes_a_rule_and_caps_and_runs_to_its_final_evaluation(
+    demo: Callable[..., Finished], tmp_path: Path
+) -> None:
+    rule = ("--aggregation", "trimmed-mean", "--trim-fraction", 0.34, "--max-update-norm", 5)
+    options = ("--method", "fedavg", "--encoding", "factored", "--clients", 3, *_LEARNS)
+    done = demo(*options, *rule, "--state-dir", tmp_path / "demo")
     assert done.exit_code == 0, done.errors
     result = done.json
-    assert (result["method"], result["rounds"]) == (method, 2)
+    assert (result["method"], result["rounds"]) == ("fedavg", 2)
     assert result["accuracy_mean"] > 90
-    if method == "local":
-        assert result["accuracy_final_mean"] == result["accuracy_mean"]
-        assert result["bytes_up_per_client_round"] < 1000
-    else:
-        assert result["bytes_up_per_client_round"] > 2 * 117_066
+    assert result["bytes_up_per_client_round"] > 2 * _NUM_PARAMETERS
+    found = json.loads((tmp_path / "demo" / "federation.json").read_text())
+    aggregation = found["aggregation"]
+    assert (aggregation["rule"], aggregation["trim_fraction"]) == ("trimmed-mean", 0.34)
+    policy = found["round_policy"]
+    assert (policy["max_update_norm"], policy["minimum_updates"]) == (5.0, 3)
 
 
-def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(tmp_path: Path) -> None:
-    options = ("--method", "local", "--set", "learning_rate=100", "--clients", 2, "--rounds", 1)
-    done = hyperfl("demo", *options, folder=tmp_path)
+def test_a_demo_of_local_training_shares_nothing(demo: Callable[..., Finished]) -> None:
+    done = demo("--method", "local", "--encoding", "dense", "--clients", 2, *_LEARNS)
+    assert done.exit_code == 0, done.errors
+    result = done.json
+    assert (result["method"], result["rounds"]) == ("local", 2)
+    assert result["accuracy_mean"] > 90
+    assert result["accuracy_final_mean"] == result["accuracy_mean"]
+    assert result["bytes_up_per_client_round"] < 1000
+
+
+def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(
+    demo: Callable[..., Finished],
+) -> None:
+    options = ("--set", "learning_rate=100", "--set", "weight_decay=0.9", "--set", "epochs=200")
+    done = demo("--method", "local", *options, "--clients", 2, "--rounds", 1)
     assert done.exit_code == 1
     assert "client-0, round 1: the training loss became NaN or infinite" in done.errors
 
@@ -50,19 +88,21 @@ def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(tmp_path: Pat
 def test_a_demo_without_its_data_does_not_begin(
     tmp_path: Path, options: tuple[str | int, ...], message: str
 ) -> None:
-    done = hyperfl("demo", *options, "--state-dir", "demo", folder=tmp_path)
+    done = hyperfl_here("demo", *options, "--state-dir", "demo", folder=tmp_path)
     assert (done.exit_code, done.errors.count("\n")) == (2, 1), done.errors
     assert message in done.errors
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_private_demo_agrees_on_its_noise_and_says_so(tmp_path: Path) -> None:
+def test_a_private_demo_agrees_on_its_noise_and_says_so(
+    demo: Callable[..., Finished], tmp_path: Path
+) -> None:
     options = ("--method", "dp-fedavg", "--set", "epochs=1", "--state-dir", tmp_path / "demo")
-    done = hyperfl("demo", "--clients", 2, "--rounds", 1, *options, "--json", folder=tmp_path)
+    done = demo("--clients", 2, "--rounds", 1, *options)
     assert done.exit_code == 0, done.errors
     found = json.loads((tmp_path / "demo" / "federation.json").read_text())
     agreed = found["training"]["hyperparameters"]
-    assert agreed["sample_rate"] == pytest.approx(50 / 718, rel=0.01)
+    assert agreed["sample_rate"] == pytest.approx(2 * 50 / TRAIN_EXAMPLES)
     names = ("epsilon", "delta", "noise_multiplier", "sample_rate")
     assert done.json["privacy"] == {name: agreed[name] for name in names}
 
@@ -83,22 +123,8 @@ def test_every_method_runs_a_round(method: str, tmp_path: Path) -> None:
     assert 0 < result["accuracy_final_mean"] <= 100
 
 
-def test_a_demo_takes_a_rule_and_caps(tmp_path: Path) -> None:
-    rule = ("--aggregation", "trimmed-mean", "--trim-fraction", 0.34, "--max-update-norm", 5)
-    options = ("--clients", 3, "--rounds", 1, *rule, "--state-dir", tmp_path / "demo")
-    done = hyperfl("demo", *options, "--json", folder=tmp_path)
-    assert done.exit_code == 0, done.errors
-    found = json.loads((tmp_path / "demo" / "federation.json").read_text())
-    assert (found["aggregation"]["rule"], found["aggregation"]["trim_fraction"]) == (
-        "trimmed-mean",
-        0.34,
-    )
-    policy = found["round_policy"]
-    assert (policy["max_update_norm"], policy["minimum_updates"]) == (5.0, 3)
-
-
 def test_a_demo_with_too_few_clients_for_its_rule_says_so(tmp_path: Path) -> None:
-    done = hyperfl("demo", "--clients", 2, "--aggregation", "median", folder=tmp_path)
+    done = hyperfl_here("demo", "--clients", 2, "--aggregation", "median", folder=tmp_path)
     assert done.exit_code == 2
     assert done.errors.strip() == (
         "error: aggregation median needs minimum_updates of at least 3, not 2"

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from coordinator.settings import CoordinatorSettings
 from shared.terminal.cli import app
-from tests.support.processes import PROJECT, ServingCoordinator, hyperfl
+from tests.support.processes import PROJECT, ServingCoordinator, hyperfl, hyperfl_here
 from worker.data.source import DataSource
 from worker.settings import WorkerSettings
 
@@ -103,12 +103,12 @@ def test_the_method_shown_trains(tmp_path: Path) -> None:
     (tmp_path / "radiology").mkdir()
     (tmp_path / "radiology" / "methods.py").write_text(code)
     (words,) = (words for words in _HYPERFL_COMMANDS if "radiology.methods:FedProx" in words)
-    path = f"{PROJECT}:{tmp_path}"
-    sizes = ("--clients", "2", "--rounds", "1", "--json")
-    done = hyperfl(*words[1:], *sizes, folder=tmp_path, PYTHONPATH=path)
+    model = ("--model", "tests.support.extractors:one_layer_on_digits", "--image-shape", "1x8x8")
+    sizes = ("--clients", "2", "--rounds", "1", *model, "--json")
+    done = hyperfl(*words[1:], *sizes, folder=tmp_path)
     assert done.exit_code == 0, done.errors
     assert done.json["accuracy_mean"] > 60
-    refused = hyperfl(*words[1:], *sizes, "--set", "epochs=0", folder=tmp_path, PYTHONPATH=path)
+    refused = hyperfl_here(*words[1:], *sizes, "--set", "epochs=0", folder=tmp_path)
     assert refused.exit_code == 2
     assert refused.errors.strip().endswith(
         "building 'radiology.methods:FedProx' failed: epochs: "
@@ -121,11 +121,10 @@ def test_the_model_shown_fits_the_images_that_its_command_names(tmp_path: Path) 
     (tmp_path / "radiology" / "models.py").write_text(_python_file("# radiology/models.py"))
     (words,) = (words for words in _HYPERFL_COMMANDS if "radiology.models:extractor" in words)
     options = dict(zip(words[2::2], words[3::2], strict=True))
-    specified = hyperfl(
+    specified = hyperfl_here(
         *("worker", "specify", "radiology", "--num-classes", "2"),
         *("--model", options["--model"], "--image-shape", options["--image-shape"]),
         folder=tmp_path,
-        PYTHONPATH=f"{PROJECT}:{tmp_path}",
     )
     assert specified.json["training"]["model"] == "radiology.models:extractor"
 
@@ -144,7 +143,7 @@ def test_the_settings_shown_are_all_that_there_are() -> None:
 
 def test_the_curl_examples_work_in_order(coordinator: ServingCoordinator, tmp_path: Path) -> None:
     specify = next(words for words in _HYPERFL_COMMANDS if words[1:3] == ["worker", "specify"])
-    assert hyperfl(*specify[1:], folder=tmp_path).exit_code == 0
+    assert hyperfl_here(*specify[1:], folder=tmp_path).exit_code == 0
     environment = os.environ | {
         "COORDINATOR": coordinator.url,
         "ADMIN": coordinator.admin_token_file.read_text().strip(),
@@ -166,7 +165,7 @@ def test_the_worker_file_shown_is_accepted(tmp_path: Path) -> None:
     (document,) = re.findall(r"```toml\n(.*?)```", _README, re.DOTALL)
     file = tmp_path / "worker.toml"
     file.write_text(document)
-    done = hyperfl("worker", "run", "--config", file, folder=tmp_path)
+    done = hyperfl_here("worker", "run", "--config", file, folder=tmp_path)
     assert done.exit_code == 2
     assert "site-a.token cannot be read" in done.errors.splitlines()[-1]
 

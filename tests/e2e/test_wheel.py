@@ -5,32 +5,82 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 import urllib.request
 import venv
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.support.processes import PROJECT
 
 pytestmark = pytest.mark.e2e
 
 _START_SECONDS = 60
+_PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` folder of an environment that holds the wheel's base install alone."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     _run(
         *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
         *("--wheel-dir", str(folder), str(PROJECT)),
     )
     (wheel,) = folder.glob("hyperfl-*.whl")
-    venv.create(folder / "environment", with_pip=True)
-    binaries = folder / "environment" / "bin"
-    _run(str(binaries / "python"), "-m", "pip", "install", "--quiet", str(wheel))
-    return binaries
+    return wheel
+
+
+@pytest.fixture(scope="module", params=["linked", pytest.param("resolved", marks=pytest.mark.slow)])
+def installed(
+    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The ``bin`` folder of an environment that holds the wheel's base install alone.
+
+    What the wheel requires is linked from this environment, or resolved and installed by pip.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    options = []
+    if request.param == "linked":
+        options = ["--no-deps"]
+        (metadata,) = distributions(name="hyperfl", path=[str(wheel)])
+        for name in sorted(_top_level_names(metadata)):
+            (packages / name).symlink_to(_PACKAGES / name)
+    _pip(folder / "bin", "install", "--quiet", *options, str(wheel))
+    return folder / "bin"
+
+
+def _pip(binaries: Path, *arguments: str) -> str:
+    return _run(sys.executable, "-m", "pip", "--python", str(binaries / "python"), *arguments)
+
+
+def _top_level_names(wheel: Distribution) -> set[str]:
+    """Files and folders of the packages that a wheel requires, without extras of its own."""
+    names: set[str] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
+    left = _required(wheel, frozenset())
+    while left:
+        requirement = left.pop()
+        package, extras = distribution(requirement.name), frozenset(requirement.extras)
+        assert requirement.specifier.contains(package.version), f"{requirement} is not installed"
+        if (package.name, extras) not in seen:
+            seen.add((package.name, extras))
+            left += _required(package, extras)
+            names |= {file.parts[0] for file in package.files or ()}
+    return {name for name in names if name not in ("..", "__pycache__")}
+
+
+def _required(package: Distribution, extras: frozenset[str]) -> list[Requirement]:
+    return [
+        requirement
+        for requirement in map(Requirement, package.requires or ())
+        if requirement.marker is None
+        or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+    ]
 
 
 def _run(*command: str, folder: Path | None = None) -> str:
@@ -59,8 +109,10 @@ def test_the_coordinator_serves_from_the_wheel(installed: Path, tmp_path: Path) 
 def test_the_base_install_has_no_torch_and_says_how_to_get_it(
     installed: Path, tmp_path: Path
 ) -> None:
-    packages = json.loads(_run(str(installed / "python"), "-m", "pip", "list", "--format", "json"))
-    assert not {"torch", "torchvision", "timm"} & {package["name"] for package in packages}
+    packages = json.loads(_pip(installed, "list", "--format", "json"))
+    names = {package["name"] for package in packages}
+    assert not {"torch", "torchvision", "timm"} & names
+    assert {"hyperfl", "fastapi"} <= names
     done = subprocess.run(
         [str(installed / "hyperfl"), "worker", "run", "--config", "worker.toml"],
         capture_output=True,

@@ -21,6 +21,7 @@ from shared.federation.specification import EncodingPlan, FederationSpecificatio
 from shared.tensors.codec import MEDIA_TYPE
 from tests.support.federation_folder import child_environment, make_federation, reserved_port
 from tests.support.processes import PROJECT
+from tests.support.tiny_images import tiny_data, write_tiny_images
 from tests.support.updates import random_deltas, update_bytes
 from worker.demo.processes import BackgroundProcess, run_in_background
 from worker.operations.specification import build_specification
@@ -128,12 +129,13 @@ def two_sites(
 ) -> Iterator[TwoSites]:
     """Coordinator and worker of a federation whose first round is open."""
     specification = two_sites_specification()
+    write_tiny_images(folder / "images")
     credentials = asyncio.run(
         make_federation(
             folder,
             specification,
             [WORKER],
-            'dataset = "digits"',
+            tiny_data("images"),
             database_url=database_url,
             others=(PLAYED,),
         )
