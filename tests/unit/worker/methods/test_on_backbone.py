@@ -234,7 +234,7 @@ def test_learning_rate_and_batch_size_are_those_of_hyperfl_lpm(name: str) -> Non
 def test_a_backbone_that_cannot_be_used_is_refused(name: str) -> None:
     plan = plan_for(name)
     for model, message in [
-        ("cnn-mnist", "no pretrained backbone: take vit:NAME"),
+        ("cnn-mnist", "is not a pretrained backbone: use vit:NAME"),
         ("vit:test_vitt", "unknown model .*; the closest are vit:test_vit"),
     ]:
         with pytest.raises(ModelError, match=message):
