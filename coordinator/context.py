@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -84,18 +85,12 @@ class Specifications:
     def outline_of(self, federation: FederationRow) -> SpecificationOutline:
         """What lists show of a federation's specification, or why it cannot be read."""
         if federation.id not in self._outlines:
-            try:
-                specification = self.of(federation)
-            except UnreadableSpecification as error:
-                outline = SpecificationOutline(fault=error.detail)
-            else:
-                outline = SpecificationOutline(
-                    specification.training.method,
-                    specification.training.model,
-                    specification.round_policy.rounds,
-                )
-            self._outlines[federation.id] = outline
+            self._outlines[federation.id] = _outline(self.of, federation)
         return self._outlines[federation.id]
+
+    async def learn(self, federation: FederationRow) -> None:
+        """Makes the outline known off the event loop: a specification may be large."""
+        self._outlines[federation.id] = await asyncio.to_thread(_outline, _parse, federation)
 
 
 @dataclass(frozen=True)
@@ -115,6 +110,20 @@ class Context:
     def specification(self, federation: FederationRow) -> FederationSpecification:
         """See :meth:`Specifications.of`."""
         return self.specifications.of(federation)
+
+
+def _outline(
+    parse: Callable[[FederationRow], FederationSpecification], federation: FederationRow
+) -> SpecificationOutline:
+    try:
+        specification = parse(federation)
+    except UnreadableSpecification as error:
+        return SpecificationOutline(fault=error.detail)
+    return SpecificationOutline(
+        specification.training.method,
+        specification.training.model,
+        specification.round_policy.rounds,
+    )
 
 
 def _parse(federation: FederationRow) -> FederationSpecification:

@@ -94,8 +94,9 @@ async def list_all(context: Context) -> list[FederationSummary]:
     async with context.database.reading() as session:
         listed = await store.list_with_progress(session)
         unseen = [federation.id for federation, _ in listed if not outlines.knows(federation.id)]
-        for federation in await store.list_by_key(session, unseen) if unseen else ():
-            outlines.outline_of(federation)
+        rows = await store.list_by_key(session, unseen) if unseen else ()
+    for federation in rows:
+        await outlines.learn(federation)
     return [
         _summarise(federation, outlines.outline_of(federation), progress)
         for federation, progress in listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,24 @@ async def test_federations_that_were_seen_are_listed_with_one_query_and_nothing_
     parsed.clear()
     assert await listed(coordinator) == ([*NAMES, "tiny-4"], 1), "seen when it was created"
     assert parsed == []
+
+
+async def test_a_list_parses_off_the_event_loop_with_no_session_open(
+    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_federations(coordinator)
+    await coordinator.restart()
+    pool: Any = coordinator.context.database.engine.pool
+    parse: Callable[[Any], FederationSpecification] = FederationSpecification.of_record
+    seen: list[tuple[bool, int]] = []
+
+    def note(document: dict[str, Any]) -> FederationSpecification:
+        seen.append((threading.current_thread() is threading.main_thread(), pool.checkedout()))
+        return parse(document)
+
+    monkeypatch.setattr(FederationSpecification, "of_record", note)
+    await listed(coordinator)
+    assert seen == [(False, 0)] * len(NAMES)
 
 
 async def test_specifications_that_were_used_least_lately_are_forgotten(
