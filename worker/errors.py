@@ -5,6 +5,7 @@ WorkerError
 ├── DataError               InvalidInput: a client's data
 ├── ModelError              InvalidInput: a feature extractor
 ├── MethodError             InvalidInput: a training method
+├── ImportNotAllowed        InvalidInput: code that the site has not allowed
 ├── PrivacyBudgetError      InvalidInput: noise that does not keep to ε
 ├── ExperimentError         InvalidInput: a grid of experiments
 ├── RefusedInput            InvalidInput: what a step of a demo was given
@@ -53,6 +54,10 @@ class ConfigError(WorkerError, InvalidInput):
 
 class MethodError(WorkerError, InvalidInput, ValueError):
     """A method that cannot be used: one line with the reason."""
+
+
+class ImportNotAllowed(WorkerError, InvalidInput):
+    """A specification names code that the site has not allowed; says the line for worker.toml."""
 
 
 class PrivacyBudgetError(WorkerError, InvalidInput, ValueError):

@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,6 +20,9 @@ from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
 from shared.validation import first_fault
 from worker.data.source import DataSource
 from worker.errors import ConfigError
+
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+AllowedImport = Annotated[str, Field(pattern=rf"^{_NAME}(:{_NAME})?$", max_length=200)]
 
 
 class WorkerSettings(BaseSettings):
@@ -93,6 +96,9 @@ class WorkerConfig(BaseModel):
     """Certificates that may sign the coordinator's, instead of the system's."""
     backbone_weights_file: Path | None = None
     """This site's copy of the federation's pretrained backbone, instead of a download."""
+    allowed_imports: tuple[AllowedImport, ...] = ()
+    """Code of this machine's that the federation's specification may name: `package.module:name`,
+    or a whole `package`."""
     clients: tuple[ClientConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

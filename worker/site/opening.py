@@ -18,6 +18,7 @@ from worker.data.loading import DatasetCache
 from worker.errors import ConfigError, Refused, RequestFailed
 from worker.methods import build_method
 from worker.methods.interface import Method, SiteResources
+from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
 from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi, Transport
 from worker.remote.patience import Patience
@@ -91,6 +92,13 @@ async def open_site(
         if not members:
             raise RequestFailed(NOBODY_TAKEN)
         specification = _read_specification(federation)
+        for client, _ in members:  # before anything that the specification names is run
+            private_state.check_owner(
+                client.state_dir,
+                federation=specification.name,
+                specification_digest=federation.specification_digest,
+                client=client.name,
+            )
         device = _device(settings)
         method = build_method(specification.training, device, _resources(config, settings, device))
         _check_specification(specification.parameters, method)
@@ -143,6 +151,7 @@ def _resources(
         max_factor_bytes=settings.max_factor_bytes,
         max_feature_cache_bytes=cache_bytes,
         backbone_weights_file=config.backbone_weights_file,
+        allowed_imports=AllowedImports(config.allowed_imports),
     )
 
 

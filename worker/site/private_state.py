@@ -85,6 +85,17 @@ class _Description(BaseModel):
     digest: str = ""
     """Of every array in the file and of all that is said above."""
 
+    def check_owner(
+        self, file: Path, federation: str, specification_digest: str, client: str
+    ) -> None:
+        for what, found, expected in (
+            ("federation", self.federation, federation),
+            ("client", self.client, client),
+            ("specification", self.specification_digest, specification_digest),
+        ):
+            if found != expected:
+                raise PrivateStateError(f"{file} belongs to {what} {found}, not {expected}")
+
 
 def save(folder: Path, state: PrivateState) -> None:
     """Replaces the state in ``folder`` atomically; only its owner can read it."""
@@ -122,13 +133,7 @@ def load(
     if not file.exists():
         return None
     arrays, description = _read_whole(file)
-    for what, found, expected in (
-        ("federation", description.federation, federation),
-        ("client", description.client, client),
-        ("specification", description.specification_digest, specification_digest),
-    ):
-        if found != expected:
-            raise PrivateStateError(f"{file} belongs to {what} {found}, not {expected}")
+    description.check_owner(file, federation, specification_digest, client)
     return PrivateState(
         federation=federation,
         specification_digest=specification_digest,
@@ -139,6 +144,18 @@ def load(
         last_round=description.last_round,
         pending=_unpack_pending(arrays, description),
     )
+
+
+def check_owner(folder: Path, *, federation: str, specification_digest: str, client: str) -> None:
+    """Raises PrivateStateError if the state in ``folder`` belongs to something else.
+
+    Reads what the file says of itself, and no tensors.
+    """
+    file = folder / FILE_NAME
+    if file.exists():
+        with _naming_damage(file), safetensors.safe_open(file, "np") as opened:
+            description = _describe(opened.metadata())
+        description.check_owner(file, federation, specification_digest, client)
 
 
 def read_tensors(folder: Path) -> dict[str, Array]:
@@ -153,16 +170,26 @@ def read_tensors(folder: Path) -> dict[str, Array]:
 
 def _read_whole(file: Path) -> tuple[dict[str, Array], _Description]:
     """Every array, and what the file says of itself. Raises PrivateStateError if damaged."""
-    try:
+    with _naming_damage(file):
         arrays, metadata = _read(file)
-        description = _Description.model_validate_json(metadata.get(_METADATA_KEY, ""))
+        description = _describe(metadata)
+    if _digest(description, arrays) != description.digest:
+        raise PrivateStateError(f"{file} is damaged: its digest does not match")
+    return arrays, description
+
+
+def _describe(metadata: Mapping[str, str] | None) -> _Description:
+    return _Description.model_validate_json((metadata or {}).get(_METADATA_KEY, ""))
+
+
+@contextmanager
+def _naming_damage(file: Path) -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise PrivateStateError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
-    if _digest(description, arrays) != description.digest:
-        raise PrivateStateError(f"{file} is damaged: its digest does not match")
-    return arrays, description
 
 
 def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:

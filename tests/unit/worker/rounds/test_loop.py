@@ -163,7 +163,7 @@ async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loop, "_GATHER_SECONDS", 0.0)
-    handle = worker.coordinator._handle
+    handle = worker.coordinator.reply_to
     lost: list[Request] = []
 
     async def lose_a_poll(request: Request) -> httpx.Response:
@@ -171,9 +171,9 @@ async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
         if request.url.path.endswith("/task") and is_bobs and not lost:
             lost.append(request)
             await asyncio.Event().wait()
-        return await handle(request)
+        return handle(request)
 
-    worker.coordinator._handle = lose_a_poll  # type: ignore[method-assign]
+    worker.coordinator.reply_to = lose_a_poll  # type: ignore[assignment, method-assign]
     for name in ("alice", "bob"):
         worker.coordinator.add_task(name, 1)
     await worker.run("alice", "bob")
