@@ -15,6 +15,7 @@ WorkerError
 │   ├── Refused             it answered with a problem; act on its type
 │   │   └── FederationFinished
 │   └── Unreachable         no answer of a coordinator, or one that asks to come again
+│       └── AnswerTooLong   longer than any right answer to the request is
 ├── WeightsError            downloaded weights are not what was promised
 ├── ExportError             a model cannot be written in a format
 ├── DemoError               a step of a demo failed
@@ -114,6 +115,10 @@ class Unreachable(RequestFailed):
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class AnswerTooLong(Unreachable):
+    """An answer that goes on beyond what a right one may have; the rest was not read."""
 
 
 class WeightsError(WorkerError):

@@ -47,6 +47,13 @@ class WorkerSettings(BaseSettings):
     transfer_seconds: float = Field(default=6 * 3600.0, gt=0.0)
     """Longest request in all, with the weights or the update that it carries. A download goes on
     where it was broken off."""
+    least_bytes_per_second: float = Field(default=8192.0, gt=0.0)
+    """Least speed of a request's bodies; what is slower is broken off. Lower it for a slow line."""
+    max_memory_bytes: int | None = Field(
+        default=None, gt=0, json_schema_extra=shown("half of what is free at the start")
+    )
+    """Most memory that a federation may ask for: for its weights, for a batch of its images, and
+    for the site's images at its size. One that asks for more is refused before anything is made."""
     max_factor_bytes: int = Field(default=1 << 30, gt=0)
     """Memory for clients that train in lock step; those that need more train in parts."""
     max_feature_cache_bytes: int | None = Field(

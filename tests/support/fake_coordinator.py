@@ -25,7 +25,7 @@ from shared.rest.schema import (
     TaskKind,
 )
 from shared.tensors import codec
-from worker.remote.coordinator_api import CoordinatorAddress
+from worker.remote.connection import CoordinatorAddress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 URL = "http://coordinator.test"

@@ -6,18 +6,24 @@ goes on until the worker hangs up, or for ``LONGEST_LIE_BYTES``.
 
 from __future__ import annotations
 
+import gzip
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from typing import Any
 
 import httpx
 
+from shared.tensors import codec
 from tests.support.fake_coordinator import FakeCoordinator
 
-LONGEST_LIE_BYTES = 512 << 20
+LONGEST_LIE_BYTES = 256 << 20
+_PIECE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class MaliciousCoordinator:
         self.honest = honest
         self.url = url
         self.sent_bytes = 0
+        self._closed = threading.Event()
         self._lies: dict[tuple[str, str], Lie] = {}
 
     def name_code(self, **names: str) -> None:
@@ -49,9 +56,73 @@ class MaliciousCoordinator:
         document = self.honest.document
         self.honest.record(document | {"training": document["training"] | names})
 
+    def bomb(self, method: str, path: str, unpacked_bytes: int) -> None:
+        """An answer that was packed by gzip, and is a thousand times as large when it is not."""
+        packed = gzip.compress(b" " * unpacked_bytes)
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        self.lie_about(method, path, Lie(lambda: [packed], headers=headers))
+
+    def answer_without_end(self, method: str, path: str, status: int = 200) -> None:
+        """JSON that never ends; with another ``status`` it would be a problem document."""
+        body = partial(chain, [b'{"type": "'], repeat(b"x" * _PIECE_BYTES))
+        kind = "application/json" if status < 400 else "application/problem+json"
+        self.lie_about(method, path, Lie(body, status, {"Content-Type": kind}))
+
+    def send_weights_without_end(self) -> None:
+        """In place of any version, or of deltas."""
+        headers = {"Content-Type": codec.MEDIA_TYPE}
+        for version in range(10):
+            lie = Lie(partial(repeat, b"\0" * _PIECE_BYTES), headers=headers)
+            self.lie_about("GET", f"/weights/{version}", lie)
+
+    def trickle(self, method: str, path: str, pause_seconds: float = 0.01) -> None:
+        """A byte at a time, for as long as anybody listens."""
+        kind = codec.MEDIA_TYPE if "/weights/" in path else "application/json"
+
+        def bytes_with_pauses() -> Iterator[bytes]:
+            while not self._closed.wait(pause_seconds):
+                yield b" "
+
+        self.lie_about(method, path, Lie(bytes_with_pauses, headers={"Content-Type": kind}))
+
+    def change_task(self, **members: Any) -> None:
+        """Every task is alice's first one with other members."""
+        document = self.honest.tasks["alice"][0].model_dump(mode="json") | members
+        self.answer_with("GET", "/task", document)
+
+    def change_federation(self, **members: Any) -> None:
+        """The federation is shown with other members."""
+        view = self.honest.reply_to(httpx.Request("GET", f"{self.url}/v1/federations/tiny"))
+        self.answer_with("GET", "/federations/tiny", view.json() | members)
+
+    def ask_for_images_of(self, *image_shape: int) -> None:
+        """The specification's model takes images of any size."""
+        document = self.honest.document
+        training = document["training"] | {"image_shape": image_shape}
+        self.honest.record(document | {"training": training})
+
+    def ask_for_weights_of(self, *shape: int) -> None:
+        """The specification shares one more tensor, of any shape."""
+        document = self.honest.document
+        rows = [{"rows": shape[0], "centre": 0.0, "bound": 0.0}]
+        tensor = {"name": "hypernetwork.more", "shape": shape, "initialisation": rows}
+        parameters = document["parameters"]
+        tensors = [*parameters["tensors"], tensor]
+        self.honest.record(document | {"parameters": parameters | {"tensors": tensors}})
+
+    def answer_with(self, method: str, path: str, document: Any, **headers: str) -> None:
+        """JSON of any content; NaN and infinities are written as Python does."""
+        body = json.dumps(document).encode()
+        given = {"Content-Type": "application/json"} | headers
+        self.lie_about(method, path, Lie(lambda: [body], headers=given))
+
     def lie_about(self, method: str, path: str, lie: Lie) -> None:
         """Every request whose method is this and whose path ends with ``path`` gets this."""
         self._lies[method, path] = lie
+
+    def close(self) -> None:
+        """Ends what has no end."""
+        self._closed.set()
 
     def find_lie(self, method: str, path: str) -> Lie | None:
         """The lie for a request, if there is one."""
@@ -77,6 +148,7 @@ def malicious_coordinator(honest: FakeCoordinator) -> Iterator[MaliciousCoordina
         try:
             yield coordinator
         finally:
+            coordinator.close()
             server.shutdown()
             thread.join()
 

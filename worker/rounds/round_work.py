@@ -24,6 +24,7 @@ from shared.tensors import codec
 from shared.tensors.encodings import encoding_for
 from worker.errors import Refused, Unreachable
 from worker.methods.interface import Method, TrainingFailedError, TrainingResult
+from worker.remote.bounds import heartbeat_seconds
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.site.hosted_client import HostedClient
@@ -278,7 +279,7 @@ async def _heartbeats(held: Sequence[HeldTask]) -> AsyncIterator[set[str]]:
 async def _beat(one: HeldTask, beating: set[str]) -> None:
     """A heartbeat at a third of the lease. One that fails is not the end: the upload decides."""
     while True:
-        await asyncio.sleep(one.task.lease_seconds / 3)
+        await asyncio.sleep(heartbeat_seconds(one.task.lease_seconds))
         if one.client.name not in beating:
             return
         try:

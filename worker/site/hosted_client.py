@@ -16,7 +16,8 @@ from worker.data.loading import DatasetCache
 from worker.errors import ConfigError, PrivateStateError
 from worker.files import write_atomically
 from worker.methods.interface import Method, Participant
-from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi
+from worker.remote.connection import CoordinatorAddress
+from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.settings import ClientConfig
 from worker.site import private_state

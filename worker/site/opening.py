@@ -20,13 +20,16 @@ from worker.methods import build_method
 from worker.methods.interface import Method, SiteResources
 from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
-from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi, Transport
+from worker.remote.connection import Transport
+from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import private_state
-from worker.site.free_memory import default_feature_cache_bytes
+from worker.site.coordinator_address import coordinator_address
+from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client, obtain_credential
+from worker.site.needed_memory import FREE_SHARE, check_needed_memory
 
 NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
 
@@ -70,13 +73,7 @@ async def open_site(
         ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
         RequestFailed: the coordinator refuses, or is not reached.
     """
-    address = CoordinatorAddress(
-        config.coordinator_url,
-        settings.request_timeout_seconds,
-        settings.transfer_seconds,
-        config.ca_file,
-        transport,
-    )
+    address = coordinator_address(config, settings, transport)
     patience = Patience(settings.give_up_after_seconds)
     async with AsyncExitStack() as stack:
         members: list[tuple[ClientConfig, CoordinatorApi]] = []
@@ -91,7 +88,9 @@ async def open_site(
                 members.append((client, http))
         if not members:
             raise RequestFailed(NOBODY_TAKEN)
-        specification = _read_specification(federation)
+        specification = _read_specification(federation, config.federation)
+        max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
+        check_needed_memory(specification, max_bytes)
         for client, _ in members:  # before anything that the specification names is run
             private_state.check_owner(
                 client.state_dir,
@@ -102,7 +101,7 @@ async def open_site(
         device = _device(settings)
         method = build_method(specification.training, device, _resources(config, settings, device))
         _check_specification(specification.parameters, method)
-        datasets = DatasetCache(pixel_statistics(specification.training.model))
+        datasets = DatasetCache(pixel_statistics(specification.training.model), max_bytes)
         clients = [
             load_client(
                 client, http, specification, federation.specification_digest, method, datasets
@@ -129,9 +128,9 @@ async def _fetch_federation(
         return None
 
 
-def _read_specification(federation: FederationView) -> FederationSpecification:
+def _read_specification(federation: FederationView, asked: str) -> FederationSpecification:
     try:
-        return federation.checked_specification()
+        specification = federation.checked_specification()
     except ValidationError as error:
         raise ConfigError(
             f"this version does not understand the specification of federation "
@@ -139,6 +138,12 @@ def _read_specification(federation: FederationView) -> FederationSpecification:
         ) from error
     except ValueError as error:
         raise ConfigError(f"federation {federation.name}: {error}") from error
+    if specification.name != asked:
+        raise ConfigError(
+            f"the coordinator was asked for federation {asked} and sent the specification of "
+            f"{specification.name}"
+        )
+    return specification
 
 
 def _resources(

@@ -29,6 +29,7 @@ from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import Refused, WeightsError
 from worker.methods.interface import Participant, TrainingInterrupted
+from worker.remote import bounds
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.round_work import HeldTask, RoundWork
@@ -496,6 +497,12 @@ def wait_for_heartbeat(bench: Bench) -> asyncio.Event:
     return seen
 
 
+@pytest.fixture
+def _fast_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_LEAST_HEARTBEAT_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("_fast_heartbeats")
 async def test_a_lease_is_kept_alive_while_training_lasts(bench: Bench) -> None:
     seen = wait_for_heartbeat(bench)
     await bench.round_work().do([bench.held("alice", round_number=3, lease_seconds=0.003)])
@@ -505,6 +512,7 @@ async def test_a_lease_is_kept_alive_while_training_lasts(bench: Bench) -> None:
     assert len(bench.coordinator.updates()) == 1
 
 
+@pytest.mark.usefixtures("_fast_heartbeats")
 @pytest.mark.parametrize(
     "answer",
     [
