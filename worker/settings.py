@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.addresses import unprotected_host
 from shared.environment import PREFIX, check_environment, shown
 from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
 from shared.validation import first_fault
@@ -36,6 +37,10 @@ class WorkerSettings(BaseSettings):
     """The worker's TOML file, where `--config` is not given."""
     coordinator_url: str | None = None
     """Replaces the address in the TOML file; the administrator's commands read it too."""
+    allow_plaintext: bool = False
+    """Reach a coordinator on another machine without TLS, where nobody can read the network
+    between: by the worker, as `allow_plaintext` in its TOML file, and by the administrator's
+    commands."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is."""
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
@@ -99,6 +104,8 @@ class WorkerConfig(BaseModel):
 
     coordinator_url: str = Field(pattern=r"^https?://[^/\s]+(/\S*)?$")
     federation: str = Field(pattern=FEDERATION_NAME)
+    allow_plaintext: bool = False
+    """Whether `coordinator_url` may lead to another machine without TLS."""
     ca_file: Path | None = None
     """Certificates that may sign the coordinator's, instead of the system's."""
     backbone_weights_file: Path | None = None
@@ -134,6 +141,12 @@ def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:
         config = WorkerConfig.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{file}: {first_fault(error)}") from error
+    host = unprotected_host(config.coordinator_url)
+    if host is not None and not (config.allow_plaintext or settings.allow_plaintext):
+        raise ConfigError(
+            f"{file}: no TLS to {host}: use an https address, or write allow_plaintext = true if "
+            "nobody can read the network between"
+        )
     config = _with_absolute_paths(config, file.resolve().parent)
     for state_dir, count in Counter(client.state_dir for client in config.clients).items():
         if count > 1:

@@ -12,6 +12,7 @@ import pytest
 from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import RandomDatasets, first_state, worker_config
 from tests.support.malicious_coordinator import MaliciousCoordinator, malicious_coordinator
+from tests.support.processes import Finished, hyperfl_here
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker.errors import ConfigError, ImportNotAllowed, PrivateStateError, Unreachable
@@ -203,6 +204,72 @@ async def test_weights_that_no_memory_holds_are_refused_before_they_are_made(sit
     site.coordinator.ask_for_weights_of(1 << 20, 1 << 11)
     with pytest.raises(ConfigError, match=r"asks for 24\.000 GiB of memory for its weights"):
         await site.run(max_memory_bytes=8 << 30)
+
+
+CLEAR_AND_REVERSE = "\x1b[2J\x1b]0;all is well\x07\u202e\r\n"
+
+
+def run_command(coordinator: MaliciousCoordinator, folder: Path, *words: str) -> Finished:
+    token = folder / "admin-token"
+    token.write_text("secret")
+    return hyperfl_here(
+        *words,
+        folder=folder,
+        HYPERFL_COORDINATOR_URL=coordinator.url,
+        HYPERFL_ADMIN_TOKEN_FILE=str(token),
+    )
+
+
+ADMIN_COMMANDS = [("federation", "list"), ("federation", "show", "tiny"), ("round", "list", "tiny")]
+
+
+@pytest.mark.parametrize("words", ADMIN_COMMANDS, ids=" ".join)
+def test_a_refusal_reaches_an_administrators_terminal_as_text(
+    coordinator: MaliciousCoordinator, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    coordinator.speak_to_the_terminal(CLEAR_AND_REVERSE)
+    done = run_command(coordinator, tmp_path, *words)
+    shown = r"\x1b[2J\x1b]0;all is well\x07\u202e\r\n"
+    assert (done.exit_code, done.output) == (1, "")
+    assert done.errors == f"error: {shown}: {shown}\n"
+
+
+def test_a_reply_reaches_an_administrators_terminal_as_text(
+    coordinator: MaliciousCoordinator, tmp_path: Path
+) -> None:
+    coordinator.answer_with(
+        "GET", "/federations", [{"name": "[bold]x", "reason": CLEAR_AND_REVERSE}]
+    )
+    done = run_command(coordinator, tmp_path, "federation", "list")
+    assert done.exit_code == 0, done.errors
+    assert r"\x1b[2J\x1b]0;all is well\x07\u202e\r\n" in done.output
+    assert "[bold]x" in done.output
+    assert done.output.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("words", ADMIN_COMMANDS, ids=" ".join)
+def test_an_administrators_answer_has_an_end_and_is_not_packed(
+    coordinator: MaliciousCoordinator, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    coordinator.answer_without_end("GET", "")
+    done = run_command(coordinator, tmp_path, *words)
+    assert (done.exit_code, done.output) == (1, "")
+    assert "answered more than 67108864 bytes" in done.errors
+    coordinator.bomb("GET", "", unpacked_bytes=64 << 20)
+    done = run_command(coordinator, tmp_path, *words)
+    assert (done.exit_code, done.output) == (1, "")
+    assert "in a coding that was not asked for" in done.errors
+
+
+def test_an_admin_token_is_not_sent_in_the_clear(tmp_path: Path) -> None:
+    (tmp_path / "admin-token").write_text("secret")
+    words = ("federation", "list", "--admin-token-file", "admin-token")
+    done = hyperfl_here(*words, "--url", "http://federation.example.org", folder=tmp_path)
+    assert (done.exit_code, done.output) == (2, "")
+    assert done.errors == (
+        "error: no TLS to federation.example.org: use an https address, or set "
+        "HYPERFL_ALLOW_PLAINTEXT=true if nobody can read the network between\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from shared.rest.problems import Problem, ProblemType
 from shared.tensors import codec
 from tests.support.fake_coordinator import FakeCoordinator
 
@@ -109,6 +110,13 @@ class MaliciousCoordinator:
         parameters = document["parameters"]
         tensors = [*parameters["tensors"], tensor]
         self.honest.record(document | {"parameters": parameters | {"tensors": tensors}})
+
+    def speak_to_the_terminal(self, words: str) -> None:
+        """Refuses everything, in words for the terminal that they are printed on."""
+        document = Problem.of(ProblemType.FORBIDDEN, words).model_dump() | {"title": words}
+        body = json.dumps(document).encode()
+        for method in ("GET", "POST", "PUT"):
+            self.lie_about(method, "", Lie(lambda: [body], ProblemType.FORBIDDEN.status))
 
     def answer_with(self, method: str, path: str, document: Any, **headers: str) -> None:
         """JSON of any content; NaN and infinities are written as Python does."""

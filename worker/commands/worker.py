@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 from shared.terminal.logs import configure_logging
@@ -243,6 +244,6 @@ def _print_clients(rows: list[dict[str, Any]], **measures: str) -> None:
             for name in measures.values()
         )
         table.add_row(
-            row["client"], str(row["weights_version"]), str(row["num_test_examples"]), *values
+            Text(row["client"]), str(row["weights_version"]), str(row["num_test_examples"]), *values
         )
     Console(soft_wrap=True).print(table)
