@@ -8,9 +8,10 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from coordinator.operations import tasks
 from coordinator.routes.dependencies import ClientDependency, ContextDependency
+from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import HeartbeatReply, HeartbeatRequest, Task
 
-router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
+router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"], route_class=JsonRoute)
 
 _POLL_AGAIN_SECONDS = 1
 

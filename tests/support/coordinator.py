@@ -54,6 +54,7 @@ class RunningCoordinator:
         ended = self.context
         await self.close()
         self.app = create_app(ended.settings, self.clock, chunk_bytes=ended.blobs.chunk_bytes)
+        self.context.driver_pulse.beat()
         self.http = _client_of(self.app)
         self.driver = Driver(self.context)
 
@@ -154,6 +155,7 @@ async def running_coordinator(
     file = configured.effective_admin_token_file
     await ensure_admin_token(context.database, file, clock())
     admin = {"Authorization": f"Bearer {file.read_text().strip()}"}
+    context.driver_pulse.beat()
     running = RunningCoordinator(app, _client_of(app), clock, admin, Driver(context))
     try:
         yield running

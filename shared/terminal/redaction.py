@@ -13,6 +13,11 @@ def redact(text: str, *secrets: str) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, "…")
-    text = _TOKEN.sub(r"hyperfl-\1-…", text)
-    text = "".join(one if one.isprintable() else "?" for one in text)
+    text = redact_tokens(text)
+    text = "".join(one if one.isprintable() else "?" for one in text[: _LONGEST + 1])
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def redact_tokens(text: str) -> str:
+    """``text`` as it is, but with no token of any kind."""
+    return _TOKEN.sub(r"hyperfl-\1-…", text)
