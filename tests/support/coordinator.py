@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from coordinator.access.admin_token import ensure_admin_token
+from coordinator.access.identity import identify
 from coordinator.app import create_app
 from coordinator.context import Context
 from coordinator.database.migrate import migrate
@@ -86,7 +87,9 @@ class RunningCoordinator:
         for name in names:
             invited = await clients.invite(self.context, federation, name)
             enrolled = await clients.enrol(self.context, invited.enrolment_token)
-            self.credentials[name] = {"Authorization": f"Bearer {enrolled.credential}"}
+            authorization = f"Bearer {enrolled.credential}"
+            await identify(self.context, authorization)
+            self.credentials[name] = {"Authorization": authorization}
 
     async def act(self, federation: str, action: str) -> httpx.Response:
         return await self.http.patch(
