@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from coordinator.access.admin_token import ensure_admin_token
 from coordinator.clock import Clock, utc_now
@@ -76,6 +78,18 @@ def create_app(
     app.state.upload_slots = UploadSlots()
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.readiness = Readiness(context.database, clock)
+    app.router.routes.extend(_routes())
+    problem_handlers.install(app)
+    # Those added later are asked earlier: even what the limits refuse leaves its event.
+    app.add_middleware(RequestLimits, settings=settings, clock=clock)
+    app.add_middleware(AuditTrail, audit=AuditLog(context))
+    return app
+
+
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """Made once a process: they take long to make, and hold nothing of an application."""
+    together = APIRouter()
     for router in (
         federations.router,
         clients.router,
@@ -87,12 +101,8 @@ def create_app(
         audit.router,
         health.router,
     ):
-        app.include_router(router, responses=_PROBLEMS)
-    problem_handlers.install(app)
-    # Those added later are asked earlier: even what the limits refuse leaves its event.
-    app.add_middleware(RequestLimits, settings=settings, clock=clock)
-    app.add_middleware(AuditTrail, audit=AuditLog(context))
-    return app
+        together.include_router(router, responses=_PROBLEMS)
+    return tuple(together.routes)
 
 
 @asynccontextmanager

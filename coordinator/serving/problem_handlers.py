@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -115,7 +115,7 @@ async def _on_database_error(request: Request, error: Exception) -> JSONResponse
         )
     if outage is Outage.UNANSWERED:
         return problem_response(ProblemType.UNAVAILABLE, "the database does not answer; try again")
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError) or isinstance(error, DataError | ProgrammingError):
         return await _on_failure(request, error)
     _log.error("database refused a statement", error=str(error).partition("\n")[0])
     return problem_response(ProblemType.UNAVAILABLE, "the database refused a statement; try again")

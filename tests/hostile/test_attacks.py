@@ -503,3 +503,29 @@ async def test_an_address_has_a_limit_of_its_own(tmp_path: Path) -> None:
             for _ in range(12)
         ]
         assert statuses == [200] * 10 + [429] * 2
+
+
+@pytest.mark.parametrize("attempt", ["0", "-1", str(2**31), str(2**63), "9" * 5000])
+async def test_a_heartbeat_with_a_number_that_no_attempt_has_is_refused(
+    coordinator: RunningCoordinator, attempt: str
+) -> None:
+    await coordinator.started(tiny_specification(), "a", "b")
+    answer = await coordinator.http.post(
+        f"{PREFIX}/rounds/1/heartbeat",
+        content=f'{{"attempt": {attempt}}}',
+        headers=coordinator.credentials["a"] | {"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422, answer.text
+    assert len(answer.content) < 1000
+
+
+@on_sqlite
+@pytest.mark.parametrize("byte_range", ["0-" + "9" * 5000, "9" * 5000 + "-", "-" + "9" * 5000])
+async def test_a_range_of_endless_digits_is_no_range(
+    coordinator: RunningCoordinator, byte_range: str
+) -> None:
+    await coordinator.create(tiny_specification())
+    answer = await coordinator.http.get(
+        f"{PREFIX}/weights/0", headers=coordinator.admin | {"Range": f"bytes={byte_range}"}
+    )
+    assert answer.status_code == 200
