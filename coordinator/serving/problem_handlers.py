@@ -17,7 +17,7 @@ from starlette.responses import Response
 from coordinator import errors
 from coordinator.database.outages import Outage, outage_of
 from shared.rest.problems import MEDIA_TYPE, Problem, ProblemType
-from shared.terminal.redaction import redact
+from shared.terminal.redaction import cut, redact, redact_tokens
 from shared.validation import fault_of
 
 _RETRY_AFTER_SECONDS = 2
@@ -25,6 +25,8 @@ _ROOM_AFTER_SECONDS = 5
 _CLIENT_CLOSED_REQUEST = 499
 """nginx's status; HTTP has none."""
 HUNG_UP = "hung-up"
+_LONGEST_DETAIL = 1000
+_MOST_PARTS = 100
 _TYPES: Mapping[type[errors.Refusal], ProblemType] = {
     errors.Unauthenticated: ProblemType.UNAUTHENTICATED,
     errors.Forbidden: ProblemType.FORBIDDEN,
@@ -72,7 +74,11 @@ def problem_response(
     retry_after_seconds: int = _RETRY_AFTER_SECONDS,
 ) -> JSONResponse:
     """A problem document as a response."""
-    problem = Problem.of(kind, detail, **(members or {}))
+    problem = Problem.of(
+        kind,
+        cut(redact_tokens(detail), _LONGEST_DETAIL),
+        **{name: _shown(member) for name, member in (members or {}).items()},
+    )
     headers = {}
     if kind is ProblemType.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
@@ -81,6 +87,21 @@ def problem_response(
     return JSONResponse(
         problem.model_dump(), status_code=kind.status, headers=headers, media_type=MEDIA_TYPE
     )
+
+
+def _shown(member: Any) -> Any:
+    """A member as it is answered: what a peer sent does not come back at length."""
+    if isinstance(member, str):
+        return redact(member)
+    if isinstance(member, list | tuple):
+        return [_shown(part) for part in member[:_MOST_PARTS]]
+    if isinstance(member, Mapping):
+        return {
+            redact(str(name)): _shown(part) for name, part in list(member.items())[:_MOST_PARTS]
+        }
+    if isinstance(member, int | float | None):
+        return member if member is None or abs(member) < 2**63 else redact(str(member))
+    return redact(str(member))
 
 
 async def _on_refusal(request: Request, error: errors.Refusal) -> JSONResponse:

@@ -217,7 +217,7 @@ class AuditEvent(_Reply):
     subject: str
     address: str
     outcome: str = Field(description="HTTP status, and a refusal's problem type")
-    left_out: int = Field(description="refusals before this one that were too many to be written")
+    left_out: int = Field(description="events before this one that were too many to be written")
 
 
 class Task(_Reply):

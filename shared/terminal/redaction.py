@@ -13,9 +13,13 @@ def redact(text: str, *secrets: str) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, "…")
-    text = redact_tokens(text)
-    text = "".join(one if one.isprintable() else "?" for one in text[: _LONGEST + 1])
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return cut(redact_tokens(text), _LONGEST)
+
+
+def cut(text: str, longest: int) -> str:
+    """``text`` in one printable line of at most ``longest`` characters."""
+    text = "".join(one if one.isprintable() else "?" for one in text[: longest + 1])
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def redact_tokens(text: str) -> str:

@@ -68,6 +68,7 @@ def test_the_pages_show_the_commands_that_the_readme_had_by_itself() -> None:
         "token list",
         "token revoke",
         "audit list",
+        "audit export",
         "experiment run",
         "experiment report",
         "demo --dataset",
