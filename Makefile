@@ -22,6 +22,11 @@ install: $(STAMP) ## Create .venv and install everything into it
 demo: $(STAMP) ## Train HyperFL on digits: a coordinator, a worker with 4 clients, 10 rounds
 	$(BIN)/hyperfl demo --dataset digits --clients 4 --rounds 10
 
+# The processes of a run share the cores already, and torch's threads spin while they wait. Each of
+# the hundreds of processes that tests start would compile every module anew if none were kept.
+test test-slow: export OMP_NUM_THREADS := 1
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -m 'not slow and not benchmark' --durations=10 \
 	  --numprocesses auto --dist loadfile --no-loadscope-reorder

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from coordinator.access.admin_token import ensure_admin_token
 from coordinator.clock import Clock, utc_now
 from coordinator.context import Context
 from coordinator.database.readiness import Readiness
 from coordinator.database.transactions import Database
+from coordinator.liveness import Pulse
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.operations.delta_chains import DeltaChains
 from coordinator.operations.upload_slots import UploadSlots
@@ -35,7 +37,6 @@ from coordinator.routes import (
 from coordinator.serving import problem_handlers
 from coordinator.serving.audit_log import AuditLog
 from coordinator.serving.audit_trail import AuditTrail
-from coordinator.serving.json_bodies import BodyLimit
 from coordinator.serving.request_limits import RequestLimits
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import CHUNK_BYTES, BlobStore
@@ -64,6 +65,7 @@ def create_app(
         settings=settings,
         clock=clock,
         metrics=CoordinatorMetrics(),
+        driver_pulse=Pulse(2 * settings.database_transaction_seconds + 10 * settings.tick_seconds),
     )
     app = FastAPI(
         title="HyperFL coordinator",
@@ -74,7 +76,20 @@ def create_app(
     app.state.context = context
     app.state.delta_chains = DeltaChains()
     app.state.upload_slots = UploadSlots()
+    app.state.large_bodies = asyncio.Semaphore(1)
     app.state.readiness = Readiness(context.database, clock)
+    app.router.routes.extend(_routes())
+    problem_handlers.install(app)
+    # Those added later are asked earlier: even what the limits refuse leaves its event.
+    app.add_middleware(RequestLimits, settings=settings, clock=clock)
+    app.add_middleware(AuditTrail, audit=AuditLog(context))
+    return app
+
+
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """Made once a process: they take long to make, and hold nothing of an application."""
+    together = APIRouter()
     for router in (
         federations.router,
         clients.router,
@@ -86,13 +101,8 @@ def create_app(
         audit.router,
         health.router,
     ):
-        app.include_router(router, responses=_PROBLEMS)
-    problem_handlers.install(app)
-    # Those added later are asked earlier: even what the limits refuse leaves its event.
-    app.add_middleware(BodyLimit, json_body_seconds=settings.json_body_seconds)
-    app.add_middleware(RequestLimits, settings=settings, clock=clock)
-    app.add_middleware(AuditTrail, audit=AuditLog(context))
-    return app
+        together.include_router(router, responses=_PROBLEMS)
+    return tuple(together.routes)
 
 
 @asynccontextmanager
@@ -101,12 +111,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     file = context.settings.effective_admin_token_file
     if await ensure_admin_token(context.database, file, context.clock()):
         _log.info("admin token written", file=str(file))
+    context.driver_pulse.beat()
     running = asyncio.create_task(Driver(context).run(), name="driver")
+    context.collapse.watch(running)
     try:
         yield
     finally:
         context.tasks_bell.close()
         running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+        await asyncio.wait([running])
         await context.database.close()

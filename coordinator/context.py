@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from coordinator.clock import Clock
 from coordinator.database.transactions import Database
 from coordinator.errors import UnreadableSpecification
+from coordinator.liveness import Collapse, Pulse
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import BlobStore
@@ -105,6 +106,8 @@ class Context:
     tasks_bell: Bell = field(default_factory=Bell)
     """Rung for a federation when its clients may find another answer than before."""
     driver_wake: asyncio.Event = field(default_factory=asyncio.Event)
+    driver_pulse: Pulse = field(default_factory=Pulse)
+    collapse: Collapse = field(default_factory=Collapse)
     specifications: Specifications = field(default_factory=Specifications)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:

@@ -20,10 +20,12 @@ CoordinatorError
 │   ├── UnsupportedMediaType
 │   ├── TooManyUploads           of one client for one round, at once
 │   ├── RangeNotSatisfiable
-│   └── MalformedUpdate          the bytes do not fit the federation
+│   ├── MalformedUpdate          the bytes do not fit the federation
+│   └── DriverSilent             rounds are not moved here
 ├── DamagedBlobError             stored bytes are not those that were sealed
 ├── AggregationFailed            the round fails with this reason
 ├── AggregationLeaseLost         another coordinator aggregates the round, or it was closed
+├── TaskEnded                    a task that the process cannot do without has ended
 ├── BackupError                  a copy that cannot be made, or must not be put back
 └── NewerSchemaError             the database was migrated by newer code
 """
@@ -130,6 +132,10 @@ class MalformedUpdate(Refusal):
     """The bytes do not fit the federation."""
 
 
+class DriverSilent(Refusal):
+    """This process answers, but its driver does not move rounds."""
+
+
 class DamagedBlobError(CoordinatorError):
     """Stored bytes are not those that were sealed."""
 
@@ -140,6 +146,10 @@ class AggregationFailed(CoordinatorError):
 
 class AggregationLeaseLost(CoordinatorError):
     """Another coordinator took the round over, or it was closed."""
+
+
+class TaskEnded(CoordinatorError):
+    """A task that the process cannot do without has ended."""
 
 
 class BackupError(CoordinatorError):

@@ -102,6 +102,9 @@ class CoordinatorSettings(BaseSettings):
     """Number of newest versions whose weights are kept; older ones are removed."""
     keep_every_version: int = Field(default=0, ge=0)
     """With n, versions n, 2n, 3n … are kept for good too; 0 keeps none."""
+    audit_days: int = Field(default=365, ge=30, le=36500)
+    """Audit events are deleted after so many days; export them before with `hyperfl audit export`.
+    """
     requests_per_second_per_token: float = Field(default=100.0, gt=0.0)
     """Rate of one token, averaged over 10 s; more is answered 429."""
     requests_per_second_per_address: float = Field(default=2000.0, gt=0.0)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
+
+MAX_COUNT = 2**31 - 1
+"""Of rounds, versions, attempts, clients and sizes: every database has a column for it."""
+MAX_EXAMPLES = 2**53
+"""Beyond it float64 no longer tells neighbouring integers apart."""
+
+Size = Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)]
+"""Of one axis. Whoever uses it says in its own words that it must be positive."""
 
 
 class InvalidInput(Exception):

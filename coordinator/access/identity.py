@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.access.credentials import bearer_token, token_digest
@@ -14,6 +15,8 @@ from coordinator.store import tokens as token_store
 from coordinator.store.tables import ClientRow, FederationRow
 from coordinator.store.tokens import TokenKind
 from shared.rest.schema import ClientState
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,16 @@ async def identify(context: Context, authorization: str | None) -> Principal:
         return Admin(owner.token.name or "", may_write=owner.token.kind == TokenKind.ADMIN)
     if owner.client is None or owner.federation is None:
         raise Unauthenticated("the token is not valid")
-    if owner.client.state != ClientState.ENROLLED:
+    if owner.client.state == ClientState.REVOKED:
         raise Unauthenticated("the token is revoked")
     if owner.token.first_used_at is None:
         async with context.database.writing() as session:
             is_valid = await client_store.begin_to_use(session, owner.client.id, owner.token, now)
         if not is_valid:
             raise Unauthenticated("the token is not valid")
+        if owner.client.state == ClientState.INVITED:
+            _log.info("client enrolled", federation=owner.federation.name, client=owner.client.name)
+            context.driver_wake.set()
     return ClientPrincipal(owner.client, owner.federation, owner.token.id)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coordinator.errors import BackupError, NewerSchemaError
+from coordinator.errors import BackupError, NewerSchemaError, TaskEnded
 from coordinator.settings import CoordinatorSettings
 from shared.terminal.failures import one_line_errors
 from shared.terminal.logs import configure_logging
@@ -61,7 +61,7 @@ def serve(
     from coordinator.app import create_app  # noqa: PLC0415
     from coordinator.serving import server  # noqa: PLC0415
 
-    with one_line_errors(NewerSchemaError, SQLAlchemyError, ValueError):
+    with one_line_errors(NewerSchemaError, SQLAlchemyError, TaskEnded, ValueError):
         settings = _settings(
             data_dir=data_dir,
             database_url=database_url,

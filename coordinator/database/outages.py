@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import structlog
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 _AGAIN_SECONDS = 60.0
@@ -42,7 +42,9 @@ def outage_of(error: BaseException) -> Outage | None:
     """What ``error`` says of the database; None if the fault is not the database's."""
     if isinstance(error, PoolTimeoutError):
         return Outage.UNANSWERED
-    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | ProgrammingError):
+    if not isinstance(error, DBAPIError) or isinstance(
+        error, DataError | IntegrityError | ProgrammingError
+    ):
         return None
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None and (code & _PRIMARY_CODE == sqlite3.SQLITE_FULL or code in _CANNOT_WRITE):

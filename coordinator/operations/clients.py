@@ -64,7 +64,10 @@ async def invite(context: Context, federation_name: str, name: str) -> Invitatio
 
 
 async def enrol(context: Context, enrolment_token: str) -> EnrolmentReply:
-    """Exchanges a one-time token for the client's credential.
+    """Exchanges an enrolment token for a credential; first using that enrols the client.
+
+    Until then the token is valid, so an answer that is lost on its way shuts nobody out: the client
+    asks again, and its last credential counts.
 
     Raises:
         Unauthenticated: the token is unknown, used or expired.
@@ -80,19 +83,18 @@ async def enrol(context: Context, enrolment_token: str) -> EnrolmentReply:
         if owner.token.expires_at is not None and owner.token.expires_at <= now:
             raise Unauthenticated("the enrolment token has expired")
         await store.lock(session, owner.client.id)
-        if not await token_store.use_up_token(session, owner.token.id):
+        if not await token_store.exists(session, owner.token.id):
             raise Unauthenticated("the enrolment token is unknown or has been used")
-        session.add(
+        await token_store.add_unused_credential(
+            session,
             TokenRow(
                 digest=token_digest(credential),
                 kind=TokenKind.CLIENT,
                 client_id=owner.client.id,
                 created_at=now,
-            )
+            ),
         )
-        await store.set_state(session, owner.client.id, ClientState.ENROLLED, now)
-    _log.info("client enrolled", federation=owner.federation.name, client=owner.client.name)
-    context.driver_wake.set()
+    _log.info("credential issued", federation=owner.federation.name, client=owner.client.name)
     return EnrolmentReply(
         federation=owner.federation.name, client=owner.client.name, credential=credential
     )

@@ -22,7 +22,7 @@ from coordinator.store.tables import WeightsRow
 from coordinator.store.weights import StoredDelta
 
 _log = structlog.get_logger()
-_ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class Driver:
         next_tick = loop.time()
         async with asyncio.TaskGroup() as aggregations:
             while True:
+                self._context.driver_pulse.beat()
                 self._context.driver_wake.clear()
                 if loop.time() < next_tick:
                     await self._advance_all(aggregations)

@@ -1,4 +1,4 @@
-"""Deletes the bytes that no round, version or upload needs any longer."""
+"""Deletes the bytes that no round, version or upload needs any longer, and old audit events."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from coordinator.context import Context
 from coordinator.database.outages import isolated
 from coordinator.rules.retention import StoredVersion, surplus_deltas, surplus_weights
 from coordinator.settings import MAX_UPLOAD_SECONDS
-from coordinator.store import blobs
+from coordinator.store import audit, blobs
 from coordinator.store import updates as update_store
 from coordinator.store import weights as weights_store
 
 _UNSEALED_KEPT = 2 * timedelta(seconds=MAX_UPLOAD_SECONDS)
 _LEFTOVERS_EVERY = timedelta(hours=1)
+_EVENTS_AT_A_TIME = 1000
 
 _log = structlog.get_logger()
 
@@ -27,7 +28,7 @@ class Sweeper:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._retention = Retention(context)
-        self._leftovers_due_at = context.clock()
+        self._leftovers_due_at = self._events_due_at = context.clock()
 
     async def sweep(self) -> None:
         """Deletes all that may go now; what fails keeps nothing else from being deleted."""
@@ -36,6 +37,7 @@ class Sweeper:
             self._delete_spent,
             self._retention.apply,
             self._delete_leftovers,
+            self._delete_old_events,
         ):
             with isolated("sweeping failed", outages_too=True, part=part.__qualname__):
                 await part()
@@ -71,6 +73,19 @@ class Sweeper:
         self._leftovers_due_at = now + _LEFTOVERS_EVERY
         if removed:
             _log.info("unfinished blobs removed", count=removed)
+
+    async def _delete_old_events(self) -> None:
+        """Audit events that are older than the settings keep them, some at a time."""
+        now = self._context.clock()
+        if now < self._events_due_at:
+            return
+        before = now - timedelta(days=self._context.settings.audit_days)
+        async with self._context.database.writing(durable=False) as session:
+            removed = await audit.delete_before(session, before, _EVENTS_AT_A_TIME)
+        if removed < _EVENTS_AT_A_TIME:
+            self._events_due_at = now + _LEFTOVERS_EVERY
+        if removed:
+            _log.info("old audit events removed", count=removed)
 
 
 async def _delete(session: AsyncSession, blob_id: int) -> None:

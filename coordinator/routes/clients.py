@@ -11,6 +11,7 @@ from coordinator.routes.dependencies import (
     ContextDependency,
     NameInPath,
 )
+from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import (
     ClientInvitation,
     ClientView,
@@ -19,7 +20,7 @@ from shared.rest.schema import (
     InvitationReply,
 )
 
-router = APIRouter(prefix="/v1", tags=["clients"])
+router = APIRouter(prefix="/v1", tags=["clients"], route_class=JsonRoute)
 
 
 @router.post("/federations/{federation_name}/clients", status_code=status.HTTP_201_CREATED)

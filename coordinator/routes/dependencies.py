@@ -45,8 +45,12 @@ async def get_principal(
     context: ContextDependency,
     authorization: Annotated[str | None, Header()] = None,
 ) -> Principal:
-    """Who sends this request; Unauthenticated otherwise."""
+    """Who sends this request, asked of the database once; Unauthenticated otherwise."""
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is not None:
+        return known
     principal = await identify(context, authorization)
+    request.state.principal = principal
     request.state.actor = _actor(principal)
     if hasattr(request.state, "token_is_valid"):
         request.state.token_is_valid()

@@ -11,10 +11,11 @@ from coordinator.routes.dependencies import (
     NameInPath,
     ViewerDependency,
 )
+from coordinator.routes.json_route import JsonRoute
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import FederationPatch, FederationSummary, FederationView
 
-router = APIRouter(prefix="/v1/federations", tags=["federations"])
+router = APIRouter(prefix="/v1/federations", tags=["federations"], route_class=JsonRoute)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

@@ -31,9 +31,10 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz")
-async def readyz(readiness: ReadinessDependency) -> Health:
-    """The database answers too; 503 otherwise."""
+async def readyz(context: ContextDependency, readiness: ReadinessDependency) -> Health:
+    """The database answers too, and rounds are moved; 503 otherwise."""
     await readiness.check()
+    context.driver_pulse.check()
     return _health()
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from coordinator.operations import rounds
 from coordinator.routes.dependencies import AdminDependency, ContextDependency, NameInPath
 from shared.rest.schema import RoundSummary, RoundView
+from shared.validation import MAX_COUNT
 
 router = APIRouter(prefix="/v1/federations/{federation_name}/rounds", tags=["rounds"])
 
@@ -18,7 +19,7 @@ async def list_rounds(
     federation_name: NameInPath,
     context: ContextDependency,
     _admin: AdminDependency,
-    first: Annotated[int, Query(ge=1, le=2**31 - 1)] = 1,
+    first: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
     limit: Annotated[int, Query(ge=1, le=rounds.MAX_LISTED)] = 100,
 ) -> list[RoundSummary]:
     """List rounds from number ``first`` on."""
@@ -28,7 +29,7 @@ async def list_rounds(
 @router.get("/{round_number}")
 async def show_round(
     federation_name: NameInPath,
-    round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    round_number: Annotated[int, Path(ge=1, le=MAX_COUNT)],
     context: ContextDependency,
     _admin: AdminDependency,
 ) -> RoundView:

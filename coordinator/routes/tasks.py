@@ -8,9 +8,11 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from coordinator.operations import tasks
 from coordinator.routes.dependencies import ClientDependency, ContextDependency
+from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import HeartbeatReply, HeartbeatRequest, Task
+from shared.validation import MAX_COUNT
 
-router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
+router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"], route_class=JsonRoute)
 
 _POLL_AGAIN_SECONDS = 1
 
@@ -40,7 +42,7 @@ async def next_task(
 
 @router.post("/rounds/{round_number}/heartbeat")
 async def heartbeat(
-    round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    round_number: Annotated[int, Path(ge=1, le=MAX_COUNT)],
     request: HeartbeatRequest,
     context: ContextDependency,
     client: ClientDependency,

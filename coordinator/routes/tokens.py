@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request, status
 
 from coordinator.operations import tokens
 from coordinator.routes.dependencies import AdminDependency, ContextDependency, NameInPath
+from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import TokenReply, TokenRequest, TokenView
 
-router = APIRouter(prefix="/v1", tags=["access"])
+router = APIRouter(prefix="/v1", tags=["access"], route_class=JsonRoute)
 
 
 @router.post("/tokens", status_code=status.HTTP_201_CREATED)

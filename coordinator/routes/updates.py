@@ -16,6 +16,7 @@ from coordinator.routes.dependencies import (
 )
 from shared.rest.schema import Receipt
 from shared.tensors.codec import MEDIA_TYPE
+from shared.validation import MAX_COUNT
 
 router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
 
@@ -32,16 +33,16 @@ router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
     },
 )
 async def put_update(
-    round_number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    round_number: Annotated[int, Path(ge=1, le=MAX_COUNT)],
     client_name: NameInPath,
-    attempt: Annotated[int, Query(ge=1, le=2**31 - 1)],
+    attempt: Annotated[int, Query(ge=1, le=MAX_COUNT)],
     request: Request,
     response: Response,
     context: ContextDependency,
     slots: UploadSlotsDependency,
     client: ClientDependency,
     content_type: Annotated[str, Header()] = "",
-    content_length: Annotated[int | None, Header(ge=0)] = None,
+    content_length: Annotated[int | None, Header(ge=0, le=2**63 - 1)] = None,
 ) -> Receipt:
     """Record a client's update; sending the same bytes again is safe."""
     client.require_client(client_name)

@@ -19,6 +19,7 @@ from coordinator.routes.dependencies import (
     NameInPath,
 )
 from shared.tensors.codec import MEDIA_TYPE
+from shared.validation import MAX_COUNT
 
 _log = structlog.get_logger()
 
@@ -53,11 +54,11 @@ router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"])
 )
 async def get_weights(
     federation_name: NameInPath,
-    version: Annotated[int, Path(ge=0, le=2**31 - 1)],
+    version: Annotated[int, Path(ge=0, le=MAX_COUNT)],
     context: ContextDependency,
     chains: DeltaChainsDependency,
     member: MemberDependency,
-    since: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+    since: Annotated[int | None, Query(ge=0, le=MAX_COUNT)] = None,
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:

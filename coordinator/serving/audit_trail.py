@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.access.credentials import find_secret
 from coordinator.serving.audit_log import AuditLog, Event
-from coordinator.serving.redaction import redact
+from coordinator.serving.problem_handlers import HUNG_UP
+from shared.terminal.redaction import redact
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _HEARTBEAT = "/heartbeat"
@@ -49,6 +50,8 @@ class AuditTrail:
             raise
 
     async def _note(self, scope: Scope, state: dict[str, Any], status: int) -> None:
+        if state.get("problem") == HUNG_UP:
+            return
         is_refusal = status in (401, 403, 429) or (status >= 400 and scope["method"] not in _READS)
         is_change = scope["method"] not in _READS and not scope["path"].endswith(_HEARTBEAT)
         actor = state.get("actor", "anonymous")

@@ -290,8 +290,10 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Leaves out what uvicorn says of strangers; :class:`RefusalLog` says enough."""
-    return not record.getMessage().startswith(("Invalid HTTP request", "Unsupported upgrade"))
+    """Leaves out what :class:`RefusalLog` and ``problem_handlers`` say better."""
+    return not record.getMessage().startswith(
+        ("Invalid HTTP request", "Unsupported upgrade", "Exception in ASGI application")
+    )
 
 
 class _Refused(httptools.HttpParserError):

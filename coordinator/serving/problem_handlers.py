@@ -9,17 +9,24 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from coordinator import errors
 from coordinator.database.outages import Outage, outage_of
-from coordinator.serving.redaction import redact
 from shared.rest.problems import MEDIA_TYPE, Problem, ProblemType
+from shared.terminal.redaction import cut, redact, redact_tokens
 from shared.validation import fault_of
 
 _RETRY_AFTER_SECONDS = 2
 _ROOM_AFTER_SECONDS = 5
+_CLIENT_CLOSED_REQUEST = 499
+"""nginx's status; HTTP has none."""
+HUNG_UP = "hung-up"
+_LONGEST_DETAIL = 1000
+_MOST_PARTS = 100
 _TYPES: Mapping[type[errors.Refusal], ProblemType] = {
     errors.Unauthenticated: ProblemType.UNAUTHENTICATED,
     errors.Forbidden: ProblemType.FORBIDDEN,
@@ -39,6 +46,7 @@ _TYPES: Mapping[type[errors.Refusal], ProblemType] = {
     errors.UnsupportedMediaType: ProblemType.UNSUPPORTED_MEDIA_TYPE,
     errors.TooManyUploads: ProblemType.TOO_MANY_REQUESTS,
     errors.RangeNotSatisfiable: ProblemType.RANGE_NOT_SATISFIABLE,
+    errors.DriverSilent: ProblemType.DRIVER_SILENT,
     errors.MalformedUpdate: ProblemType.MALFORMED_UPDATE,
 }
 _HTTP_TYPES: Mapping[int, ProblemType] = {
@@ -54,6 +62,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(errors.Refusal)(_on_refusal)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(ClientDisconnect)(_on_hang_up)
     app.exception_handler(SQLAlchemyError)(_on_database_error)
     app.exception_handler(Exception)(_on_failure)
 
@@ -65,7 +74,11 @@ def problem_response(
     retry_after_seconds: int = _RETRY_AFTER_SECONDS,
 ) -> JSONResponse:
     """A problem document as a response."""
-    problem = Problem.of(kind, detail, **(members or {}))
+    problem = Problem.of(
+        kind,
+        cut(redact_tokens(detail), _LONGEST_DETAIL),
+        **{name: _shown(member) for name, member in (members or {}).items()},
+    )
     headers = {}
     if kind is ProblemType.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
@@ -76,9 +89,27 @@ def problem_response(
     )
 
 
+def _shown(member: Any) -> Any:
+    """A member as it is answered: what a peer sent does not come back at length."""
+    if isinstance(member, str):
+        return redact(member)
+    if isinstance(member, list | tuple):
+        return [_shown(part) for part in member[:_MOST_PARTS]]
+    if isinstance(member, Mapping):
+        return {
+            redact(str(name)): _shown(part) for name, part in list(member.items())[:_MOST_PARTS]
+        }
+    if isinstance(member, int | float | None):
+        return member if member is None or abs(member) < 2**63 else redact(str(member))
+    return redact(str(member))
+
+
 async def _on_refusal(request: Request, error: errors.Refusal) -> JSONResponse:
     request.state.problem = _TYPES[type(error)].slug
-    return problem_response(_TYPES[type(error)], error.detail, error.members)
+    response = problem_response(_TYPES[type(error)], error.detail, error.members)
+    if isinstance(error, errors.BodyTooSlow):
+        response.headers["Connection"] = "close"  # the rest of the body would be taken for a head
+    return response
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -105,10 +136,16 @@ async def _on_database_error(request: Request, error: Exception) -> JSONResponse
         )
     if outage is Outage.UNANSWERED:
         return problem_response(ProblemType.UNAVAILABLE, "the database does not answer; try again")
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError) or isinstance(error, DataError | ProgrammingError):
         return await _on_failure(request, error)
     _log.error("database refused a statement", error=str(error).partition("\n")[0])
     return problem_response(ProblemType.UNAVAILABLE, "the database refused a statement; try again")
+
+
+async def _on_hang_up(request: Request, _error: Exception) -> Response:
+    """Nobody reads this answer; a client that goes away is no fault of this side."""
+    request.state.problem = HUNG_UP
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
 async def _on_failure(request: Request, error: Exception) -> JSONResponse:

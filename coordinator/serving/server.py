@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from coordinator.context import Context
+from coordinator.errors import TaskEnded
 from coordinator.serving.connections import bounded_protocol, connection_limits
 from coordinator.settings import CoordinatorSettings
 
@@ -29,7 +30,11 @@ def check_certificate(settings: CoordinatorSettings) -> None:
 
 
 def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
-    """Serves ``app`` until a signal ends it; whether it could listen at all."""
+    """Serves ``app`` until a signal ends it; whether it could listen at all.
+
+    Raises:
+        TaskEnded: a task that the coordinator cannot do without has ended.
+    """
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -46,6 +51,9 @@ def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
     )
     server = _Server(config, app.state.context)
     server.run()
+    context: Context = app.state.context
+    if context.collapse.reason is not None:
+        raise TaskEnded(context.collapse.reason)
     return server.started
 
 
@@ -63,6 +71,10 @@ class _Server(uvicorn.Server):
             for socket in server.sockets:
                 host, port = socket.getsockname()[:2]
                 structlog.get_logger().info("listening", host=host, port=port)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop now; asked ten times a second."""
+        return await super().on_tick(counter) or self._context.collapse.reason is not None
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Ends long polls, so that stopping does not wait for them."""

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
 from coordinator.store.tables import AssignmentRow, ClientRow, FederationRow, TokenRow, UpdateRow
-from coordinator.store.tokens import TokenKind
+from coordinator.store.tokens import exists as exists_token
 from shared.rest.schema import ClientState
 
 
@@ -43,25 +43,23 @@ async def is_admitted(session: AsyncSession, client_id: int, token_id: int) -> b
 async def begin_to_use(
     session: AsyncSession, client_id: int, token: TokenRow, now: datetime
 ) -> bool:
-    """Notes the first use of a client's credential, which ends those issued before it.
+    """Notes the first use of a client's credential: it enrols the client that was invited.
 
-    False if the credential was replaced meanwhile: then it ends nothing.
+    It ends the credentials issued before it, and the enrolment token. False if the credential was
+    replaced meanwhile: then it ends nothing.
     """
-    await lock(session, client_id)
-    query = select(TokenRow.id).where(TokenRow.id == token.id)
-    if await session.scalar(query) is None:
+    client = await lock(session, client_id)
+    if not await exists_token(session, token.id):
         return False
+    if client.state == ClientState.INVITED:
+        await set_state(session, client_id, ClientState.ENROLLED, now)
     await session.execute(
         update(TokenRow)
         .where(TokenRow.id == token.id, TokenRow.first_used_at.is_(None))
         .values(first_used_at=now)
     )
     await session.execute(
-        delete(TokenRow).where(
-            TokenRow.client_id == client_id,
-            TokenRow.kind == TokenKind.CLIENT,
-            TokenRow.id < token.id,
-        )
+        delete(TokenRow).where(TokenRow.client_id == client_id, TokenRow.id < token.id)
     )
     return True
 

@@ -212,7 +212,10 @@ class UpdateRow(Base):
 
 
 class AuditRow(Base):
-    """One thing that somebody did or was refused. Triggers refuse to change or delete rows."""
+    """One thing that somebody did or was refused.
+
+    Triggers refuse to change rows, and to delete rows that are younger than thirty days.
+    """
 
     __tablename__ = "audit_events"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 (SQLAlchemy reads it)
@@ -225,4 +228,4 @@ class AuditRow(Base):
     address: Mapped[str]
     outcome: Mapped[str]
     left_out: Mapped[int]
-    """Refusals before this one that were too many to be written."""
+    """Events before this one that were too many to be written."""

@@ -61,10 +61,9 @@ async def admin_token_exists(session: AsyncSession) -> bool:
     return await session.scalar(query) is not None
 
 
-async def use_up_token(session: AsyncSession, token_id: int) -> bool:
-    """Removes a one-time token; false if somebody else was first."""
-    query = delete(TokenRow).where(TokenRow.id == token_id).returning(TokenRow.id)
-    return await session.scalar(query) is not None
+async def exists(session: AsyncSession, token_id: int) -> bool:
+    """Whether a token is still valid; to be asked under its client's lock."""
+    return await session.scalar(select(TokenRow.id).where(TokenRow.id == token_id)) is not None
 
 
 async def add_unused_credential(session: AsyncSession, token: TokenRow) -> None:

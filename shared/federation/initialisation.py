@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.validation import MAX_COUNT, Size
+
 MAX_TENSOR_ELEMENTS = 1 << 31
 _BLOCK_ELEMENTS = 1 << 18
 """Drawn at a time; even, since a draw makes two."""
@@ -27,7 +29,7 @@ class RowRange(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows: int = Field(gt=0)
+    rows: int = Field(gt=0, le=MAX_COUNT)
     centre: float = Field(default=0.0, allow_inf_nan=False)
     bound: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
 
@@ -44,7 +46,7 @@ class TensorSpecification(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=200)
-    shape: tuple[int, ...] = Field(min_length=1, max_length=8)
+    shape: tuple[Size, ...] = Field(min_length=1, max_length=8)
     initialisation: tuple[RowRange, ...] = Field(min_length=1, max_length=10_000)
 
     @model_validator(mode="after")

@@ -17,11 +17,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.federation.plan_errors import fill_in
-from shared.validation import InvalidInput
+from shared.validation import MAX_EXAMPLES, InvalidInput, Size
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-HyperparameterValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
+HyperparameterValue = (
+    bool
+    | Annotated[int, Field(ge=-MAX_EXAMPLES, le=MAX_EXAMPLES)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | str
+)
 
 
 class HyperFLPlan(BaseModel):
@@ -258,7 +263,7 @@ class TrainingPlan(BaseModel):
 
     method: str = Field(max_length=200)
     model: str = Field(max_length=200)
-    image_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    image_shape: tuple[Size, Size, Size] = Field(description="channels, height, width")
     num_classes: int = Field(ge=2, le=100_000)
     hyperparameters: dict[str, HyperparameterValue] = Field(default_factory=dict, max_length=100)
 

@@ -28,6 +28,7 @@ from shared.federation.initialisation import TensorSpecification
 from shared.federation.model_names import check_method, check_model
 from shared.federation.plans import TrainingPlan
 from shared.federation.sharing import check_shared_names
+from shared.validation import MAX_COUNT, MAX_EXAMPLES
 
 FEDERATION_NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 CLIENT_NAME = FEDERATION_NAME
@@ -85,17 +86,17 @@ class RoundPolicy(_Model):
 
     rounds: int = Field(ge=1, le=1_000_000)
     cohort_fraction: float | None = Field(default=None, gt=0.0, le=1.0)
-    cohort_size: int | None = Field(default=None, ge=1)
-    minimum_updates: int = Field(default=1, ge=1)
+    cohort_size: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    minimum_updates: int = Field(default=1, ge=1, le=MAX_COUNT)
     """At its deadline a round commits if it has at least this many updates, or else fails."""
     deadline_seconds: float = Field(default=3600.0, gt=0.0, le=30 * 86400.0)
     lease_seconds: float = Field(default=120.0, gt=0.0, le=86400.0)
     """Work is offered again after this long without a heartbeat."""
-    max_failed_rounds: int = Field(default=3, ge=0)
+    max_failed_rounds: int = Field(default=3, ge=0, le=MAX_COUNT)
     """If more rounds than this fail in a row, the federation pauses and says why."""
-    max_num_examples: int = Field(default=10_000_000, ge=1)
+    max_num_examples: int = Field(default=10_000_000, ge=1, le=MAX_EXAMPLES)
     """Largest number of examples a client may claim for one round."""
-    max_examples_weight: int | None = Field(default=None, ge=1)
+    max_examples_weight: int | None = Field(default=None, ge=1, le=MAX_EXAMPLES)
     """Cap on the examples that are a client's weight: their number is only its claim."""
     max_update_norm: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
     """Largest Frobenius norm of a client's whole change, over all shared tensors."""

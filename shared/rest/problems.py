@@ -40,6 +40,7 @@ class ProblemType(Enum):
     TOO_MANY_REQUESTS = ("too-many-requests", 429, "Too many requests")
     HEADERS_TOO_LARGE = ("headers-too-large", 431, "The request's headers are over the limit")
     INTERNAL = ("internal", 500, "The coordinator failed")
+    DRIVER_SILENT = ("driver-silent", 503, "The coordinator does not move rounds")
     STORAGE_FULL = ("storage-full", 503, "The coordinator has no room to store this now")
     UNAVAILABLE = ("unavailable", 503, "The coordinator cannot serve this now")
 

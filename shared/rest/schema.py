@@ -14,13 +14,12 @@ from shared.federation.specification import (
     FederationSpecification,
     document_digest,
 )
+from shared.validation import MAX_COUNT, MAX_EXAMPLES
 
 PROTOCOL_VERSION: Literal[1] = 1
 MAX_METRICS = 64
 
 DIGEST = r"^sha256:[0-9a-f]{64}$"
-MAX_COUNT = (1 << 31) - 1
-"""Of rounds, versions and attempts."""
 
 Digest = Annotated[str, Field(pattern=DIGEST)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -227,7 +226,7 @@ class AuditEvent(_Reply):
     subject: str
     address: str
     outcome: str = Field(description="HTTP status, and a refusal's problem type")
-    left_out: int = Field(description="refusals before this one that were too many to be written")
+    left_out: int = Field(description="events before this one that were too many to be written")
 
 
 class Task(_Reply):
@@ -246,7 +245,7 @@ class Task(_Reply):
 class HeartbeatRequest(_Model):
     """Body of ``POST /v1/federations/{name}/rounds/{n}/heartbeat``."""
 
-    attempt: int = Field(ge=1)
+    attempt: int = Field(ge=1, le=MAX_COUNT)
 
 
 class HeartbeatReply(_Reply):
@@ -266,18 +265,18 @@ class UpdateMetadata(_Model):
     protocol: Literal[1] = PROTOCOL_VERSION
     federation: str
     client: str
-    round_number: int
-    base_version: int
+    round_number: int = Field(le=MAX_COUNT)
+    base_version: int = Field(le=MAX_COUNT)
     encoding: EncodingName
-    num_examples: int
+    num_examples: int = Field(le=MAX_EXAMPLES)
     metrics: Metrics
 
 
 class DeltaChain(_Model):
     """What a file of deltas leads from and to: JSON in its safetensors metadata entry."""
 
-    since: int = Field(ge=0)
-    version: int = Field(ge=1)
+    since: int = Field(ge=0, le=MAX_COUNT)
+    version: int = Field(ge=1, le=MAX_COUNT)
 
 
 class Receipt(_Reply):

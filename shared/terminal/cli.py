@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,17 +25,18 @@ class _InstalledCommands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """The names of the installed commands."""
-        return sorted(entry_points(group=ENTRY_POINT_GROUP).names)
+        return sorted(_installed())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """The command called ``cmd_name``, if it is installed."""
-        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=cmd_name):
-            if self._is_listing:
-                return TyperCommand(cmd_name, help=_outline(entry_point))
-            command = get_command(entry_point.load())
-            command.name = cmd_name
-            return command
-        return None
+        entry_point = _installed().get(cmd_name)
+        if entry_point is None:
+            return None
+        if self._is_listing:
+            return TyperCommand(cmd_name, help=_outline(entry_point))
+        command = get_command(entry_point.load())
+        command.name = cmd_name
+        return command
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The list of commands, for which none of them is loaded."""
@@ -42,6 +45,12 @@ class _InstalledCommands(TyperGroup):
             super().format_help(ctx, formatter)
         finally:
             self._is_listing = False
+
+
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """The commands by name, looked up once: that opens a file of every installed package."""
+    return {one.name: one for one in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _outline(entry_point: EntryPoint) -> str:

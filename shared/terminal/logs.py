@@ -4,49 +4,41 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-from shared.terminal.printable import printable_lines, printable_values
+from shared.terminal.log_lines import SteadyLogger, cut_event, render_json
 
 
 def configure_logging(level: str) -> None:
-    """One event a line on stderr: JSON, or coloured text on a terminal."""
+    """One event a line on stderr: JSON, or coloured text on a terminal.
+
+    Libraries' warnings become events too.
+    """
     numeric_level = logging.getLevelNamesMapping()[level.upper()]
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PrintableFormatter("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
+    logging.basicConfig(handlers=[_ToEvents()], level=logging.WARNING)
+    logging.raiseExceptions = False
+    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else render_json
+    logger = SteadyLogger(sys.stderr)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _make_printable,
+            cut_event,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: logger,
     )
 
 
-class _PrintableFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
+class _ToEvents(logging.Handler):
+    """Hands a library's log record to structlog, which bounds it and makes it one line."""
 
-
-def _make_printable(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    """What a peer said is in an event's values; a traceback keeps its lines."""
-    traceback = event.pop("exception", None)
-    printed: dict[str, Any] = printable_values(event)
-    if isinstance(traceback, str):
-        printed["exception"] = printable_lines(traceback)
-    return printed
+    def emit(self, record: logging.LogRecord) -> None:
+        """Logs one record."""
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 
 def printable(text: str) -> str:
     """``text`` with every control, format or unassigned character written as Python escapes it.
@@ -19,19 +16,6 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for text of our own that has lines, such as a traceback."""
     return "\n".join(map(printable, text.split("\n")))
-
-
-def printable_values(value: Any) -> Any:
-    """The same for every string in lists and mappings, keys too; all else is as it was."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, Mapping):
-        return {printable_values(key): printable_values(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [printable_values(one) for one in value]
-    if isinstance(value, BaseException):
-        return printable(str(value))
-    return value
 
 
 def _escaped(character: str) -> str:

@@ -9,9 +9,9 @@ from tests.support.processes import ServingCoordinator, serving_coordinator
 from tests.support.tiny_images import write_tiny_images
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingCoordinator]:
-    """One coordinator for a module's tests; each uses a federation of its own."""
+    """One coordinator for all tests that need no other; each uses a federation of its own."""
     with serving_coordinator(tmp_path_factory.mktemp("site")) as serving:
         yield serving
 

@@ -133,7 +133,9 @@ def test_tokens_of_people_come_and_go(coordinator: ServingCoordinator) -> None:
     assert coordinator.admin("token", "revoke", "dashboard").exit_code == 1
 
 
-def test_the_audit_says_who_did_what_and_who_looked(coordinator: ServingCoordinator) -> None:
+def test_the_audit_says_who_did_what_and_who_looked(
+    coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
     before = coordinator.admin("audit", "list", "--limit", "1000", "--json").json
     after = max((event["id"] for event in before), default=0)
     _create(coordinator, "watched")
@@ -158,6 +160,13 @@ def test_the_audit_says_who_did_what_and_who_looked(coordinator: ServingCoordina
     assert "illegal-transition" in coordinator.admin(*listed).output
     first = coordinator.admin(*listed, "--limit", "1", "--json").json
     assert [event["id"] for event in first] == [after + 1]
+    file = tmp_path / "audit.jsonl"
+    export = ("audit", "export", str(file), "--after", str(after), "--json")
+    exported = coordinator.admin(*export).json
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines[: len(about)] == coordinator.admin(*listed, "--json").json[: len(about)]
+    assert (exported["events"], exported["last_id"]) == (len(lines), lines[-1]["id"])
+    assert _says_one_line(coordinator.admin(*export).errors, f"{file} exists")
 
 
 def test_the_admin_token_is_its_owners_alone_and_never_logged(

@@ -178,7 +178,7 @@ def test_a_worker_is_killed_and_ends_where_it_would_have(
 
 
 _LOCK_STEP_TOLERANCE = 1e-6
-"""The largest weights are about 1, of which float32 keeps 1e-7; each of some 20 steps rounds anew,
+"""The largest weights are about 1, of which float32 keeps 1e-7; each of some 15 steps rounds anew,
 and passes on what those before it rounded. Training moves the weights a hundred thousand times as
 far."""
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from shared.terminal.command_line import command_line
-from tests.support.processes import PROJECT, Finished, hyperfl_here
+from tests.support.processes import ENVIRONMENT, Finished, hyperfl_here
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ def _start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command_line("experiment", *map(str, arguments)),
         cwd=folder,
-        env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

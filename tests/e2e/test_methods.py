@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 
 from shared.federation.plans import KNOWN_METHODS, takes_backbone
-from tests.support.processes import Finished, hyperfl, hyperfl_here
-from tests.support.tiny_images import TRAIN_EXAMPLES
+from tests.support.processes import (
+    Finished,
+    ServingCoordinator,
+    hyperfl,
+    hyperfl_here,
+    worker_toml,
+)
+from tests.support.tiny_images import NUM_CLASSES, TRAIN_EXAMPLES, tiny_data
 
 pytestmark = pytest.mark.e2e
 
+_MODEL = ("--model", "tests.support.extractors:one_layer_on_4x4", "--image-shape", "1x4x4")
 _NUM_PARAMETERS = (16 + 1) * 32 + (32 + 1) * 10
-"""Of the demo's model, its head included."""
+"""Of this model, its head included."""
+_LEARNS = ("--rounds", 2, "--set", "epochs=20", "--set", "batch_size=5")
 
 
 @pytest.fixture
@@ -25,15 +33,12 @@ def demo(images: Path, tmp_path: Path) -> Callable[..., Finished]:
     def run(*options: object) -> Finished:
         return hyperfl_here(
             *("demo", "--dataset", "image-folder", "--data-dir", images, "--json"),
-            *("--model", "tests.support.extractors:one_layer_on_4x4", "--image-shape", "1x4x4"),
+            *_MODEL,
             *options,
             folder=tmp_path,
         )
 
     return run
-
-
-_LEARNS = ("--rounds", 2, "--set", "epochs=20", "--set", "batch_size=5")
 
 
 def test_a_demo_of_fedavg_takes_a_rule_and_caps_and_runs_to_its_final_evaluation(
@@ -54,14 +59,22 @@ def test_a_demo_of_fedavg_takes_a_rule_and_caps_and_runs_to_its_final_evaluation
     assert (policy["max_update_norm"], policy["minimum_updates"]) == (5.0, 3)
 
 
-def test_a_demo_of_local_training_shares_nothing(demo: Callable[..., Finished]) -> None:
-    done = demo("--method", "local", "--encoding", "dense", "--clients", 2, *_LEARNS)
+def test_local_training_shares_nothing(
+    coordinator: ServingCoordinator, images: Path, tmp_path: Path
+) -> None:
+    options = ("--method", "local", "--encoding", "dense", "--num-classes", NUM_CLASSES)
+    coordinator.create_federation("alone", *options, *_MODEL, "--cohort-size", 2, *_LEARNS)
+    clients = coordinator.invite("alone", "site-a", "site-b")
+    assert coordinator.admin("federation", "start", "alone").exit_code == 0
+    config = tmp_path / "worker.toml"
+    config.write_text(worker_toml(coordinator.url, "alone", clients, tiny_data(images, 2)))
+    done = hyperfl_here("worker", "run", "--config", config, folder=tmp_path)
     assert done.exit_code == 0, done.errors
-    result = done.json
-    assert (result["method"], result["rounds"]) == ("local", 2)
-    assert result["accuracy_mean"] > 90
-    assert result["accuracy_final_mean"] == result["accuracy_mean"]
-    assert result["bytes_up_per_client_round"] < 1000
+    rounds = coordinator.admin("round", "list", "alone", "--json").json
+    assert [one["kind"] for one in rounds] == ["train", "train", "evaluate"]
+    assert rounds[1]["metrics"]["accuracy_after"] > 0.9
+    assert rounds[2]["metrics"]["accuracy"] == rounds[1]["metrics"]["accuracy_after"]
+    assert all(one["bytes_up"] < len(clients) * 1000 for one in rounds)
 
 
 def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(

@@ -14,7 +14,6 @@ from tests.support.certificates import Authority, new_authority
 from tests.support.processes import (
     Finished,
     ServingCoordinator,
-    hyperfl,
     hyperfl_here,
     serving_coordinator,
     worker_toml,
@@ -57,7 +56,7 @@ def _fail_to_run_worker(folder: Path, config: str) -> Finished:
 def test_a_federation_trains_over_tls(
     coordinator: ServingCoordinator, authority: Authority, images: Path, tmp_path: Path
 ) -> None:
-    options = ("--num-classes", NUM_CLASSES, *TINY_TRAINING, "--rounds", 1)
+    options = ("--num-classes", NUM_CLASSES, *TINY_TRAINING, "--rounds", 1, "--cohort-size", 2)
     coordinator.create_federation("private", *options)
     clients = coordinator.invite("private", "site-a", "site-b")
     assert coordinator.admin("federation", "start", "private").exit_code == 0
@@ -65,7 +64,7 @@ def test_a_federation_trains_over_tls(
     config += worker_toml(coordinator.url, "private", clients, tiny_data(images, len(clients)))
     assert "https://" in config
     file = _write_config(tmp_path, config)
-    done = hyperfl("worker", "run", "--config", file, folder=tmp_path)
+    done = hyperfl_here("worker", "run", "--config", file, folder=tmp_path)
     assert done.exit_code == 0, done.errors
     shown = coordinator.admin("federation", "show", "private", "--json").json
     assert (shown["state"], shown["rounds_committed"]) == ("finished", 1)

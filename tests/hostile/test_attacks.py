@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from coordinator.access.credentials import new_token
 from coordinator.context import Bell
 from coordinator.store import assignments as assignment_store
 from coordinator.store.blobs import CHUNK_BYTES
+from coordinator.store.tables import AuditRow
 from coordinator.store.tokens import TokenKind
 from tests.support.coordinator import (
     RunningCoordinator,
@@ -135,13 +137,11 @@ async def test_an_enrolment_token_that_is_replayed_or_swapped_opens_nothing(
     )
     token = invited.json()["enrolment_token"]
     assert (await coordinator.http.get(PREFIX, headers=bearer(token))).status_code == 401
-    answers = [
-        await coordinator.http.post("/v1/enrolments", json={"enrolment_token": token})
-        for _ in range(2)
-    ]
-    assert [answer.status_code for answer in answers] == [201, 401]
-    # A credential or an admin token is no invitation.
-    for other in (answers[0].json()["credential"], coordinator.admin["Authorization"][7:]):
+    enrolled = await coordinator.http.post("/v1/enrolments", json={"enrolment_token": token})
+    credential = enrolled.json()["credential"]
+    assert (await coordinator.http.get(PREFIX, headers=bearer(credential))).status_code == 200
+    # A credential or an admin token is no invitation, and one that was used is none any more.
+    for other in (token, credential, coordinator.admin["Authorization"][7:]):
         swapped = await coordinator.http.post("/v1/enrolments", json={"enrolment_token": other})
         assert swapped.status_code == 401
 
@@ -409,6 +409,72 @@ async def test_refused_strangers_cannot_fill_the_disk_with_events(
     ]
 
 
+@on_sqlite
+async def test_a_client_cannot_fill_the_disk_with_events(coordinator: RunningCoordinator) -> None:
+    specification = tiny_specification()
+    await coordinator.started(specification, "a", "b")
+    task = await coordinator.task("tiny", "a")
+    body = update_bytes(specification, task)
+    before = (await all_events(coordinator))[-1]["id"]
+    statuses = [(await coordinator.put(task, body)).status_code for _ in range(150)]
+    assert statuses == [201, *[200] * 149]
+    written = await events(coordinator, after=before)
+    assert len(written) == 100
+    coordinator.clock.advance(10)
+    assert (await coordinator.put(task, body)).status_code == 200
+    assert sum(one["left_out"] for one in await events(coordinator, after=before)) == 50
+    for _ in range(150):
+        await coordinator.http.get("/v1/federations/tiny", headers=coordinator.admin)
+        renamed = await create_token(coordinator, name="one")
+        assert renamed
+        await coordinator.http.delete("/v1/tokens/one", headers=coordinator.admin)
+    by_admin = [
+        one for one in await all_events(coordinator, after=before) if "token" in one["action"]
+    ]
+    assert len(by_admin) == 300, "what an administrator changes is always written"
+
+
+@on_sqlite
+@pytest.mark.parametrize("member", ["client", "federation", "encoding"])
+async def test_what_a_client_says_at_length_does_not_come_back_at_length(
+    coordinator: RunningCoordinator, member: str
+) -> None:
+    specification = tiny_specification()
+    await coordinator.started(specification, "a", "b")
+    task = await coordinator.task("tiny", "a")
+    secret = coordinator.credentials["a"]["Authorization"].removeprefix("Bearer ")
+    body = update_bytes(specification, task, **{member: f"{secret} " + "x" * 900_000})
+    with structlog.testing.capture_logs() as logs:
+        answer = await coordinator.put(task, body)
+    assert answer.status_code == 422
+    assert len(answer.content) < 2000
+    assert secret not in answer.text
+    assert len(str(logs)) < 2000
+    assert max(len(str(one)) for one in await all_events(coordinator)) < 1000
+
+
+async def test_events_are_kept_for_the_days_that_are_set(coordinator: RunningCoordinator) -> None:
+    await coordinator.create(tiny_specification())
+    days = coordinator.context.settings.audit_days
+    for age in (days + 1, days - 1):
+        at = coordinator.clock() - timedelta(days=age)
+        async with coordinator.context.database.writing() as session:
+            session.add(
+                AuditRow(
+                    at=at,
+                    actor="x",
+                    action=f"{age}",
+                    subject="",
+                    address="",
+                    outcome="",
+                    left_out=0,
+                )
+            )
+    await coordinator.driver.step()
+    kept = [one["action"] for one in await events(coordinator)]
+    assert kept == ["POST /v1/federations", f"{days - 1}"]
+
+
 async def test_looks_leave_an_event_each_hour_and_downloads_too(
     coordinator: RunningCoordinator,
 ) -> None:
@@ -446,15 +512,22 @@ async def test_looks_leave_an_event_each_hour_and_downloads_too(
 
 
 @pytest.mark.parametrize(
-    "change", ["UPDATE audit_events SET actor = 'x'", "DELETE FROM audit_events"]
+    ("change", "refusal"),
+    [
+        ("UPDATE audit_events SET actor = 'x'", "append-only"),
+        ("DELETE FROM audit_events", "younger than thirty days"),
+    ],
 )
-async def test_events_are_never_changed(coordinator: RunningCoordinator, change: str) -> None:
+async def test_events_are_never_changed(
+    coordinator: RunningCoordinator, change: str, refusal: str
+) -> None:
+    coordinator.clock.now = datetime.now(UTC)  # what is young is the database's to say
     await coordinator.create(tiny_specification())
     before = await events(coordinator)
     assert [event["action"] for event in before] == ["POST /v1/federations"]
     assert before[0]["actor"].startswith("admin file-")
     assert before[0]["subject"] == "federation_name=tiny"
-    with pytest.raises(DBAPIError, match="append-only"):
+    with pytest.raises(DBAPIError, match=refusal):
         async with coordinator.context.database.writing() as session:
             await session.execute(text(change))
     assert await events(coordinator) == before
@@ -505,3 +578,29 @@ async def test_an_address_has_a_limit_of_its_own(tmp_path: Path) -> None:
             for _ in range(12)
         ]
         assert statuses == [200] * 10 + [429] * 2
+
+
+@pytest.mark.parametrize("attempt", ["0", "-1", str(2**31), str(2**63), "9" * 5000])
+async def test_a_heartbeat_with_a_number_that_no_attempt_has_is_refused(
+    coordinator: RunningCoordinator, attempt: str
+) -> None:
+    await coordinator.started(tiny_specification(), "a", "b")
+    answer = await coordinator.http.post(
+        f"{PREFIX}/rounds/1/heartbeat",
+        content=f'{{"attempt": {attempt}}}',
+        headers=coordinator.credentials["a"] | {"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422, answer.text
+    assert len(answer.content) < 1000
+
+
+@on_sqlite
+@pytest.mark.parametrize("byte_range", ["0-" + "9" * 5000, "9" * 5000 + "-", "-" + "9" * 5000])
+async def test_a_range_of_endless_digits_is_no_range(
+    coordinator: RunningCoordinator, byte_range: str
+) -> None:
+    await coordinator.create(tiny_specification())
+    answer = await coordinator.http.get(
+        f"{PREFIX}/weights/0", headers=coordinator.admin | {"Range": f"bytes={byte_range}"}
+    )
+    assert answer.status_code == 200

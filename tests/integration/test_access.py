@@ -84,7 +84,36 @@ async def test_unknown_things_are_404(coordinator: RunningCoordinator) -> None:
         assert response.json()["type"] == "urn:hyperfl:problem:not-found"
 
 
-async def test_an_enrolment_token_works_once_and_expires(coordinator: RunningCoordinator) -> None:
+async def test_an_enrolment_may_be_repeated_until_its_credential_is_used(
+    coordinator: RunningCoordinator,
+) -> None:
+    await coordinator.create(tiny_specification())
+    body = {"enrolment_token": await coordinator.invite("tiny", "a")}
+
+    async def enrol() -> dict[str, str]:
+        answer = await coordinator.http.post("/v1/enrolments", json=body)
+        assert answer.status_code == 201, answer.text
+        return {"Authorization": f"Bearer {answer.json()['credential']}"}
+
+    async def state() -> tuple[str, int]:
+        [client] = await coordinator.show("tiny/clients")
+        return client["state"], (await coordinator.show("tiny"))["clients_enrolled"]
+
+    async def use(credential: dict[str, str]) -> int:
+        return (await coordinator.http.get("/v1/federations/tiny", headers=credential)).status_code
+
+    lost = await enrol()
+    assert await state() == ("invited", 0), "an answer that was lost enrols nobody"
+    kept = await enrol()
+    assert await use(lost) == 401, "only the last answer counts"
+    assert await use(kept) == 200
+    assert await state() == ("enrolled", 1)
+    assert (await coordinator.http.post("/v1/enrolments", json=body)).status_code == 401
+
+
+async def test_an_enrolment_token_ends_when_it_is_replaced_or_expires(
+    coordinator: RunningCoordinator,
+) -> None:
     await coordinator.create(tiny_specification())
 
     async def invite() -> str:
@@ -98,8 +127,6 @@ async def test_an_enrolment_token_works_once_and_expires(coordinator: RunningCoo
         response = await coordinator.http.post("/v1/enrolments", json={"enrolment_token": token})
         return response.status_code
 
-    token = await invite()
-    assert [await enrol(token), await enrol(token)] == [201, 401]
     replaced, fresh = await invite(), await invite()
     assert [await enrol(replaced), await enrol(fresh)] == [401, 201]
     late = await invite()

@@ -142,7 +142,7 @@ async def test_a_client_is_invited_again_while_it_enrols(
     invited = await coordinator.http.post(path, json={"name": "a"}, headers=coordinator.admin)
     token = {"enrolment_token": invited.json()["enrolment_token"]}
     gate = Gate()
-    monkeypatch.setattr(token_store, "use_up_token", gate.after(token_store.use_up_token))
+    monkeypatch.setattr(token_store, "exists", gate.after(token_store.exists))
     enrolling = asyncio.create_task(coordinator.http.post("/v1/enrolments", json=token))
     async with meeting(enrolling, gate, coordinator.context.database):
         inviting = asyncio.create_task(

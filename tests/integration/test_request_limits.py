@@ -1,9 +1,10 @@
-"""Too many requests at once, and JSON that is made to hurt."""
+"""Too many requests at once, and whether this coordinator is ready for any."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,8 +13,8 @@ from sqlalchemy import event, func, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from structlog.testing import capture_logs
 
+from coordinator.liveness import Pulse
 from coordinator.operations.upload_slots import UploadSlots
-from coordinator.serving.json_bodies import OTHER_BYTES, SPECIFICATION_BYTES
 from coordinator.store.tables import BlobRow
 from tests.support.coordinator import (
     SMALL_CHUNK_BYTES,
@@ -198,19 +199,15 @@ async def test_a_database_that_does_not_answer_is_not_ready_and_is_asked_again(
 
 
 @on_sqlite
-@pytest.mark.parametrize("opening", ["[", '{"a":'])
-@pytest.mark.parametrize(
-    ("path", "limit"),
-    [("/v1/enrolments", OTHER_BYTES), ("/v1/federations", SPECIFICATION_BYTES // 8)],
-)
-async def test_json_nested_without_end_is_an_invalid_request(
-    coordinator: RunningCoordinator, path: str, limit: int, opening: str
+async def test_a_driver_that_moves_no_rounds_is_not_ready(
+    coordinator: RunningCoordinator,
 ) -> None:
-    response = await coordinator.http.post(
-        path,
-        content=opening * (limit // len(opening)),
-        headers=coordinator.admin | {"Content-Type": "application/json"},
-    )
-    assert response.status_code == 422, response.text
-    assert response.json()["type"] == "urn:hyperfl:problem:invalid-request"
-    assert len(response.content) < 4096
+    silent = Pulse(longest_silence_seconds=130.0, monotonic=iter([0.0, 130.0, 131.0]).__next__)
+    coordinator.app.state.context = replace(coordinator.context, driver_pulse=silent)
+    not_started = await coordinator.http.get("/readyz")
+    silent.beat()
+    beating = await coordinator.http.get("/readyz")
+    died = await coordinator.http.get("/readyz")
+    assert [one.status_code for one in (not_started, beating, died)] == [503, 200, 503]
+    assert "has not started" in not_started.json()["detail"]
+    assert "has done nothing for 131 s" in died.json()["detail"]

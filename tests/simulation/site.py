@@ -224,8 +224,13 @@ class SimulatedSite:
         assert not response.is_success
         assert (response.status_code == 401) == (not client.is_enrolled)
 
-    async def invite(self, client: SimulatedClient, replica: int, *, enrols: bool) -> None:
-        """Invites a client anew, known or revoked; its old credential ends."""
+    async def invite(
+        self, client: SimulatedClient, replica: int, *, enrols: bool, lost_answers: int
+    ) -> None:
+        """Invites a client anew, known or revoked; its old credential ends.
+
+        Of its enrolment so many answers are lost before one arrives.
+        """
         at = self.replicas[replica]
         path = f"/v1/federations/{client.federation}/clients"
         invited = self._check(
@@ -236,6 +241,8 @@ class SimulatedSite:
         client.is_enrolled = False
         if enrols:
             token = {"enrolment_token": invited.json()["enrolment_token"]}
+            for _ in range(lost_answers):
+                self._check("enrolment", await at.http.post("/v1/enrolments", json=token))
             enrolled = self._check("enrolment", await at.http.post("/v1/enrolments", json=token))
             credential = enrolled.json()["credential"]
             at.credentials[client.name] = {"Authorization": f"Bearer {credential}"}

@@ -250,9 +250,18 @@ class Federations(RuleBasedStateMachine):
             lambda one, delivery: self.site.put_and_be_revoked(one, delivery, replica),
         )
 
-    @rule(client=clients, replica=replicas, enrols=st.sampled_from([True, True, True, False]))
-    def invite_again(self, client: int, replica: int, enrols: bool) -> None:
-        self._await(self.site.invite(self.site.clients[client], replica, enrols=enrols))
+    @rule(
+        client=clients,
+        replica=replicas,
+        enrols=st.sampled_from([True, True, True, False]),
+        lost_answers=st.sampled_from([0, 0, 1, 2]),
+    )
+    def invite_again(self, client: int, replica: int, enrols: bool, lost_answers: int) -> None:
+        self._await(
+            self.site.invite(
+                self.site.clients[client], replica, enrols=enrols, lost_answers=lost_answers
+            )
+        )
 
     @rule(
         federation=federations, action=st.sampled_from(["resume", "resume", "pause"]), at=replicas

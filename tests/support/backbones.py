@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +20,12 @@ VIT = "vit:test_vit"
 RESNET = "resnet18"
 
 
+@cache
+def random_digest(model: str, image_shape: ImageShape) -> str:
+    """Of the backbone's random weights, which a fixed seed draws."""
+    return pin_backbone(model, image_shape, "random", None)
+
+
 def random_backbone(
     model: str, image_shape: ImageShape = IMAGE_SHAPE, *, with_adapters: bool = True
 ) -> FeatureExtractor:
@@ -27,7 +34,7 @@ def random_backbone(
         model,
         image_shape,
         source="random",
-        expected_digest=pin_backbone(model, image_shape, "random", None),
+        expected_digest=random_digest(model, image_shape),
         file=None,
         with_adapters=with_adapters,
     )
@@ -62,7 +69,7 @@ def lpm_plan(model: str, digest: str | None = None, **hyperparameters: Any) -> T
             "batch_size": 5,
             "epochs": 2,
             "backbone_weights": "random",
-            "backbone_digest": digest or pin_backbone(model, IMAGE_SHAPE, "random", None),
+            "backbone_digest": digest or random_digest(model, IMAGE_SHAPE),
         }
         | hyperparameters,
     )

@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from coordinator.access.admin_token import ensure_admin_token
+from coordinator.access.identity import identify
 from coordinator.app import create_app
 from coordinator.context import Context
 from coordinator.database.migrate import migrate
@@ -54,6 +55,7 @@ class RunningCoordinator:
         ended = self.context
         await self.close()
         self.app = create_app(ended.settings, self.clock, chunk_bytes=ended.blobs.chunk_bytes)
+        self.context.driver_pulse.beat()
         self.http = _client_of(self.app)
         self.driver = Driver(self.context)
 
@@ -85,7 +87,9 @@ class RunningCoordinator:
         for name in names:
             invited = await clients.invite(self.context, federation, name)
             enrolled = await clients.enrol(self.context, invited.enrolment_token)
-            self.credentials[name] = {"Authorization": f"Bearer {enrolled.credential}"}
+            authorization = f"Bearer {enrolled.credential}"
+            await identify(self.context, authorization)
+            self.credentials[name] = {"Authorization": authorization}
 
     async def act(self, federation: str, action: str) -> httpx.Response:
         return await self.http.patch(
@@ -154,6 +158,7 @@ async def running_coordinator(
     file = configured.effective_admin_token_file
     await ensure_admin_token(context.database, file, clock())
     admin = {"Authorization": f"Bearer {file.read_text().strip()}"}
+    context.driver_pulse.beat()
     running = RunningCoordinator(app, _client_of(app), clock, admin, Driver(context))
     try:
         yield running

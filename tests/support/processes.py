@@ -49,7 +49,13 @@ class Finished:
         return json.loads(self.output)
 
 
-_ENVIRONMENT = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"}
+_KEPT = ("OMP_NUM_THREADS",)
+BARE_ENVIRONMENT = {"PATH": "/usr/bin:/bin"} | {
+    name: os.environ[name] for name in _KEPT if name in os.environ
+}
+"""Of a process that has only what a test gives it, and the number of threads of this one."""
+ENVIRONMENT = BARE_ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}
+"""The same, with this project's tests to import from."""
 
 
 def hyperfl(*arguments: object, folder: Path, **environment: str) -> Finished:
@@ -60,7 +66,7 @@ def hyperfl(*arguments: object, folder: Path, **environment: str) -> Finished:
         text=True,
         timeout=_TIMEOUT_SECONDS,
         cwd=folder,
-        env=_ENVIRONMENT | environment,
+        env=ENVIRONMENT | environment,
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
@@ -75,7 +81,7 @@ def hyperfl_here(*arguments: object, folder: Path, **environment: str) -> Finish
     output, errors = io.StringIO(), io.StringIO()
     with (
         chdir(folder),
-        _own_environment(_ENVIRONMENT | environment),
+        _own_environment(ENVIRONMENT | environment),
         _own_modules(folder),
         _own_logging(),
         _own_signal_handlers(),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 TRAINING = ("torch", "torchvision", "timm", "sklearn")
 WORKER_ONLY = (*TRAINING, "PIL", "tenacity")
 BLOCK = f"""
@@ -29,7 +27,6 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def invoke(*arguments: str) -> str:
     return f"""
-import sys
 from shared.terminal.cli import app
 
 try:
@@ -39,23 +36,25 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import coordinator.app",
+def test_the_training_packages_are_not_loaded() -> None:
+    steps = (
         "import shared.terminal.cli",
-        invoke("--help"),
         invoke("--version"),
-        invoke("coordinator", "serve", "--help"),
+        invoke("--help"),
         invoke("worker", "--help"),
-    ],
-)
-def test_the_training_packages_are_not_loaded(code: str) -> None:
-    result = run(
-        code
-        + f"\nimport sys\nloaded = sorted(set(sys.modules) & set({TRAINING!r}))"
-        + "\nassert not loaded, loaded"
+        invoke("coordinator", "serve", "--help"),
+        "import coordinator.app",
     )
+    code = "".join(
+        f"""
+{step}
+import sys
+loaded = sorted(set(sys.modules) & set({TRAINING!r}))
+assert not loaded, (loaded, {step!r})
+"""
+        for step in steps
+    )
+    result = run(code)
     assert result.returncode == 0, result.stderr
 
 
@@ -67,26 +66,16 @@ def test_a_worker_loads_pretrained_networks_only_when_it_is_asked_for_one() -> N
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("--help",), ("coordinator", "--help"), ("federation", "--help"), ("round", "--help")],
-    ids=" ".join,
-)
-def test_the_commands_work_where_only_the_coordinator_is_installed(
-    arguments: tuple[str, ...],
-) -> None:
-    result = run(BLOCK + invoke(*arguments))
+def test_the_commands_work_where_only_the_coordinator_is_installed() -> None:
+    helped = ("--help",), ("coordinator", "--help"), ("federation", "--help"), ("round", "--help")
+    result = run(BLOCK + "".join(invoke(*arguments) for arguments in helped))
     assert result.returncode == 0, result.stderr
-    assert "Usage:" in result.stdout
+    assert result.stdout.count("Usage:") == len(helped)
 
 
-@pytest.mark.parametrize("variable", ["HYPERFL_DEVICE", "HYPERFL_DATABASE_URL"])
-def test_variables_of_either_side_are_known_where_only_the_coordinator_is_installed(
-    variable: str,
-) -> None:
-    result = run(
-        BLOCK
-        + "\nfrom shared.environment import check_environment"
-        + f"\ncheck_environment({{{variable!r}: 'x'}}, ())"
-    )
+def test_variables_of_either_side_are_known_where_only_the_coordinator_is_installed() -> None:
+    code = "\nfrom shared.environment import check_environment"
+    for variable in ("HYPERFL_DEVICE", "HYPERFL_DATABASE_URL"):
+        code += f"\ncheck_environment({{{variable!r}: 'x'}}, ())"
+    result = run(BLOCK + code)
     assert result.returncode == 0, result.stderr

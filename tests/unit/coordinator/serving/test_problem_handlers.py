@@ -39,6 +39,7 @@ STATUSES = {
     "BodyTooLarge": ("body-too-large", 413),
     "BodyTooSlow": ("too-slow", 408),
     "BodyLost": ("unavailable", 503),
+    "DriverSilent": ("driver-silent", 503),
     "UnsupportedMediaType": ("unsupported-media-type", 415),
     "TooManyUploads": ("too-many-requests", 429),
     "RangeNotSatisfiable": ("range-not-satisfiable", 416),

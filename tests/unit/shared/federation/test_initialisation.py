@@ -188,7 +188,7 @@ def test_each_call_returns_an_array_of_its_own() -> None:
         ((3, 2), [{"rows": 2}], "x: the initialisation describes 2 rows of 3"),
         ((3,), [{"rows": 2}, {"rows": 2}], "x: the initialisation describes 4 rows of 3"),
         ((1 << 16, (1 << 15) + 1), [{"rows": 1 << 16}], "x: more than 2147483648 elements"),
-        ((1 << 40, 1 << 40), [{"rows": 1 << 40}], "x: more than 2147483648 elements"),
+        ((1 << 40, 1 << 40), [{"rows": 1 << 40}], "less than or equal to 2147483647"),
         ((), [{"rows": 1}], "at least 1 item"),
         ((1,) * 9, [{"rows": 1}], "at most 8 items"),
         ((1,), [], "at least 1 item"),

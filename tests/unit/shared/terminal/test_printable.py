@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 
@@ -11,7 +10,7 @@ import structlog
 
 from shared.terminal.failures import fail
 from shared.terminal.logs import configure_logging
-from shared.terminal.printable import printable, printable_values
+from shared.terminal.printable import printable
 from shared.terminal.tables import print_table
 
 HOSTILE = {
@@ -38,11 +37,6 @@ def test_what_is_no_visible_character_is_written_out(said: str, printed: str) ->
 @pytest.mark.parametrize("said", ["", "60 rounds", "3×32×32 → θ, „hospitals“", "東京 🏥", "\\x1b"])
 def test_what_can_be_seen_stays(said: str) -> None:
     assert printable(said) == said
-
-
-def test_strings_are_found_in_lists_and_mappings() -> None:
-    value = {"a\x1b": ["\x1b", ("\x1b", 1, None)], "b": ValueError("\x1b")}
-    assert printable_values(value) == {"a\\x1b": ["\\x1b", ["\\x1b", 1, None]], "b": "\\x1b"}
 
 
 @parametrize_hostile
@@ -88,12 +82,10 @@ def test_no_line_of_a_log_has_it(
 ) -> None:
     configured()
     structlog.get_logger().info("refused", detail=said, members={"of": [said]})
-    logging.getLogger("other").warning("refused %s", said.replace("\n", ""))
-    ours, others = capsys.readouterr().err.splitlines()
-    assert said not in ours + others
-    assert printed in (
-        json.loads(ours)["detail"] if ours.startswith("{") else ours.replace("\\\\", "\\")
-    )
+    logging.getLogger("other").warning("refused %s", said)
+    written = capsys.readouterr().err
+    assert said not in written
+    assert len(written.splitlines()) == 2
 
 
 def test_a_traceback_keeps_its_lines_and_nothing_else(

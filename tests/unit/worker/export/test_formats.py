@@ -17,6 +17,7 @@ from torch import nn
 
 from shared.federation.plans import TrainingPlan, takes_backbone
 from tests.support.backbones import IMAGE_SHAPE as BACKBONE_SHAPE
+from tests.support.backbones import random_digest
 from tests.support.random_clients import IMAGE_SHAPE, RESOURCES, random_client_data, tiny_plan
 from worker.errors import ExportError
 from worker.export import formats
@@ -26,7 +27,6 @@ from worker.export.model import METADATA_KEY, Description, ExportedModel, descri
 from worker.methods import build_method
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import BuildsPersonalModel, Participant, PersonalModel
-from worker.models.backbone_weights import pin_backbone
 from worker.models.registry import default_image_shape
 
 DESCRIPTION = Description(
@@ -65,7 +65,7 @@ def built_in_model(method: str, model: str) -> tuple[ExportedModel, Description]
     assert shape is not None
     if takes_backbone(method):
         shape = BACKBONE_SHAPE
-        digest = pin_backbone(model, shape, "random", None)
+        digest = random_digest(model, shape)
         hyperparameters = {"backbone_weights": "random", "backbone_digest": digest}
     plan = TrainingPlan(
         method=method,
@@ -134,74 +134,83 @@ sys.modules |= {"own": types.ModuleType("own"), "own.models": models}
 
 
 def run_elsewhere(
-    file_format: str, models: list[tuple[Path, str, np.ndarray]]
+    models: list[tuple[str, Path, str, np.ndarray]],
 ) -> list[tuple[np.ndarray, Any]]:
     """Logits and metadata of each file, by an isolated interpreter that lacks this project.
 
-    It does what is printed for those who load a file, with our images in place of random ones.
+    It does what is printed for those who load a file, with our images in place of random ones. It
+    has torch unless all are in ONNX, and the user's own models for state dicts alone.
 
     Args:
-        file_format: of all of them.
-        models: a file, what is printed, and images, for each.
+        models: a format, a file in it, what is printed, and images, for each.
     """
     programs = []
-    for file, loading, images in models:
+    for file_format, file, loading, images in models:
         np.save(file.with_suffix(".npy"), images)
         loaded = f"numpy.load({str(file.with_suffix('.npy'))!r})"
         if file_format != "onnx":
             loaded = f"torch.from_numpy({loaded})"
         program = re.sub(r"(?m)^images = .*$", f"images = {loaded}", loading)
         metadata = _METADATA[file_format].replace("KEY", METADATA_KEY)
-        programs.append((program + metadata.replace("FILE", repr(str(file))), str(file)))
+        own = _OWN_MODELS if file_format == "state-dict" else ""
+        programs.append((own, program + metadata.replace("FILE", repr(str(file))), str(file)))
     needed = [
         str(Path(spec.origin).parents[1])
         for name in ("onnxruntime", "google.protobuf")
         if find_spec(name.partition(".")[0]) and (spec := find_spec(name)) and spec.origin
     ]
+    without_torch = all(file_format == "onnx" for file_format, _, _, _ in models)
     code = f"""
 import importlib.util, json, os, sys
 sys.path = [path for path in sys.path if not os.path.isdir(os.path.join(path, "worker"))]
 sys.path += {needed!r}
 assert not any(map(importlib.util.find_spec, ("worker", "shared", "coordinator", "tests")))
 import numpy
-{"import torch" if file_format != "onnx" else ""}
-{_OWN_MODELS if file_format == "state-dict" else ""}
+{"" if without_torch else "import torch"}
 given = dict(globals())
-for program, file in {programs!r}:
+for own, program, file in {programs!r}:
     names = dict(given)
+    exec(own, names)
     exec(compile(program, file, "exec", dont_inherit=True), names)
+    for name in ("own", "own.models"):
+        sys.modules.pop(name, None)
     logits, said = names["logits"], names["said"]
-    numpy.save(file + ".logits.npy", logits if file_format == "onnx" else logits.detach().numpy())
+    numpy.save(file + ".logits.npy", logits if {without_torch} else logits.detach().numpy())
     print(json.dumps(json.loads(said)))
-""".replace('file_format == "onnx"', repr(file_format == "onnx"))
+"""
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
         capture_output=True,
         text=True,
-        cwd=models[0][0].parent,
+        cwd=models[0][1].parent,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     said = map(json.loads, done.stdout.splitlines())
-    logits = [np.load(f"{file}.logits.npy") for file, _, _ in models]
+    logits = [np.load(f"{file}.logits.npy") for _, file, _, _ in models]
     return list(zip(logits, said, strict=True))
 
 
 @pytest.mark.parametrize(
-    "file_format", ["state-dict", "torchscript", "pt2", pytest.param("onnx", marks=_needs_onnx)]
+    "file_formats",
+    [("state-dict", "torchscript", "pt2"), pytest.param(("onnx",), marks=_needs_onnx)],
+    ids=" ".join,
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxscript")
 def test_another_process_that_does_what_is_printed_gets_the_same_logits(
-    file_format: str, tmp_path: Path
+    file_formats: tuple[str, ...], tmp_path: Path
 ) -> None:
     model = tiny_model()
-    file = tmp_path / "model"
-    file.write_bytes(encode(model, DESCRIPTION, file_format))
     images = torch.rand(4, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(9))
-    loading = loading_code(model, DESCRIPTION, file_format, file)
-    ((logits, said),) = run_elsewhere(file_format, [(file, loading, images.numpy())])
-    np.testing.assert_allclose(logits, model(images).numpy(), rtol=1e-5, atol=1e-5)
-    assert Description.model_validate(said) == DESCRIPTION
+    written = []
+    for file_format in file_formats:
+        file = tmp_path / f"{file_format}-model"
+        file.write_bytes(encode(model, DESCRIPTION, file_format))
+        loading = loading_code(model, DESCRIPTION, file_format, file)
+        written.append((file_format, file, loading, images.numpy()))
+    for logits, said in run_elsewhere(written):
+        np.testing.assert_allclose(logits, model(images).numpy(), rtol=1e-5, atol=1e-5)
+        assert Description.model_validate(said) == DESCRIPTION
 
 
 _BUILT_IN = [("hyperfl", "cnn-mnist"), ("hyperfl-lpm", "vit:test_vit"), ("hyperfl-lpm", "resnet18")]
@@ -235,9 +244,9 @@ def test_models_that_a_federation_names_give_the_same_logits_elsewhere(
         generator = torch.Generator().manual_seed(9)
         images = torch.rand(3, *description.image_shape, generator=generator)
         loading = loading_code(exported, description, file_format, file)
-        written.append((file, loading, images.numpy()))
+        written.append((file_format, file, loading, images.numpy()))
         expected.append((exported(images).numpy(), description))
-    found = run_elsewhere(file_format, written)
+    found = run_elsewhere(written)
     for (logits, said), (same, description) in zip(found, expected, strict=True):
         np.testing.assert_allclose(logits, same, rtol=1e-4, atol=1e-4)
         assert Description.model_validate(said) == description

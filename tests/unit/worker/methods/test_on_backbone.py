@@ -18,6 +18,7 @@ from tests.support.backbones import (
     VIT,
     lpm_plan,
     random_backbone,
+    random_digest,
     with_lone_values,
 )
 from tests.support.random_clients import NUM_CLASSES, random_client_data
@@ -32,7 +33,6 @@ WITHOUT_CACHE = SiteResources(max_feature_cache_bytes=0)
 
 
 def plan_for(name: str, model: str = VIT, **hyperparameters: Any) -> TrainingPlan:
-    pinned = lpm_plan(model).hyperparameters
     return TrainingPlan(
         method=name,
         model=model,
@@ -40,7 +40,7 @@ def plan_for(name: str, model: str = VIT, **hyperparameters: Any) -> TrainingPla
         num_classes=NUM_CLASSES,
         hyperparameters={
             "backbone_weights": "random",
-            "backbone_digest": pinned["backbone_digest"],
+            "backbone_digest": random_digest(model, IMAGE_SHAPE),
             "batch_size": 5,
             "epochs": 2,
         }

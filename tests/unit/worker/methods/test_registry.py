@@ -14,7 +14,7 @@ from shared.federation.model_names import CNNS
 from shared.federation.plans import KNOWN_METHODS, ModelPlan, TrainingPlan, takes_backbone
 from shared.federation.sharing import check_shared_names
 from shared.federation.specification import ParameterSpecification
-from tests.support.backbones import IMAGE_SHAPE
+from tests.support.backbones import IMAGE_SHAPE, random_digest
 from tests.support.random_clients import RESOURCES, tiny_plan
 from worker.errors import ImportNotAllowed, MethodError, ModelError
 from worker.methods import build_method
@@ -22,7 +22,6 @@ from worker.methods.fedavg import FedAvg
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import Method, SiteResources
 from worker.methods.registry import METHODS
-from worker.models.backbone_weights import pin_backbone
 from worker.models.registry import default_image_shape
 
 CPU = torch.device("cpu")
@@ -177,7 +176,7 @@ def test_methods_share_what_the_coordinator_expects_of_them(method: str, model: 
     shape = IMAGE_SHAPE if takes_backbone(method) else default_image_shape(model)
     assert shape is not None
     if takes_backbone(method):
-        digest = pin_backbone(model, shape, "random", None)
+        digest = random_digest(model, shape)
         hyperparameters = {"backbone_weights": "random", "backbone_digest": digest}
     elif "rounds" in KNOWN_METHODS[method].plan.model_fields:
         hyperparameters = {"rounds": 1}

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.access.credentials import new_token
-from coordinator.serving.redaction import redact
 from coordinator.store.tokens import TokenKind
+from shared.terminal.redaction import redact
 
 
 @pytest.mark.parametrize("kind", TokenKind)
