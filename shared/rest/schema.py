@@ -259,6 +259,12 @@ class HeartbeatReply(_Reply):
 UPDATE_METADATA_KEY = "hyperfl"
 
 
+class RecordedMetadata(_Reply):
+    """What is read again of a recorded update's metadata, whichever release had checked it."""
+
+    encoding: EncodingName
+
+
 class UpdateMetadata(_Model):
     """What an update says of itself: JSON in its safetensors metadata entry."""
 
@@ -267,6 +273,7 @@ class UpdateMetadata(_Model):
     client: str
     round_number: int = Field(le=MAX_COUNT)
     base_version: int = Field(le=MAX_COUNT)
+    base_digest: Digest
     encoding: EncodingName
     num_examples: int = Field(le=MAX_EXAMPLES)
     metrics: Metrics

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_coordinator import FakeCoordinator
-from tests.support.hosted_clients import RandomDatasets, first_state, worker_config
+from shared.rest.problems import ProblemType
+from tests.support.fake_coordinator import FakeCoordinator, problem
+from tests.support.hosted_clients import RandomDatasets, first_state, read_update, worker_config
 from tests.support.malicious_coordinator import MaliciousCoordinator, malicious_coordinator
 from tests.support.processes import Finished, hyperfl_here
 from tests.support.specifications import tiny_specification
@@ -204,6 +205,25 @@ async def test_weights_that_no_memory_holds_are_refused_before_they_are_made(sit
     site.coordinator.ask_for_weights_of(1 << 20, 1 << 11)
     with pytest.raises(ConfigError, match=r"asks for 24\.000 GiB of memory for its weights"):
         await site.run(max_memory_bytes=8 << 30)
+
+
+async def test_an_update_from_weights_that_are_gone_is_not_taken_for_the_new_ones(
+    training_site: Site,
+) -> None:
+    coordinator = training_site.coordinator
+    honest = coordinator.honest
+    honest.add_version(1)
+    gone = honest.add_task("alice", round_number=2, base_version=1)
+    coordinator.answer_with("PUT", UPDATE, {}, status=503)
+    with pytest.raises(Unreachable, match="answered 503"):
+        await training_site.run()
+    coordinator.tell_the_truth()
+    coordinator.go_back(version=1)
+    honest.answer("PUT", UPDATE, problem(ProblemType.STALE_BASE_VERSION))
+    await training_site.run()
+    refused, taken = map(read_update, honest.updates("alice"))
+    assert refused[1].base_digest == gone.base_digest
+    assert taken[1].base_digest == honest.digest(1) != gone.base_digest
 
 
 CLEAR_AND_REVERSE = "\x1b[2J\x1b]0;all is well\x07\u202e\r\n"

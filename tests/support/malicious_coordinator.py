@@ -86,6 +86,19 @@ class MaliciousCoordinator:
 
         self.lie_about(method, path, Lie(bytes_with_pauses, headers={"Content-Type": kind}))
 
+    def go_back(self, version: int) -> None:
+        """Others are the weights of a version now, as after a restored backup and another round."""
+        weights = self.honest.versions[version]
+        self.honest.versions[version] = {name: array + 1 for name, array in weights.items()}
+        for tasks in self.honest.tasks.values():
+            for index, task in enumerate(tasks):
+                digest = self.honest.digest(task.base_version)
+                tasks[index] = task.model_copy(update={"base_digest": digest})
+
+    def tell_the_truth(self) -> None:
+        """No lie from now on."""
+        self._lies.clear()
+
     def change_task(self, **members: Any) -> None:
         """Every task is alice's first one with other members."""
         document = self.honest.tasks["alice"][0].model_dump(mode="json") | members
@@ -118,11 +131,10 @@ class MaliciousCoordinator:
         for method in ("GET", "POST", "PUT"):
             self.lie_about(method, "", Lie(lambda: [body], ProblemType.FORBIDDEN.status))
 
-    def answer_with(self, method: str, path: str, document: Any, **headers: str) -> None:
+    def answer_with(self, method: str, path: str, document: Any, status: int = 200) -> None:
         """JSON of any content; NaN and infinities are written as Python does."""
         body = json.dumps(document).encode()
-        given = {"Content-Type": "application/json"} | headers
-        self.lie_about(method, path, Lie(lambda: [body], headers=given))
+        self.lie_about(method, path, Lie(lambda: [body], status))
 
     def lie_about(self, method: str, path: str, lie: Lie) -> None:
         """Every request whose method is this and whose path ends with ``path`` gets this."""

@@ -94,11 +94,11 @@ class _Worker:
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
             held = await self._collect(active)
-            if held:
-                await self._work.do(held)
-            else:
+            if held and await self._work.do(held):
+                continue
+            if not held:
                 await self._pause_notice.look(active[0].api)
-                await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS)
         if all(client.is_shut_out for client in self._site.clients):
             raise RequestFailed(NOBODY_TAKEN)
 

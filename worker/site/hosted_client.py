@@ -86,7 +86,8 @@ class HostedClient:
             pending.kind,
             pending.round_number,
             pending.base_version,
-        ) == (task.kind, task.round_number, task.base_version)
+            pending.base_digest,
+        ) == (task.kind, task.round_number, task.base_version, task.base_digest)
 
 
 async def obtain_credential(

@@ -42,6 +42,9 @@ class PendingUpdate:
     round_number: int
     base_version: int
     content: bytes
+    base_digest: str | None = None
+    """Of the weights that it was made from: after a coordinator went back to a backup, others have
+    the same version. None where an earlier release of this worker saved it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class PrivateState:
 class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     federation: str
     specification_digest: str
     client: str
@@ -82,6 +85,8 @@ class _Description(BaseModel):
     pending_kind: TaskKind | None
     pending_round: int | None
     pending_base_version: int | None
+    pending_base_digest: str | None = None
+    """Not in format 1."""
     digest: str = ""
     """Of every array in the file and of all that is said above."""
 
@@ -113,6 +118,7 @@ def save(folder: Path, state: PrivateState) -> None:
         pending_kind=None if pending is None else pending.kind,
         pending_round=None if pending is None else pending.round_number,
         pending_base_version=None if pending is None else pending.base_version,
+        pending_base_digest=None if pending is None else pending.base_digest,
     )
     description = description.model_copy(update={"digest": _digest(description, arrays)})
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -201,7 +207,8 @@ def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 def _digest(description: _Description, arrays: NamedArrays) -> str:
     said = description.model_copy(update={"digest": digest_arrays(arrays)})
-    return digest_bytes(said.model_dump_json().encode())
+    unknown = {"pending_base_digest"} if said.format == 1 else set()
+    return digest_bytes(said.model_dump_json(exclude=unknown).encode())
 
 
 @contextmanager
@@ -250,7 +257,8 @@ def _unpack_pending(arrays: NamedArrays, description: _Description) -> PendingUp
     base_version = description.pending_base_version
     if kind is None or round_number is None or base_version is None:
         return None
-    return PendingUpdate(kind, round_number, base_version, arrays[_PENDING].tobytes())
+    content = arrays[_PENDING].tobytes()
+    return PendingUpdate(kind, round_number, base_version, content, description.pending_base_digest)
 
 
 def _under(arrays: NamedArrays, prefix: str) -> dict[str, Array]:

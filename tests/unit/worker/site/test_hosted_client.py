@@ -240,12 +240,14 @@ async def test_a_state_that_could_not_be_saved_is_not_taken(
 
 
 @pytest.mark.parametrize(
-    ("kind", "round_number", "base_version", "is_wanted"),
+    ("kind", "round_number", "base_version", "base_digest", "is_wanted"),
     [
-        (TaskKind.TRAIN, 2, 0, True),
-        (TaskKind.EVALUATE, 2, 0, False),
-        (TaskKind.TRAIN, 3, 0, False),
-        (TaskKind.TRAIN, 2, 1, False),
+        (TaskKind.TRAIN, 2, 0, "the task's", True),
+        (TaskKind.EVALUATE, 2, 0, "the task's", False),
+        (TaskKind.TRAIN, 3, 0, "the task's", False),
+        (TaskKind.TRAIN, 2, 1, "the task's", False),
+        (TaskKind.TRAIN, 2, 0, "sha256:" + "0" * 64, False),
+        (TaskKind.TRAIN, 2, 0, None, False),
     ],
 )
 async def test_a_pending_update_is_for_one_task_alone(
@@ -254,12 +256,14 @@ async def test_a_pending_update_is_for_one_task_alone(
     kind: TaskKind,
     round_number: int,
     base_version: int,
+    base_digest: str | None,
     is_wanted: bool,
 ) -> None:
     task = coordinator.add_task("alice", round_number=2)
     client = hosted_client(coordinator, tmp_path, "alice")
     assert not client.has_pending_for(task)
-    pending = PendingUpdate(kind, round_number, base_version, b"update")
+    digest = task.base_digest if base_digest == "the task's" else base_digest
+    pending = PendingUpdate(kind, round_number, base_version, b"update", digest)
     client.save(replace(client.state, pending=pending))
     assert client.has_pending_for(task) is is_wanted
     assert client.has_pending_for(task.model_copy(update={"attempt": 9})) is is_wanted
