@@ -10,9 +10,9 @@ from worker.remote.connection import CoordinatorAddress, Transport
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import enrolment, private_state
 from worker.site.coordinator_address import coordinator_address
-from worker.site.hosted_client import CREDENTIAL_NAME
+from worker.site.enrolment import CREDENTIAL_NAME
 
 _log = structlog.get_logger()
 
@@ -60,4 +60,5 @@ async def _rotate(
         await patience.insist("ending the old credential", lambda: new.fetch_federation(federation))
     finally:
         await new.close()
+    enrolment.confirm(client)
     _log.info("credential replaced", client=client.name)

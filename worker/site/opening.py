@@ -20,15 +20,16 @@ from worker.methods import build_method
 from worker.methods.interface import Method, SiteResources
 from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
-from worker.remote.connection import Transport
+from worker.remote.connection import CoordinatorAddress, Transport
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import enrolment, private_state
 from worker.site.coordinator_address import coordinator_address
+from worker.site.enrolment import obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
-from worker.site.hosted_client import HostedClient, load_client, obtain_credential
+from worker.site.hosted_client import HostedClient, load_client
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
 
 NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
@@ -79,10 +80,8 @@ async def open_site(
         members: list[tuple[ClientConfig, CoordinatorApi]] = []
         for client in config.clients:
             stack.enter_context(private_state.locked(client.state_dir))
-            credential = await obtain_credential(client, address, config.federation, patience)
-            http = CoordinatorApi(address, credential)
+            http, found = await _admit(client, address, config.federation, patience)
             stack.push_async_callback(http.close)
-            found = await _fetch_federation(client, http, config.federation, patience)
             if found is not None:
                 federation = found
                 members.append((client, http))
@@ -111,6 +110,28 @@ async def open_site(
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
         yield Site(specification, method, clients, cache, patience)
+
+
+async def _admit(
+    client: ClientConfig, address: CoordinatorAddress, federation: str, patience: Patience
+) -> tuple[CoordinatorApi, FederationView | None]:
+    """The client's way to the coordinator, and the federation; None if the client is shut out."""
+    http = CoordinatorApi(address, await obtain_credential(client, address, federation, patience))
+    found = await _fetch_federation(client, http, federation, patience)
+    if found is None and enrolment.forget_unused(client):
+        await http.close()
+        _log.info("enrolling again with the same token", client=client.name)
+        try:
+            credential = await obtain_credential(client, address, federation, patience)
+        except Refused as refusal:
+            if not refusal.shuts_out:
+                raise
+            return http, None
+        http = CoordinatorApi(address, credential)
+        found = await _fetch_federation(client, http, federation, patience)
+    if found is not None:
+        enrolment.confirm(client)
+    return http, found
 
 
 async def _fetch_federation(

@@ -126,6 +126,22 @@ async def test_clients_of_one_round_train_together(worker: Worker) -> None:
     assert groups == [["alice", "bob", "carol"]]
 
 
+async def test_a_credential_that_a_lost_answer_replaced_is_asked_for_again(worker: Worker) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.answer("GET", "/tiny", problem(ProblemType.UNAUTHENTICATED))
+    await worker.run("alice")
+    assert len(worker.coordinator.asked("POST", "/enrolments")) == 2
+    assert worker.method.trained == [("alice", 1)]
+    assert not (worker.folder / "alice" / "enrolment-token").exists()
+
+
+async def test_enrolment_is_repeated_once_and_no_more(worker: Worker) -> None:
+    worker.coordinator.revoked.add("alice")
+    with pytest.raises(RequestFailed, match="accepts none of this worker's clients"):
+        await worker.run("alice")
+    assert len(worker.coordinator.asked("POST", "/enrolments")) == 2
+
+
 async def test_the_newest_round_goes_first(worker: Worker) -> None:
     worker.coordinator.add_task("alice", 1)
     worker.coordinator.add_task("bob", 2)
