@@ -17,6 +17,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
+from shared.rest.schema import AuditEvent
 from shared.terminal.failures import fail
 from shared.terminal.tables import print_json, print_rows
 
@@ -49,7 +50,7 @@ def list_events(
     Example: hyperfl audit list --after 1200
     """
     with connect(url, admin_token_file) as connection:
-        found = connection.get("/v1/audit", after=after, limit=limit)
+        found = connection.get("/v1/audit", list[AuditEvent], after=after, limit=limit)
     print_rows(
         found, ("id", "at", "actor", "action", "subject", "address", "outcome"), as_json=as_json
     )
@@ -85,6 +86,6 @@ def export_events(
 
 
 def _all_events(connection: Connection, after: int) -> Iterator[dict[str, Any]]:
-    while page := connection.get("/v1/audit", after=after, limit=_PAGE):
+    while page := connection.get("/v1/audit", list[AuditEvent], after=after, limit=_PAGE):
         yield from page
         after = page[-1]["id"]

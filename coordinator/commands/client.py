@@ -13,6 +13,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
+from shared.rest.schema import ClientView, InvitationReply
 from shared.terminal.tables import print_rows
 
 client = typer.Typer(
@@ -38,7 +39,9 @@ def enroll(
     """
     with connect(url, admin_token_file) as connection:
         invited = [
-            connection.post(f"/v1/federations/{federation}/clients", {"name": name})
+            connection.post(
+                f"/v1/federations/{federation}/clients", InvitationReply, {"name": name}
+            )
             for name in names
         ]
     print_rows(invited, ("name", "enrolment_token", "expires_at"), as_json=as_json)
@@ -56,7 +59,7 @@ def list_all(
     Example: hyperfl client list hospitals
     """
     with connect(url, admin_token_file) as connection:
-        found = connection.get(f"/v1/federations/{federation}/clients")
+        found = connection.get(f"/v1/federations/{federation}/clients", list[ClientView])
     print_rows(
         found, ("name", "state", "enrolled_at", "last_seen_at", "updates_recorded"), as_json=as_json
     )

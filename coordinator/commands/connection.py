@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from coordinator.settings import CoordinatorSettings
 from shared.addresses import unprotected_host
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
+from shared.validation import first_fault
 
 _TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 << 20
@@ -43,23 +44,23 @@ class Connection:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def get(self, path: str, **query: Any) -> Any:
-        """The JSON answer of a ``GET``."""
-        return self._send("GET", path, params=query)
+    def get(self, path: str, reply: Any, **query: Any) -> Any:
+        """The answer of a ``GET``: JSON as it came, once it has been found to be a ``reply``."""
+        return self._send("GET", path, reply, params=query)
 
-    def post(self, path: str, body: Any) -> Any:
-        """The JSON answer of a ``POST``."""
-        return self._send("POST", path, json=body)
+    def post(self, path: str, reply: Any, body: Any) -> Any:
+        """The same of a ``POST``."""
+        return self._send("POST", path, reply, json=body)
 
-    def patch(self, path: str, body: Any) -> Any:
-        """The JSON answer of a ``PATCH``."""
-        return self._send("PATCH", path, json=body)
+    def patch(self, path: str, reply: Any, body: Any) -> Any:
+        """The same of a ``PATCH``."""
+        return self._send("PATCH", path, reply, json=body)
 
     def delete(self, path: str) -> None:
-        """A ``DELETE``, which has no answer."""
-        self._send("DELETE", path)
+        """A ``DELETE``, whose answer says nothing."""
+        self._send("DELETE", path, None)
 
-    def _send(self, method: str, path: str, **request: Any) -> Any:
+    def _send(self, method: str, path: str, reply: Any, **request: Any) -> Any:
         content = bytearray()
         try:
             with self._client.stream(method, path, **request) as response:
@@ -73,10 +74,16 @@ class Connection:
             fail(f"{self._client.base_url} does not answer: {error}{_hint(error)}")
         if not response.is_success:
             fail(_reason(response, content))
+        if reply is None:
+            return None
         try:
-            return json.loads(content) if content else None
-        except ValueError:
+            found = json.loads(content)
+            TypeAdapter(reply).validate_python(found)
+        except ValidationError as error:
+            fail(f"{_not_ours(response)}: {first_fault(error)}")
+        except (ValueError, RecursionError):
             fail(_not_ours(response))
+        return found
 
 
 def _hint(error: httpx.HTTPError) -> str:
@@ -90,7 +97,7 @@ def _reason(response: httpx.Response, content: bytes | bytearray) -> str:
     try:
         problem = json.loads(content)
         return f"{problem['title']}: {problem['detail']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return _not_ours(response)
 
 

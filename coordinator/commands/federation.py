@@ -18,7 +18,7 @@ from coordinator.commands.connection import (
     connect,
 )
 from shared.federation.specification import FederationSpecification
-from shared.rest.schema import FederationAction
+from shared.rest.schema import FederationAction, FederationSummary, FederationView
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 from shared.terminal.tables import print_json, print_rows, print_table
 
@@ -56,7 +56,9 @@ def create(
     with one_line_errors(ValueError):
         specification = FederationSpecification.model_validate(_read(file))
     with connect(url, admin_token_file) as connection:
-        created = connection.post("/v1/federations", specification.model_dump(mode="json"))
+        created = connection.post(
+            "/v1/federations", FederationView, specification.model_dump(mode="json")
+        )
     _print_one(created, as_json)
 
 
@@ -84,7 +86,7 @@ def list_all(
     Example: hyperfl federation list
     """
     with connect(url, admin_token_file) as connection:
-        found = connection.get("/v1/federations")
+        found = connection.get("/v1/federations", list[FederationSummary])
     print_rows(found, _COLUMNS, as_json=as_json)
 
 
@@ -100,7 +102,7 @@ def show(
     Example: hyperfl federation show hospitals --json
     """
     with connect(url, admin_token_file) as connection:
-        found = connection.get(f"/v1/federations/{name}")
+        found = connection.get(f"/v1/federations/{name}", FederationView)
     _print_one(found, as_json)
 
 
@@ -164,7 +166,9 @@ def _act(
     name: str, action: FederationAction, url: str, admin_token_file: Path | None, as_json: bool
 ) -> None:
     with connect(url, admin_token_file) as connection:
-        changed = connection.patch(f"/v1/federations/{name}", {"action": action.value})
+        changed = connection.patch(
+            f"/v1/federations/{name}", FederationView, {"action": action.value}
+        )
     _print_one(changed, as_json)
 
 

@@ -16,7 +16,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from shared.rest.schema import FederationState, RoundPhase
+from shared.rest.schema import FederationState, FederationView, RoundPhase, RoundSummary, RoundView
 from shared.terminal.tables import print_json, print_table
 
 _POLL_SECONDS = 0.5
@@ -62,7 +62,9 @@ def list_all(
 
 def _all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, Any]]:
     first = 1
-    while page := connection.get(f"/v1/federations/{federation}/rounds", first=first):
+    while page := connection.get(
+        f"/v1/federations/{federation}/rounds", list[RoundSummary], first=first
+    ):
         yield from page
         first = page[-1]["number"] + 1
 
@@ -80,7 +82,7 @@ def show(
     Example: hyperfl round show hospitals 3
     """
     with connect(url, admin_token_file) as connection:
-        found = connection.get(f"/v1/federations/{federation}/rounds/{number}")
+        found = connection.get(f"/v1/federations/{federation}/rounds/{number}", RoundView)
     if as_json:
         print_json(found)
         return
@@ -132,8 +134,10 @@ def _watch(connection: Connection, federation: str, as_json: bool) -> dict[str, 
     first = 1
     while True:
         # Asked before the rounds, so that none that closed meanwhile is missed at the end.
-        found: dict[str, Any] = connection.get(f"/v1/federations/{federation}")
-        for row in connection.get(f"/v1/federations/{federation}/rounds", first=first):
+        found: dict[str, Any] = connection.get(f"/v1/federations/{federation}", FederationView)
+        for row in connection.get(
+            f"/v1/federations/{federation}/rounds", list[RoundSummary], first=first
+        ):
             if row["phase"] not in (RoundPhase.COMMITTED, RoundPhase.FAILED):
                 break
             if as_json:

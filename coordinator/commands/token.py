@@ -13,7 +13,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from shared.rest.schema import TokenScope
+from shared.rest.schema import TokenReply, TokenScope, TokenView
 from shared.terminal.tables import print_json, print_rows, print_table
 
 _DAY_SECONDS = 86400.0
@@ -43,7 +43,7 @@ def create(
     valid_seconds = None if valid_days is None else valid_days * _DAY_SECONDS
     body = {"name": name, "scope": scope.value, "valid_seconds": valid_seconds}
     with connect(url, admin_token_file) as connection:
-        created = connection.post("/v1/tokens", body)
+        created = connection.post("/v1/tokens", TokenReply, body)
     if as_json:
         print_json(created)
     else:
@@ -61,7 +61,7 @@ def list_all(
     Example: hyperfl token list
     """
     with connect(url, admin_token_file) as connection:
-        found = connection.get("/v1/tokens")
+        found = connection.get("/v1/tokens", list[TokenView])
     print_rows(found, ("name", "scope", "created_at", "expires_at"), as_json=as_json)
 
 

@@ -17,12 +17,13 @@ from shared.terminal.printable import printable
 from shared.validation import InvalidInput, first_fault
 
 INVALID_INPUT, FAILED = 2, 1
+_LONGEST_MESSAGE = 2000
 _WORKER_PACKAGES = ("opacus", "torch", "torchvision", "timm", "sklearn", "tenacity", "PIL")
 
 
 def fail(message: str, exit_code: int = FAILED) -> NoReturn:
     """Prints ``error: message`` in one line and exits."""
-    typer.echo(f"error: {printable(message)}", err=True)
+    typer.echo(f"error: {printable(message)[:_LONGEST_MESSAGE]}", err=True)
     raise typer.Exit(exit_code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,20 @@ from typing import Any
 import pytest
 
 from shared.rest.problems import ProblemType
-from tests.support.fake_coordinator import FakeCoordinator, problem
+from tests.support.fake_coordinator import FakeCoordinator, Request, problem
 from tests.support.hosted_clients import RandomDatasets, first_state, read_update, worker_config
 from tests.support.malicious_coordinator import MaliciousCoordinator, malicious_coordinator
 from tests.support.processes import Finished, hyperfl_here
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from worker.errors import ConfigError, ImportNotAllowed, PrivateStateError, Unreachable
+from worker.errors import (
+    ConfigError,
+    ImportNotAllowed,
+    PrivateStateError,
+    RequestFailed,
+    Unreachable,
+)
+from worker.operations.rotation import rotate_credentials
 from worker.remote.bounds import FEDERATION_BYTES, JSON_BYTES
 from worker.rounds import loop
 from worker.settings import WorkerConfig, WorkerSettings
@@ -184,6 +192,19 @@ async def test_a_credential_that_fits_no_header_is_not_kept(site: Site, credenti
     assert not (site.folder / "alice" / "credential").exists()
 
 
+async def test_a_rotation_that_answers_anothers_credential_replaces_nothing(
+    site: Site, coordinator: MaliciousCoordinator
+) -> None:
+    (site.folder / "alice").mkdir()
+    credential = site.folder / "alice" / "credential"
+    credential.write_text("credential-of-alice\n")
+    reply = {"federation": "tiny", "client": "bob", "credential": "credential-of-bob"}
+    coordinator.answer_with("POST", "/rotate", reply)
+    with pytest.raises(RequestFailed, match="sent client alice a credential of client bob"):
+        await rotate_credentials(site.config(), WorkerSettings())
+    assert credential.read_text() == "credential-of-alice\n"
+
+
 async def test_a_receipt_for_another_update_is_none(training_site: Site) -> None:
     honest = training_site.coordinator.honest
     honest.add_task("alice")
@@ -257,14 +278,25 @@ def test_a_refusal_reaches_an_administrators_terminal_as_text(
 def test_a_reply_reaches_an_administrators_terminal_as_text(
     coordinator: MaliciousCoordinator, tmp_path: Path
 ) -> None:
-    coordinator.answer_with(
-        "GET", "/federations", [{"name": "[bold]x", "reason": CLEAR_AND_REVERSE}]
-    )
+    view = coordinator.honest.reply_to(Request("GET", f"{coordinator.url}/v1/federations/tiny"))
+    shown = view.json() | {"name": "[bold]x", "reason": CLEAR_AND_REVERSE}
+    coordinator.answer_with("GET", "/federations", [shown])
     done = run_command(coordinator, tmp_path, "federation", "list")
     assert done.exit_code == 0, done.errors
     assert r"\x1b[2J\x1b]0;all is well\x07\u202e\r\n" in done.output
     assert "[bold]x" in done.output
     assert done.output.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("words", ADMIN_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("document", [5, None, "x", [5], {"name": 1}, [{"name": "x"}]], ids=str)
+def test_a_reply_of_another_shape_is_one_line(
+    coordinator: MaliciousCoordinator, tmp_path: Path, words: tuple[str, ...], document: Any
+) -> None:
+    coordinator.answer_with("GET", "", document)
+    done = run_command(coordinator, tmp_path, *words)
+    assert (done.exit_code, done.output) == (1, "")
+    assert re.fullmatch(r"error: http\S+ answered 200, but not as .+: .+\n", done.errors)
 
 
 @pytest.mark.parametrize("words", ADMIN_COMMANDS, ids=" ".join)

@@ -54,6 +54,11 @@ async def _rotate(
         )
     finally:
         await old.close()
+    if (reply.federation, reply.client) != (federation, client.name):
+        raise RequestFailed(
+            f"the coordinator sent client {client.name} a credential of client {reply.client} of "
+            f"federation {reply.federation}; nothing was replaced"
+        )
     write_atomically(file, reply.credential.encode() + b"\n")
     new = CoordinatorApi(address, reply.credential)
     try:

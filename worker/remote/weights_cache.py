@@ -102,7 +102,7 @@ class WeightsCache:
         )
         try:
             arrays = await asyncio.to_thread(self._apply, since, file)
-        except (ValueError, KeyError) as error:  # a CodecError is a ValueError
+        except (ValueError, KeyError, WeightsError) as error:  # a CodecError is a ValueError
             _log.warning(
                 "deltas are damaged, fetching the whole weights", version=version, why=str(error)
             )
@@ -122,7 +122,10 @@ class WeightsCache:
         if CHAIN_METADATA_KEY not in metadata:
             return content
         arrays = {name: array.copy() for name, array in held.arrays.items()}
-        for delta in split_chain(content).values():
+        chain = split_chain(content)
+        if list(chain) != list(range(held.version + 1, held.version + 1 + len(chain))):
+            raise WeightsError(f"the deltas do not begin at version {held.version}")
+        for delta in chain.values():
             advance_weights(arrays, delta, self._specification.parameters)
         return arrays
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 from pydantic import BaseModel, ValidationError
 
-from shared.terminal.failures import FAILED, INVALID_INPUT, one_line_errors
+from shared.terminal.failures import FAILED, INVALID_INPUT, fail, one_line_errors
 from shared.validation import InvalidInput
 
 
@@ -123,3 +123,9 @@ def test_what_succeeds_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with one_line_errors(Broken):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_message_without_an_end_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        fail("\x1b" * 100_000)
+    assert len(capsys.readouterr().err) == len("error: ") + 2000 + len("\n")

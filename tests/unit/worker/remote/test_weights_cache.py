@@ -49,6 +49,17 @@ def cache(coordinator: FakeCoordinator, folder: Path) -> WeightsCache:
     return new_cache(coordinator, folder)
 
 
+async def test_weights_are_known_by_digest_where_a_coordinator_went_back(
+    coordinator: FakeCoordinator, client: CoordinatorApi, folder: Path
+) -> None:
+    gone = coordinator.add_version(1)
+    await new_cache(coordinator, folder).get(client, 1, coordinator.digest(1))
+    coordinator.versions[1] = {name: array + 1 for name, array in gone.items()}
+    cache = new_cache(coordinator, folder)
+    found = await cache.get(client, 1, coordinator.digest(1))
+    assert digest_arrays(found) == coordinator.digest(1) != digest_arrays(gone)
+
+
 def small_delta(coordinator: FakeCoordinator, seed: int) -> dict[str, Array]:
     """A published delta: matrices in components, vectors whole."""
     generator = np.random.default_rng(seed)
@@ -313,3 +324,13 @@ async def test_what_a_killed_worker_had_downloaded_is_used(
     assert_weights(weights, coordinator.versions[1])
     for request in coordinator.asked("GET", "/weights/1")[1:]:
         assert request.headers["Range"] == f"bytes={int(share * len(whole))}-"
+
+
+async def test_deltas_that_do_not_follow_what_is_at_hand_are_not_applied(
+    coordinator: FakeCoordinator, client: CoordinatorApi, cache: WeightsCache
+) -> None:
+    publish(coordinator, 2)
+    coordinator.chains[0, 2] = coordinator.chains[1, 2]
+    found = await cache.get(client, 2, coordinator.digest(2))
+    assert digest_arrays(found) == coordinator.digest(2)
+    assert asked_for(coordinator) == ["2?since=0", "2"]
