@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.database.limits import DatabaseLimits
+from shared.addresses import is_loopback
 from shared.environment import PREFIX, check_environment, shown
 
 MAX_UPLOAD_SECONDS = 12 * 3600.0
@@ -164,7 +164,7 @@ class CoordinatorSettings(BaseSettings):
 
     def require_protection(self) -> None:
         """Raises ValueError where others than this machine could read what is sent."""
-        is_allowed = self.plaintext == "behind-proxy" or _is_loopback(self.host)
+        is_allowed = self.plaintext == "behind-proxy" or is_loopback(self.host)
         if self.tls_certificate is None and not is_allowed:
             raise ValueError(
                 f"no TLS on {self.host}: set HYPERFL_TLS_CERTIFICATE and HYPERFL_TLS_KEY, "
@@ -191,10 +191,3 @@ class CoordinatorSettings(BaseSettings):
     def effective_admin_token_file(self) -> Path:
         """Where the admin token is kept."""
         return self.admin_token_file or self.data_dir / "admin-token"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

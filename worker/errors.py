@@ -5,6 +5,7 @@ WorkerError
 ├── DataError               InvalidInput: a client's data
 ├── ModelError              InvalidInput: a feature extractor
 ├── MethodError             InvalidInput: a training method
+├── ImportNotAllowed        InvalidInput: code that the site has not allowed
 ├── PrivacyBudgetError      InvalidInput: noise that does not keep to ε
 ├── ExperimentError         InvalidInput: a grid of experiments
 ├── RefusedInput            InvalidInput: what a step of a demo was given
@@ -14,6 +15,7 @@ WorkerError
 │   ├── Refused             it answered with a problem; act on its type
 │   │   └── FederationFinished
 │   └── Unreachable         no answer of a coordinator, or one that asks to come again
+│       └── AnswerTooLong   longer than any right answer to the request is
 ├── WeightsError            downloaded weights are not what was promised
 ├── ExportError             a model cannot be written in a format
 ├── DemoError               a step of a demo failed
@@ -53,6 +55,10 @@ class ConfigError(WorkerError, InvalidInput):
 
 class MethodError(WorkerError, InvalidInput, ValueError):
     """A method that cannot be used: one line with the reason."""
+
+
+class ImportNotAllowed(WorkerError, InvalidInput):
+    """A specification names code that the site has not allowed; says the line for worker.toml."""
 
 
 class PrivacyBudgetError(WorkerError, InvalidInput, ValueError):
@@ -109,6 +115,10 @@ class Unreachable(RequestFailed):
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class AnswerTooLong(Unreachable):
+    """An answer that goes on beyond what a right one may have; the rest was not read."""
 
 
 class WeightsError(WorkerError):

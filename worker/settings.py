@@ -10,16 +10,20 @@ import os
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.addresses import unprotected_host
 from shared.environment import PREFIX, check_environment, shown
 from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
 from shared.validation import first_fault
 from worker.data.source import DataSource
 from worker.errors import ConfigError
+
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+AllowedImport = Annotated[str, Field(pattern=rf"^{_NAME}(:{_NAME})?$", max_length=200)]
 
 
 class WorkerSettings(BaseSettings):
@@ -33,6 +37,10 @@ class WorkerSettings(BaseSettings):
     """The worker's TOML file, where `--config` is not given."""
     coordinator_url: str | None = None
     """Replaces the address in the TOML file; the administrator's commands read it too."""
+    allow_plaintext: bool = False
+    """Reach a coordinator on another machine without TLS, where nobody can read the network
+    between: by the worker, as `allow_plaintext` in its TOML file, and by the administrator's
+    commands."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is."""
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
@@ -44,6 +52,13 @@ class WorkerSettings(BaseSettings):
     transfer_seconds: float = Field(default=6 * 3600.0, gt=0.0)
     """Longest request in all, with the weights or the update that it carries. A download goes on
     where it was broken off."""
+    least_bytes_per_second: float = Field(default=8192.0, gt=0.0)
+    """Least speed of a request's bodies; what is slower is broken off. Lower it for a slow line."""
+    max_memory_bytes: int | None = Field(
+        default=None, gt=0, json_schema_extra=shown("half of what is free at the start")
+    )
+    """Most memory that a federation may ask for: for its weights, for a batch of its images, and
+    for the site's images at its size. One that asks for more is refused before anything is made."""
     max_factor_bytes: int = Field(default=1 << 30, gt=0)
     """Memory for clients that train in lock step; those that need more train in parts."""
     max_feature_cache_bytes: int | None = Field(
@@ -89,10 +104,15 @@ class WorkerConfig(BaseModel):
 
     coordinator_url: str = Field(pattern=r"^https?://[^/\s]+(/\S*)?$")
     federation: str = Field(pattern=FEDERATION_NAME)
+    allow_plaintext: bool = False
+    """Whether `coordinator_url` may lead to another machine without TLS."""
     ca_file: Path | None = None
     """Certificates that may sign the coordinator's, instead of the system's."""
     backbone_weights_file: Path | None = None
     """This site's copy of the federation's pretrained backbone, instead of a download."""
+    allowed_imports: tuple[AllowedImport, ...] = ()
+    """Code of this machine's that the federation's specification may name: `package.module:name`,
+    or a whole `package`."""
     clients: tuple[ClientConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -121,6 +141,12 @@ def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:
         config = WorkerConfig.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{file}: {first_fault(error)}") from error
+    host = unprotected_host(config.coordinator_url)
+    if host is not None and not (config.allow_plaintext or settings.allow_plaintext):
+        raise ConfigError(
+            f"{file}: no TLS to {host}: use an https address, or write allow_plaintext = true if "
+            "nobody can read the network between"
+        )
     config = _with_absolute_paths(config, file.resolve().parent)
     for state_dir, count in Counter(client.state_dir for client in config.clients).items():
         if count > 1:

@@ -17,7 +17,7 @@ from coordinator.aggregation.weighted_mean import WeightedMean, refuse_overflow
 from coordinator.errors import DamagedBlobError
 from coordinator.store.blobs import BlobWriter
 from shared.arrays import Array, Digest, NamedArrays, digest_arrays
-from shared.rest.schema import UPDATE_METADATA_KEY, UpdateMetadata
+from shared.rest.schema import UPDATE_METADATA_KEY, RecordedMetadata
 from shared.tensors import codec
 from shared.tensors.encodings import encoding_for
 from shared.tensors.factored_encoding import Compression
@@ -123,7 +123,7 @@ class _NextVersion:
     def _add_factored(self, mean: FactoredMean, one: CountedUpdate, content: bytearray) -> None:
         specification = self.updates.specification
         wire, metadata = codec.decode(content)
-        name = UpdateMetadata.model_validate_json(metadata[UPDATE_METADATA_KEY]).encoding
+        name = RecordedMetadata.model_validate_json(metadata[UPDATE_METADATA_KEY]).encoding
         encoding = encoding_for(specification.encoding, name)
         with np.errstate(over="ignore"):  # bounded here if it is clipped, else refused by name
             changes = encoding.decode(wire, specification.parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+from pydantic import TypeAdapter
 
 from coordinator.settings import CoordinatorSettings
-from shared.terminal.failures import fail, one_line_errors
+from shared.addresses import unprotected_host
+from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 
 _TIMEOUT_SECONDS = 60.0
+_MAX_ANSWER_BYTES = 64 << 20
+_NOT_PACKED = "identity"
+_ALLOW_PLAINTEXT = "HYPERFL_ALLOW_PLAINTEXT"
 
 UrlOption = Annotated[
     str, typer.Option("--url", envvar="HYPERFL_COORDINATOR_URL", help="The coordinator's URL.")
@@ -54,13 +60,23 @@ class Connection:
         self._send("DELETE", path)
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
+        content = bytearray()
         try:
-            response = self._client.request(method, path, **request)
+            with self._client.stream(method, path, **request) as response:
+                if response.headers.get("Content-Encoding", _NOT_PACKED) != _NOT_PACKED:
+                    fail(f"{response.url} answered in a coding that was not asked for")
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) > _MAX_ANSWER_BYTES:
+                        fail(f"{response.url} answered more than {_MAX_ANSWER_BYTES} bytes")
         except httpx.HTTPError as error:
             fail(f"{self._client.base_url} does not answer: {error}{_hint(error)}")
-        if response.is_error:
-            fail(_reason(response))
-        return response.json() if response.content else None
+        if not response.is_success:
+            fail(_reason(response, content))
+        try:
+            return json.loads(content) if content else None
+        except ValueError:
+            fail(_not_ours(response))
 
 
 def _hint(error: httpx.HTTPError) -> str:
@@ -70,24 +86,35 @@ def _hint(error: httpx.HTTPError) -> str:
     return ""
 
 
-def _reason(response: httpx.Response) -> str:
+def _reason(response: httpx.Response, content: bytes | bytearray) -> str:
     try:
-        problem = response.json()
+        problem = json.loads(content)
         return f"{problem['title']}: {problem['detail']}"
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return f"{response.url} answered {response.status_code}, but not as a coordinator does"
+    except (ValueError, KeyError, TypeError):
+        return _not_ours(response)
+
+
+def _not_ours(response: httpx.Response) -> str:
+    return f"{response.url} answered {response.status_code}, but not as a coordinator does"
 
 
 @contextmanager
 def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
     """A connection with the admin token from ``token_file``."""
-    with one_line_errors():
+    with one_line_errors(ValueError):
         settings = CoordinatorSettings()
+        allowed = TypeAdapter(bool).validate_python(os.environ.get(_ALLOW_PLAINTEXT, "false"))
+    if (host := unprotected_host(url)) is not None and not allowed:
+        fail(
+            f"no TLS to {host}: use an https address, or set {_ALLOW_PLAINTEXT}=true if nobody "
+            "can read the network between",
+            INVALID_INPUT,
+        )
     file = token_file or settings.effective_admin_token_file
     try:
         token = file.read_text().strip()
     except OSError as error:
         fail(f"the admin token cannot be read: {error}; name its file with --admin-token-file")
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": _NOT_PACKED}
     with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS) as client:
         yield Connection(client)

@@ -29,6 +29,7 @@ class Expectation:
     client: str
     round_number: int
     base_version: int
+    base_digest: str
     kind: TaskKind
     max_bytes: int
 
@@ -164,6 +165,13 @@ def _check_claims(metadata: UpdateMetadata, expectation: Expectation) -> None:
             f"the update from version {metadata.base_version}",
             base_version=expectation.base_version,
             found=metadata.base_version,
+        )
+    if metadata.base_digest != expectation.base_digest:
+        raise StaleBaseVersion(
+            f"the round starts from weights {expectation.base_digest}, "
+            f"the update from {metadata.base_digest} of the same version",
+            base_digest=expectation.base_digest,
+            found=metadata.base_digest,
         )
     limit = specification.round_policy.max_num_examples
     if not 1 <= metadata.num_examples <= limit:

@@ -27,6 +27,7 @@ from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
 from coordinator.store import updates as update_store
+from coordinator.store import weights as weights_store
 from coordinator.store.blobs import BlobWriter
 from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
 from shared.crash_points import reached
@@ -55,6 +56,7 @@ class _Target:
     federation: FederationRow
     round_: RoundRow
     assignment: AssignmentRow
+    base_digest: str
 
 
 async def receive(
@@ -149,7 +151,8 @@ async def _find_target(
             raise await _round_closed(session, federation, round_)
         if assignment.attempt != incoming.attempt:
             raise _lease_lost(assignment, incoming)
-    return _Target(federation, round_, assignment), recorded
+    base = await weights_store.find(session, federation.id, round_.base_version)
+    return _Target(federation, round_, assignment, base.digest), recorded
 
 
 def _expectation(context: Context, principal: ClientPrincipal, target: _Target) -> Expectation:
@@ -161,6 +164,7 @@ def _expectation(context: Context, principal: ClientPrincipal, target: _Target) 
         client=principal.client.name,
         round_number=target.round_.number,
         base_version=target.round_.base_version,
+        base_digest=target.base_digest,
         kind=kind,
         max_bytes=min(data_bytes + file_header.MAX_HEADER_BYTES, context.settings.max_update_bytes),
     )

@@ -25,6 +25,13 @@ def is_import_path(name: str) -> bool:
     return _IMPORT_PATH.fullmatch(name) is not None
 
 
+def import_paths(method: str, model: str) -> tuple[str, ...]:
+    """Those of a federation's two names that are no names of ours: code of the machine's."""
+    own_method = [] if method in KNOWN_METHODS or ":" not in method else [method]
+    own_model = [] if is_backbone(model) or ":" not in model else [model]
+    return (*own_method, *own_model)
+
+
 def is_backbone(model: str) -> bool:
     """Whether ``model`` is named like a pretrained network, known or not."""
     return model.startswith((VIT_PREFIX, RESNET_PREFIX)) or model in TORCHVISION_RESNETS

@@ -19,6 +19,15 @@ from shared.validation import MAX_COUNT, MAX_EXAMPLES
 PROTOCOL_VERSION: Literal[1] = 1
 MAX_METRICS = 64
 
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+
+Digest = Annotated[str, Field(pattern=DIGEST)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+LeaseSeconds = Annotated[float, Field(gt=0.0, le=86400.0, allow_inf_nan=False)]
+Credential = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+"""What fits into a header."""
+
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Metrics = Annotated[
     dict[MetricName, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=MAX_METRICS)
@@ -108,8 +117,8 @@ class FederationSummary(_Reply):
     rounds_planned: int | None
     round_number: int | None = Field(description="the round that is open now, if any")
     clients_enrolled: int
-    weights_version: int
-    weights_digest: str
+    weights_version: Count
+    weights_digest: Digest
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -121,7 +130,7 @@ class FederationView(FederationSummary):
     specification: dict[str, Any] = Field(
         description="as it was posted, with the defaults of then; see POST /v1/federations"
     )
-    specification_digest: str
+    specification_digest: Digest
 
     def checked_specification(self) -> FederationSpecification:
         """The specification, read by this version's rules.
@@ -174,7 +183,7 @@ class EnrolmentReply(_Reply):
 
     federation: str
     client: str
-    credential: str
+    credential: Credential
 
 
 class TokenScope(StrEnum):
@@ -226,11 +235,11 @@ class Task(_Reply):
     kind: TaskKind
     federation: str
     client: str
-    round_number: int
-    attempt: int
-    base_version: int
-    base_digest: str
-    lease_seconds: float
+    round_number: PositiveCount
+    attempt: PositiveCount
+    base_version: Count
+    base_digest: Digest
+    lease_seconds: LeaseSeconds
 
 
 class HeartbeatRequest(_Model):
@@ -242,12 +251,18 @@ class HeartbeatRequest(_Model):
 class HeartbeatReply(_Reply):
     """The lease now lasts ``lease_seconds`` from this answer on."""
 
-    round_number: int
-    attempt: int
-    lease_seconds: float
+    round_number: PositiveCount
+    attempt: PositiveCount
+    lease_seconds: LeaseSeconds
 
 
 UPDATE_METADATA_KEY = "hyperfl"
+
+
+class RecordedMetadata(_Reply):
+    """What is read again of a recorded update's metadata, whichever release had checked it."""
+
+    encoding: EncodingName
 
 
 class UpdateMetadata(_Model):
@@ -258,6 +273,7 @@ class UpdateMetadata(_Model):
     client: str
     round_number: int = Field(le=MAX_COUNT)
     base_version: int = Field(le=MAX_COUNT)
+    base_digest: Digest
     encoding: EncodingName
     num_examples: int = Field(le=MAX_EXAMPLES)
     metrics: Metrics

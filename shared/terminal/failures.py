@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 from pydantic import ValidationError
 
+from shared.terminal.printable import printable
 from shared.validation import InvalidInput, first_fault
 
 INVALID_INPUT, FAILED = 2, 1
@@ -20,8 +21,8 @@ _WORKER_PACKAGES = ("opacus", "torch", "torchvision", "timm", "sklearn", "tenaci
 
 
 def fail(message: str, exit_code: int = FAILED) -> NoReturn:
-    """Prints ``error: message`` and exits."""
-    typer.echo(f"error: {message}", err=True)
+    """Prints ``error: message`` in one line and exits."""
+    typer.echo(f"error: {printable(message)}", err=True)
     raise typer.Exit(exit_code)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
+from shared.terminal.printable import printable_lines
 from shared.terminal.redaction import redact, redact_tokens
 
 MAX_LINE_BYTES = 2000
@@ -23,7 +24,7 @@ def cut_event(_logger: Any, _method: str, event: Event) -> Event:
     """
     for name, value in event.items():
         if name == _EXCEPTION:
-            event[name] = redact_tokens(str(value))[-_LONGEST_TRACEBACK:]
+            event[name] = printable_lines(redact_tokens(str(value))[-_LONGEST_TRACEBACK:])
         elif not (value is None or isinstance(value, bool | int | float)):
             event[name] = redact(str(value))
     return event

@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+from shared.terminal.printable import printable
 
 _WIDEST = 10_000
 
@@ -25,7 +28,8 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     for column in columns:
         table.add_column(column.replace("_", " "))
     for row in rows:
-        table.add_row(*(_text(row.get(column)) for column in columns))
+        # As text: rich would read markup in what a server said.
+        table.add_row(*(Text(_text(row.get(column))) for column in columns))
     console = Console(soft_wrap=True)
     # A table that is shrunk to the terminal would cut what is shown only once: tokens.
     wide = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
@@ -46,4 +50,4 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return printable(str(value))

@@ -77,6 +77,7 @@ class _Factors:
             client=task["client"],
             round_number=task["round_number"],
             base_version=task["base_version"],
+            base_digest=task["base_digest"],
             encoding="factored",
             num_examples=600,
             metrics={},

@@ -146,6 +146,16 @@ CASES: dict[str, tuple[Callable[[FederationSpecification, Task], bytes], int, di
         409,
         {"type": "urn:hyperfl:problem:stale-base-version", "base_version": 0},
     ),
+    "stale base digest": (
+        lambda s, t: update_bytes(s, t, base_digest="sha256:" + "0" * 64),
+        409,
+        {"type": "urn:hyperfl:problem:stale-base-version", "found": "sha256:" + "0" * 64},
+    ),
+    "no base digest": (
+        lambda s, t: update_bytes(s, t, base_digest=None),
+        422,
+        {"member": "base_digest"},
+    ),
     "too large": (
         lambda s, t: update_bytes(s, t) + bytes(2 << 20),
         413,

@@ -14,6 +14,7 @@ from shared.federation.specification import EncodingPlan, FederationSpecificatio
 from shared.tensors import codec
 from tests.support.changes import CLIENTS, RULES, send
 from tests.support.coordinator import RunningCoordinator, running_coordinator
+from tests.support.random_clients import RESOURCES
 from worker.data.loading import DatasetCache
 from worker.data.source import DataSource
 from worker.methods import build_method
@@ -70,7 +71,7 @@ def _participants(method: Method) -> list[Participant]:
 async def _final_accuracy(coordinator: RunningCoordinator, rule: str, hostile: str) -> float:
     """Of the honest clients' test images, after real rounds through the REST interface."""
     specification = _specified(f"{rule}-{hostile or 'honest'}", rule)
-    method = build_method(specification.training, torch.device("cpu"))
+    method = build_method(specification.training, torch.device("cpu"), RESOURCES)
     everyone = _participants(method)
     await coordinator.started(specification, *CLIENTS)
     weights: NamedArrays = specification.parameters.initial_values()

@@ -62,6 +62,7 @@ async def test_a_late_client_gets_no_work_and_changes_nothing(
             "kind": "train",
             "round_number": round_number,
             "base_version": round_number - 1,
+            "base_digest": before["weights_digest"],
             "attempt": 1,
         }
         refused = await coordinator.put(task, update_bytes(tiny_specification(rounds=1), task))

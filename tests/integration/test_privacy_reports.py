@@ -11,7 +11,7 @@ import torch
 from shared.arrays import NamedArrays
 from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
 from tests.support.coordinator import RunningCoordinator, on_sqlite
-from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, random_client_data
+from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES, random_client_data
 from tests.support.updates import update_bytes
 from worker.methods import build_method
 from worker.methods.interface import Method, Participant, TrainingResult
@@ -58,7 +58,7 @@ async def test_a_rounds_report_has_every_clients_privacy_parameters(
     coordinator: RunningCoordinator, name: str
 ) -> None:
     specification = private_specification(name)
-    method = build_method(specification.training, torch.device("cpu"))
+    method = build_method(specification.training, torch.device("cpu"), RESOURCES)
     weights = specification.parameters.initial_values()
     num_examples = {"a": 13, "b": 40}
     await coordinator.started(specification, *num_examples)
@@ -97,7 +97,7 @@ async def test_what_is_agreed_at_creation_is_in_every_report(
     coordinator: RunningCoordinator, name: str
 ) -> None:
     specification = private_specification(name, examples_per_client=20)
-    method = build_method(specification.training, torch.device("cpu"))
+    method = build_method(specification.training, torch.device("cpu"), RESOURCES)
     weights = specification.parameters.initial_values()
     num_examples = {"a": 13, "b": 40}
     await coordinator.started(specification, *num_examples)

@@ -25,7 +25,7 @@ from shared.rest.schema import (
     TaskKind,
 )
 from shared.tensors import codec
-from worker.remote.coordinator_api import CoordinatorAddress
+from worker.remote.connection import CoordinatorAddress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 URL = "http://coordinator.test"
@@ -101,7 +101,7 @@ class FakeCoordinator:
 
     @property
     def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self._handle)
+        return httpx.MockTransport(self.reply_to)
 
     def digest(self, version: int) -> str:
         return digest_arrays(self.versions[version])
@@ -154,7 +154,8 @@ class FakeCoordinator:
         """The bodies that were PUT, with repetitions."""
         return [request.content for request in self.asked("PUT", f"/{client}" if client else "")]
 
-    async def _handle(self, request: Request) -> httpx.Response:
+    def reply_to(self, request: Request) -> httpx.Response:
+        """What it answers to a request whose body has been read."""
         self.requests.append(request)
         self.receive(request)
         response = self._scripted(request) or self._reply(request)

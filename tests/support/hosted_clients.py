@@ -27,7 +27,7 @@ NUM_TRAIN_EXAMPLES = 5
 class RandomDatasets:
     """Stands in for the data sets: random images, and what was asked for."""
 
-    def __init__(self, pixel_statistics: object = None) -> None:
+    def __init__(self, pixel_statistics: object = None, max_bytes: int | None = None) -> None:
         self.pixel_statistics = pixel_statistics
         self.asked: list[tuple[DataSource, ImageShape, int]] = []
 

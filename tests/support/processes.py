@@ -229,7 +229,11 @@ def worker_toml(
 
     ``data`` may hold ``{index}``, the client's place in the list.
     """
-    lines = [f'coordinator_url = "{url}"', f'federation = "{federation}"']
+    lines = [
+        f'coordinator_url = "{url}"',
+        f'federation = "{federation}"',
+        'allowed_imports = ["tests"]',
+    ]
     for index, (name, token) in enumerate(clients.items()):
         lines += [
             "[[clients]]",

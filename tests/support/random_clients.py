@@ -9,9 +9,15 @@ import torch
 from shared.federation.plans import TrainingPlan
 from worker.data.client_data import ClientData, Examples
 from worker.data.images import ImageShape, LabelledImages
+from worker.methods.interface import SiteResources
+from worker.models.allowed_imports import AllowedImports
 
 NUM_CLASSES = 3
 IMAGE_SHAPE = (1, 4, 4)
+
+TESTS_ALLOWED = AllowedImports(("tests",))
+RESOURCES = SiteResources(allowed_imports=TESTS_ALLOWED)
+"""Of a site that trusts the tests' own models and methods."""
 
 
 def random_client_data(

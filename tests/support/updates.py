@@ -33,6 +33,7 @@ def update_bytes(
         "client": task["client"],
         "round_number": task["round_number"],
         "base_version": task["base_version"],
+        "base_digest": task["base_digest"],
         "encoding": "dense",
         "num_examples": 10,
         "metrics": {"accuracy_after": 0.5},

@@ -10,12 +10,15 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 from shared.terminal.logs import configure_logging
@@ -42,7 +45,7 @@ def run(config: ConfigOption = None) -> None:
 
     Example: hyperfl worker run --config worker.toml
     """
-    with one_line_errors(*FAILURES):
+    with _failures():
         from worker.rounds import loop  # noqa: PLC0415 - torch
 
         loaded, settings = _load(config)
@@ -76,7 +79,7 @@ def evaluate(
 
     Example: hyperfl worker evaluate --config worker.toml
     """
-    with one_line_errors(*FAILURES):
+    with _failures():
         from worker.operations.evaluation import evaluate_clients  # noqa: PLC0415 - torch
 
         loaded, settings = _load(config)
@@ -114,7 +117,7 @@ def personalize(
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
-    with one_line_errors(*FAILURES):
+    with _failures():
         from worker.operations.personalization import personalize_clients  # noqa: PLC0415 - torch
 
         loaded, settings = _load(config)
@@ -143,7 +146,7 @@ def rotate(
 
     Example: hyperfl worker rotate --config worker.toml
     """
-    with one_line_errors(*FAILURES):
+    with _failures():
         from worker.operations.rotation import rotate_credentials  # noqa: PLC0415 - torch
 
         loaded, settings = _load(config)
@@ -185,7 +188,7 @@ def export(
 
     Example: hyperfl worker export --config worker.toml --client site-a --output site-a.pt2
     """
-    with one_line_errors(*FAILURES):
+    with _failures():
         from worker.export.client_model import export_client  # noqa: PLC0415 - torch
 
         loaded, settings = _load(config)
@@ -213,6 +216,16 @@ def export(
 worker.command()(specify)
 
 
+@contextmanager
+def _failures() -> Iterator[None]:
+    """As for every command; and code of the user's own that ends the process has failed."""
+    with one_line_errors(*FAILURES):
+        try:
+            yield
+        except SystemExit as error:
+            fail(f"the federation's method or model asked to end: exit code {error.code or 0}")
+
+
 def _load(config: Path | None) -> tuple[WorkerConfig, WorkerSettings]:
     """What the TOML file and the environment say. Raises ConfigError if they cannot be used."""
     settings = WorkerSettings()
@@ -231,6 +244,6 @@ def _print_clients(rows: list[dict[str, Any]], **measures: str) -> None:
             for name in measures.values()
         )
         table.add_row(
-            row["client"], str(row["weights_version"]), str(row["num_test_examples"]), *values
+            Text(row["client"]), str(row["weights_version"]), str(row["num_test_examples"]), *values
         )
     Console(soft_wrap=True).print(table)

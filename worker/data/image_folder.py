@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ _THREADS_PAY_BYTES = 16 * 1024
 
 
 def read_image_folder(
-    data_dir: Path, image_shape: ImageShape
+    data_dir: Path, image_shape: ImageShape, max_bytes: int | None = None
 ) -> tuple[LabelledImages, LabelledImages]:
     """Train and test split of ``data_dir/train/<class>/…`` and ``data_dir/test/<class>/…``.
 
@@ -35,10 +36,11 @@ def read_image_folder(
     Args:
         data_dir: folder with ``train`` and ``test``.
         image_shape: (C, H, W) that every image is resized to, C 1 (grey) or 3 (RGB).
+        max_bytes: of a split's images at that size.
 
     Raises:
-        DataError: a folder is missing or has no images, the classes of the two splits differ, or
-            an image cannot be read.
+        DataError: a folder is missing or has no images, the classes of the two splits differ, the
+            images would be too large, or one cannot be read.
     """
     class_names = find_classes(data_dir)
     test_class_names = _class_folders(data_dir / "test")
@@ -47,8 +49,8 @@ def read_image_folder(
             f"{data_dir / 'test'}: expected the class folders of {data_dir / 'train'} "
             f"({', '.join(class_names)}), found {', '.join(test_class_names)}"
         )
-    train = _read_split(data_dir / "train", class_names, image_shape)
-    test = _read_split(data_dir / "test", class_names, image_shape)
+    train = _read_split(data_dir / "train", class_names, image_shape, max_bytes)
+    test = _read_split(data_dir / "test", class_names, image_shape, max_bytes)
     return train, test
 
 
@@ -73,7 +75,7 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def _read_split(
-    folder: Path, class_names: Sequence[str], image_shape: ImageShape
+    folder: Path, class_names: Sequence[str], image_shape: ImageShape, max_bytes: int | None
 ) -> LabelledImages:
     paths: list[Path] = []
     labels: list[int] = []
@@ -83,6 +85,12 @@ def _read_split(
         labels += [label] * len(class_paths)
     if not paths:
         raise DataError(f"{folder}: expected images in its class folders, found none")
+    needed = len(paths) * math.prod(image_shape)
+    if max_bytes is not None and needed > max_bytes:
+        raise DataError(
+            f"{folder}: expected at most {max_bytes} bytes of images (HYPERFL_MAX_MEMORY_BYTES), "
+            f"found {len(paths)} images, which at the model's size have {needed}"
+        )
     images = torch.empty((len(paths), *image_shape), dtype=torch.uint8)
 
     def decode_into_place(positions: Iterable[int]) -> None:

@@ -89,14 +89,18 @@ class DatasetCache:
     Safe to use from several threads: a second one waits for the first one's load.
     """
 
-    def __init__(self, pixel_statistics: Statistics | None = None) -> None:
+    def __init__(
+        self, pixel_statistics: Statistics | None = None, max_bytes: int | None = None
+    ) -> None:
         """Start with nothing loaded.
 
         Args:
             pixel_statistics: mean and standard deviation per channel, in 0..1, to normalise by
                 instead of the data set's own: a pretrained model's.
+            max_bytes: of the images of a folder, once they have the model's size.
         """
         self._pixel_statistics = pixel_statistics
+        self._max_bytes = max_bytes
         self._datasets: dict[tuple[str, Path | None, ImageShape], Dataset] = {}
         self._lock = threading.Lock()
 
@@ -159,7 +163,7 @@ class DatasetCache:
         key = (name, data_dir.resolve() if data_dir else None, image_shape)
         with self._lock:
             if key not in self._datasets:
-                self._datasets[key] = _load(name, data_dir or Path(), image_shape)
+                self._datasets[key] = _load(name, data_dir or Path(), image_shape, self._max_bytes)
             return self._datasets[key]
 
 
@@ -170,9 +174,9 @@ def _known(dataset: str) -> _KnownDataset:
     return _KNOWN_DATASETS[dataset]
 
 
-def _load(name: str, data_dir: Path, image_shape: ImageShape) -> Dataset:
+def _load(name: str, data_dir: Path, image_shape: ImageShape, max_bytes: int | None) -> Dataset:
     if name == "image-folder":
-        train, test = read_image_folder(data_dir, image_shape)
+        train, test = read_image_folder(data_dir, image_shape, max_bytes)
         mean, std = _GREY_STATISTICS if image_shape[0] == 1 else _IMAGENET_STATISTICS
         return Dataset(name, train, test, mean, std)
     known = _known(name)

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shared.federation.model_names import import_paths
 from shared.validation import InvalidInput
 from worker.demo import report
 from worker.demo.processes import BackgroundProcess, run_in_background, run_step, stream_step
@@ -115,6 +116,8 @@ def _worker_config(demo: Demo, url: str, invited: list[dict[str, Any]]) -> str:
     lines = [
         f"coordinator_url = {json.dumps(url)}",
         f"federation = {json.dumps(demo.request.name)}",
+        # Whoever started the demo has named them.
+        f"allowed_imports = {json.dumps(import_paths(demo.request.method, demo.request.model))}",
     ]
     if demo.weights_file is not None:
         lines.append(f"backbone_weights_file = {json.dumps(demo.weights_file)}")

@@ -86,9 +86,9 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         """
         self._plan = settings or HyperFLPlan.model_validate(plan.hyperparameters)
         super().__init__(plan.num_classes)
-        self._device = device
-        self._max_factor_bytes = resources.max_factor_bytes
-        extractor = extractor or build_feature_extractor(plan.model, plan.image_shape)
+        self._device, self._max_factor_bytes = device, resources.max_factor_bytes
+        allowed = resources.allowed_imports
+        extractor = extractor or build_feature_extractor(plan.model, plan.image_shape, allowed)
         self._layout = ParameterLayout(generated_tensors(extractor.module))
         self._extractor = FunctionalExtractor(
             extractor,

@@ -15,6 +15,7 @@ from shared.federation.specification import ParameterSpecification
 from shared.tensors.low_rank import FactoredDelta
 from worker.data.client_data import ClientData
 from worker.errors import WorkerError
+from worker.models.allowed_imports import NOTHING, AllowedImports
 
 PrivateTensors = dict[str, torch.Tensor]
 """A client's own tensors by name, on the CPU. They never leave the worker."""
@@ -55,11 +56,13 @@ class SiteResources:
         max_feature_cache_bytes: memory on the training device for what a frozen backbone makes of
             the clients' images. What does not fit is computed again for every batch.
         backbone_weights_file: this site's copy of a pretrained backbone's weights.
+        allowed_imports: code that a specification may name.
     """
 
     max_factor_bytes: int = 1 << 30
     max_feature_cache_bytes: int = 1 << 30
     backbone_weights_file: Path | None = None
+    allowed_imports: AllowedImports = NOTHING
 
 
 DEFAULT_RESOURCES = SiteResources()

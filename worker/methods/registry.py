@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from shared.federation.model_names import import_paths
 from shared.federation.plans import TrainingPlan
 from shared.validation import first_fault
-from worker.errors import MethodError, ModelError
+from worker.errors import ImportNotAllowed, MethodError, ModelError
 from worker.methods.centaur import Centaur
 from worker.methods.dp_fedavg import DPFedAvg
 from worker.methods.fedavg import FedAvg, Local
@@ -22,7 +23,8 @@ from worker.methods.interface import DEFAULT_RESOURCES, Method, SiteResources
 from worker.methods.on_backbone import FedAvgAdapter, FedAvgFixed, LocalAdapter, LocalFixed
 from worker.methods.ppsgd import PPSGD
 from worker.methods.whole_model.method import ModelMethod
-from worker.models.import_path import load_by_import_path
+from worker.models.allowed_imports import AllowedImports
+from worker.models.import_path import load_by_import_path, said
 
 METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
     {
@@ -47,28 +49,26 @@ def build_method(
 ) -> Method:
     """The method that ``plan`` names, ready to train on ``device``.
 
-    A method by import path (``package.module:name``) is called with all three, too.
+    A method by import path (``package.module:name``) is a class that is called with all three, too.
+    Before anything is imported, ``resources`` must allow both the method and the model.
 
     Raises:
+        ImportNotAllowed: the plan names code that the site has not allowed.
         MethodError: the method is unknown, cannot be built, or shares what it calls private.
         ModelError: the plan's feature extractor cannot be used.
     """
+    resources.allowed_imports.require(*import_paths(plan.method, plan.model))
     if plan.method in METHODS:
         method: Method = METHODS[plan.method](plan, device, resources)
         _check_names(plan.method, method)
         return method
-    build = _find(plan)
+    build = _find(plan, resources.allowed_imports)
     try:
         method = build(plan, device, resources)
-        if missing := [name for name in _MEMBERS if not callable(getattr(method, name, None))]:
-            raise MethodError(
-                f"{plan.method!r} does not build a method: {type(method).__name__} lacks "
-                f"{', '.join(missing)}"
-            )
         _check_names(plan.method, method)
-    except (MethodError, ModelError):
+    except (ImportNotAllowed, MethodError, ModelError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MethodError(f"building {plan.method!r} failed: {_one_line(error)}") from error
     return method
 
@@ -82,7 +82,10 @@ def _check_names(name: str, method: Method) -> None:
         raise MethodError(f"method {name!r} would share what it calls private: {', '.join(both)}")
 
 
-def _find(plan: TrainingPlan) -> Callable[[TrainingPlan, torch.device, SiteResources], Any]:
+def _find(
+    plan: TrainingPlan, allowed: AllowedImports
+) -> Callable[[TrainingPlan, torch.device, SiteResources], Any]:
+    """The class that a plan names. One that lacks a method's members is not called."""
     if ":" not in plan.method:
         close = difflib.get_close_matches(plan.method, METHODS, n=3, cutoff=0.0)
         raise MethodError(
@@ -90,18 +93,17 @@ def _find(plan: TrainingPlan) -> Callable[[TrainingPlan, torch.device, SiteResou
             f"{', '.join(close)}; methods of your own are named 'package.module:name'"
         )
     try:
-        build = load_by_import_path(plan.method)
+        build = load_by_import_path(plan.method, allowed)
     except ValueError as error:
         raise MethodError(str(error)) from error
-    if not callable(build):
-        raise MethodError(f"{plan.method!r} is neither a class nor a function")
+    if not isinstance(build, type):
+        raise MethodError(f"{plan.method!r} is not a class, as a method must be")
+    if missing := [name for name in _MEMBERS if not callable(getattr(build, name, None))]:
+        raise MethodError(f"{plan.method!r} is not a method: it lacks {', '.join(missing)}")
     found: Callable[[TrainingPlan, torch.device, SiteResources], Any] = build
     return found
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """Its type and message; of what a plan refuses, the first."""
-    if isinstance(error, ValidationError):
-        return str(first_fault(error))
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return str(first_fault(error)) if isinstance(error, ValidationError) else said(error)

@@ -9,16 +9,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from worker.models.allowed_imports import AllowedImports
 
-def load_by_import_path(path: str) -> Any:
+
+def load_by_import_path(path: str, allowed: AllowedImports) -> Any:
     """The object at ``package.module:name``, also where the package lies in the current folder.
 
+    Nothing is imported that ``allowed`` does not name. What a package allows is defined in it: a
+    name that one of its modules has from elsewhere (``from os import abort``) is allowed by itself
+    only.
+
     Raises:
+        ImportNotAllowed: the site has not allowed it.
         ValueError: the path is malformed, the module cannot be imported, or it lacks the name.
     """
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise ValueError(f"{path!r} is not an import path of the form 'package.module:name'")
+    allowed.require(path)
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # last: what lies there takes no installed module's place
     try:
@@ -26,11 +34,28 @@ def load_by_import_path(path: str) -> Any:
     except ImportError as error:
         hint = _hidden(module_name) or "; its folder must be the current one, or on the PYTHONPATH"
         raise ValueError(f"cannot import {module_name!r} for {path!r}: {error}{hint}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"importing {module_name!r} for {path!r} failed: {said(error)}") from error
     try:
-        return getattr(module, name)
+        found = getattr(module, name)
     except AttributeError as error:
         hint = _hidden(module_name)
         raise ValueError(f"module {module_name!r} has no {name!r}{hint}") from error
+    home = getattr(found, "__module__", None)
+    if callable(found) and not allowed.names(path) and not allowed.covers(str(home)):
+        raise ValueError(
+            f"{path!r} is defined in {home}, which the site has not allowed: "
+            f"list {path!r} itself in allowed_imports"
+        )
+    return found
+
+
+def said(error: BaseException) -> str:
+    """What someone's code raised, in one line: its type and message. To end is an error, too."""
+    if isinstance(error, SystemExit):
+        return f"it asked to end the process, with exit code {error.code or 0}"
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _hidden(module_name: str) -> str:

@@ -12,9 +12,10 @@ from torch import nn
 from shared.federation.model_names import check_model_name, is_backbone
 from worker.data.images import ImageShape
 from worker.errors import ModelError
+from worker.models.allowed_imports import NOTHING, AllowedImports
 from worker.models.backbones import find_backbone
 from worker.models.cnn import FEATURE_WIDTH, cnn_cifar, cnn_mnist
-from worker.models.import_path import load_by_import_path
+from worker.models.import_path import load_by_import_path, said
 
 CONSTRUCTION_SEED = 0
 
@@ -76,15 +77,19 @@ def pixel_statistics(model: str) -> tuple[tuple[float, ...], tuple[float, ...]] 
     return config.mean, config.std
 
 
-def build_feature_extractor(model: str, image_shape: ImageShape | None) -> FeatureExtractor:
+def build_feature_extractor(
+    model: str, image_shape: ImageShape | None, allowed_imports: AllowedImports = NOTHING
+) -> FeatureExtractor:
     """The feature extractor called ``model``, tried on a batch of zeros.
 
     Args:
         model: ``cnn-mnist``, ``cnn-cifar``, or ``package.module:function``, a function without
             arguments that returns an ``nn.Module`` and its feature width.
         image_shape: channels, height, width; None takes a built-in model's own.
+        allowed_imports: what may be imported.
 
     Raises:
+        ImportNotAllowed: the site has not allowed the function.
         ModelError: the name is unknown, the function does not fit, the model does not take such
             images, or its features are not (batch, feature width).
     """
@@ -101,7 +106,7 @@ def build_feature_extractor(model: str, image_shape: ImageShape | None) -> Featu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(CONSTRUCTION_SEED)
         if ":" in model:
-            module, feature_width = _build_by_import_path(model)
+            module, feature_width = _build_by_import_path(model, allowed_imports)
         else:
             module, feature_width = _built_in(model).build(), _built_in(model).feature_width
     if not any(parameter.requires_grad for parameter in module.parameters()):
@@ -118,17 +123,17 @@ def _built_in(model: str) -> _BuiltIn:
     return _MODELS[model]
 
 
-def _build_by_import_path(model: str) -> tuple[nn.Module, int]:
+def _build_by_import_path(model: str, allowed: AllowedImports) -> tuple[nn.Module, int]:
     try:
-        build = load_by_import_path(model)
+        build = load_by_import_path(model, allowed)
     except ValueError as error:
         raise ModelError(str(error)) from error
     if not callable(build):
         raise ModelError(f"{model!r} is not a function")
     try:
         built = build()
-    except Exception as error:
-        raise ModelError(f"building model {model!r} failed: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"building model {model!r} failed: {said(error)}") from error
     match built:
         case (nn.Module() as module, int() as feature_width) if feature_width > 0:
             return module.cpu(), feature_width
@@ -145,8 +150,10 @@ def check_features(
     try:
         with torch.no_grad():
             features = module(images)
-    except Exception as error:
-        raise ModelError(f"model {model!r} does not take images of {size}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"model {model!r} does not take images of {size}: {said(error)}"
+        ) from error
     expected = (2, feature_width)
     found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
     if found != expected:

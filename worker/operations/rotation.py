@@ -6,11 +6,13 @@ import structlog
 
 from worker.errors import ConfigError, Refused, RequestFailed
 from worker.files import write_atomically
-from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi, Transport
+from worker.remote.connection import CoordinatorAddress, Transport
+from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import private_state
-from worker.site.hosted_client import CREDENTIAL_NAME
+from worker.site import enrolment, private_state
+from worker.site.coordinator_address import coordinator_address
+from worker.site.enrolment import CREDENTIAL_NAME
 
 _log = structlog.get_logger()
 
@@ -28,13 +30,7 @@ async def rotate_credentials(
         PrivateStateError: a worker is using the client.
         RequestFailed: the coordinator does not take a credential, or is not reached.
     """
-    address = CoordinatorAddress(
-        config.coordinator_url,
-        settings.request_timeout_seconds,
-        settings.transfer_seconds,
-        config.ca_file,
-        transport,
-    )
+    address = coordinator_address(config, settings, transport)
     patience = Patience(settings.give_up_after_seconds)
     for client in config.clients:
         with private_state.locked(client.state_dir):
@@ -64,4 +60,5 @@ async def _rotate(
         await patience.insist("ending the old credential", lambda: new.fetch_federation(federation))
     finally:
         await new.close()
+    enrolment.confirm(client)
     _log.info("credential replaced", client=client.name)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shared.federation.aggregation_plan import AggregationPlan
-from shared.federation.model_names import check_method, check_model
+from shared.federation.model_names import check_method, check_model, import_paths
 from shared.federation.plan_errors import fill_in
 from shared.federation.plans import (
     KNOWN_METHODS,
@@ -29,6 +29,7 @@ from worker.errors import ConfigError
 from worker.methods import build_method
 from worker.methods.interface import SiteResources
 from worker.methods.whole_model.method import ModelMethod
+from worker.models.allowed_imports import AllowedImports
 from worker.models.backbone_weights import BackboneSource, pin_backbone
 from worker.models.registry import default_image_shape
 from worker.operations.agreed_noise import with_agreed_noise
@@ -103,7 +104,12 @@ def build_specification(
             method, _with_rounds(method, hyperparameters, round_policy), examples_per_client
         ),
     )
-    built = build_method(training, torch.device("cpu"), SiteResources(backbone_weights_file=file))
+    resources = SiteResources(
+        backbone_weights_file=file,
+        # Whoever specifies a federation has named them.
+        allowed_imports=AllowedImports(import_paths(method, model)),
+    )
+    built = build_method(training, torch.device("cpu"), resources)
     if method not in KNOWN_METHODS and isinstance(built, ModelMethod):
         # Recorded, so that a site whose code has other defaults trains with these.
         filled = fill_in(built.plan_type, training.hyperparameters)

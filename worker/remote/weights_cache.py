@@ -20,6 +20,7 @@ from shared.tensors import codec, file_header
 from shared.tensors.version_deltas import CHAIN_METADATA_KEY, advance_weights, split_chain
 from worker.errors import Refused, WeightsError
 from worker.files import write_atomically
+from worker.remote.bounds import weights_bytes
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 
@@ -42,6 +43,7 @@ class WeightsCache:
     ) -> None:
         self._folder = folder
         self._specification = specification
+        self._max_bytes = weights_bytes(specification.parameters)
         self._patience = patience
         self._held: _Held | None = None
 
@@ -91,7 +93,11 @@ class WeightsCache:
         await self._patience.insist(
             "fetching deltas",
             lambda: client.fetch_weights(
-                self._specification.name, version, file, since=since.version
+                self._specification.name,
+                version,
+                file,
+                max_bytes=self._max_bytes,
+                since=since.version,
             ),
         )
         try:
@@ -125,7 +131,9 @@ class WeightsCache:
         try:
             await self._patience.insist(
                 "fetching weights",
-                lambda: client.fetch_weights(self._specification.name, version, part),
+                lambda: client.fetch_weights(
+                    self._specification.name, version, part, max_bytes=self._max_bytes
+                ),
             )
         except Refused as refusal:
             if refusal.is_a(ProblemType.VERSION_REMOVED):

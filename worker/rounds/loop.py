@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import structlog
 
 from shared.rest.schema import Task
-from worker.errors import FederationFinished, Refused, RequestFailed
+from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
 from worker.methods.interface import TrainingInterrupted
-from worker.remote.coordinator_api import Transport
+from worker.remote.connection import Transport
 from worker.rounds.pause_notice import PauseNotice
 from worker.rounds.round_work import HeldTask, RoundWork
 from worker.settings import WorkerConfig, WorkerSettings
@@ -94,11 +94,11 @@ class _Worker:
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
             held = await self._collect(active)
-            if held:
-                await self._work.do(held)
-            else:
+            if held and await self._work.do(held):
+                continue
+            if not held:
                 await self._pause_notice.look(active[0].api)
-                await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS)
         if all(client.is_shut_out for client in self._site.clients):
             raise RequestFailed(NOBODY_TAKEN)
 
@@ -149,7 +149,7 @@ class _Worker:
         federation = self._site.specification.name
         try:
             return await self._site.patience.insist(
-                "polling for work", lambda: client.api.next_task(federation, wait_seconds)
+                "polling for work", lambda: _ask(client, federation, wait_seconds)
             )
         except FederationFinished as finished:
             _log.info("federation ended", client=client.name, detail=finished.problem.detail)
@@ -161,6 +161,16 @@ class _Worker:
                 raise
             client.shut_out(refusal.problem.detail)
         return None
+
+
+async def _ask(client: HostedClient, federation: str, wait_seconds: float) -> Task | None:
+    task = await client.api.next_task(federation, wait_seconds)
+    if task is not None and (task.federation, task.client) != (federation, client.name):
+        raise Unreachable(
+            f"the coordinator gave client {client.name} of federation {federation} the task of "
+            f"client {task.client} of federation {task.federation}"
+        )
+    return task
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:

@@ -7,7 +7,6 @@ pending update before it is sent, and sent until it is answered.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,11 @@ from shared.rest.problems import ProblemType
 from shared.rest.schema import UPDATE_METADATA_KEY, Task, TaskKind, UpdateMetadata
 from shared.tensors import codec
 from shared.tensors.encodings import encoding_for
-from worker.errors import Refused, Unreachable
+from worker.errors import Refused, WeightsError
 from worker.methods.interface import Method, TrainingFailedError, TrainingResult
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
+from worker.rounds.heartbeats import heartbeats
 from worker.site.hosted_client import HostedClient
 from worker.site.private_state import PendingUpdate, PrivateState
 
@@ -67,19 +67,26 @@ class RoundWork:
         self._cache = cache
         self._patience = patience
         self._stop = stop
+        self._missing_digest = ""
         self._torch_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
 
-    async def do(self, held: Sequence[HeldTask]) -> None:
+    async def do(self, held: Sequence[HeldTask]) -> bool:
         """Does all tasks, which are of the same round, in order of client name.
+
+        Returns:
+            Whether the weights were to be had that the tasks name. They are not where rounds went
+            on meanwhile, or where the coordinator went back to an earlier backup: the next poll
+            says from which weights to start then.
 
         Raises:
             TrainingInterrupted: the worker is being stopped.
-            Refused, Unreachable, WeightsError: the work cannot go on.
+            WeightsError: the same weights were asked for again, and again others came.
+            Refused, Unreachable: the work cannot go on.
         """
         ordered = sorted(held, key=lambda one: one.client.name)
         log = _log.bind(round=ordered[0].task.round_number, kind=ordered[0].task.kind.value)
         uploads: list[asyncio.Task[None]] = []
-        async with _heartbeats(ordered) as beating:
+        async with heartbeats([(one.client.api, one.task) for one in ordered]) as beating:
             try:
                 for one in [one for one in ordered if one.client.has_pending_for(one.task)]:
                     log.info("pending update sent again", client=one.client.name)
@@ -97,15 +104,24 @@ class RoundWork:
                 _give_up_round(ordered, failed)
                 await asyncio.gather(*uploads)
             except Refused as refusal:
-                if not refusal.is_a(ProblemType.VERSION_REMOVED):
+                if not refusal.is_a(ProblemType.VERSION_REMOVED, ProblemType.NOT_FOUND):
                     raise
-                # Rounds went on meanwhile; the next poll says what there is to do now.
                 log.warning("weights no longer kept, work dropped", detail=refusal.problem.detail)
                 await asyncio.gather(*uploads)
+                return False
+            except WeightsError as error:
+                digest = ordered[0].task.base_digest
+                if digest == self._missing_digest:
+                    raise
+                self._missing_digest = digest
+                log.warning("weights are others now, work dropped", detail=str(error))
+                await asyncio.gather(*uploads)
+                return False
             finally:
                 for upload in uploads:
                     upload.cancel()
         log.info("work done", clients=len(ordered))
+        return True
 
     async def _results(
         self, fresh: Sequence[HeldTask]
@@ -171,6 +187,7 @@ class RoundWork:
             client=task.client,
             round_number=task.round_number,
             base_version=task.base_version,
+            base_digest=task.base_digest,
             encoding=self._specification.encoding.name,
             num_examples=num_examples,
             metrics=metrics,
@@ -259,36 +276,4 @@ def _give_up_round(held: Sequence[HeldTask], failed: TrainingFailedError) -> Non
 
 
 def _pending(task: Task, content: bytes) -> PendingUpdate:
-    return PendingUpdate(task.kind, task.round_number, task.base_version, content)
-
-
-@contextlib.asynccontextmanager
-async def _heartbeats(held: Sequence[HeldTask]) -> AsyncIterator[set[str]]:
-    """Keeps every lease alive for as long as the client's name is in the set it gives."""
-    beating = {one.client.name for one in held}
-    tasks = [asyncio.create_task(_beat(one, beating)) for one in held]
-    try:
-        yield beating
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _beat(one: HeldTask, beating: set[str]) -> None:
-    """A heartbeat at a third of the lease. One that fails is not the end: the upload decides."""
-    while True:
-        await asyncio.sleep(one.task.lease_seconds / 3)
-        if one.client.name not in beating:
-            return
-        try:
-            await one.client.api.heartbeat(one.task)
-        except (Refused, Unreachable) as error:
-            _log.warning(
-                "heartbeat failed",
-                client=one.client.name,
-                round=one.task.round_number,
-                error=str(error),
-            )
-            if isinstance(error, Refused):
-                return
+    return PendingUpdate(task.kind, task.round_number, task.base_version, content, task.base_digest)

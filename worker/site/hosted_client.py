@@ -13,16 +13,13 @@ from shared.federation.specification import FederationSpecification
 from shared.rest.schema import Task
 from worker.data.client_data import ClientData
 from worker.data.loading import DatasetCache
-from worker.errors import ConfigError, PrivateStateError
-from worker.files import write_atomically
+from worker.errors import PrivateStateError
 from worker.methods.interface import Method, Participant
-from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi
-from worker.remote.patience import Patience
+from worker.remote.coordinator_api import CoordinatorApi
 from worker.settings import ClientConfig
 from worker.site import private_state
 from worker.site.private_state import PrivateState
 
-CREDENTIAL_NAME = "credential"
 SEED_BITS = 128
 """Of a private seed that no configuration gives; a stream's key has as many."""
 
@@ -85,47 +82,8 @@ class HostedClient:
             pending.kind,
             pending.round_number,
             pending.base_version,
-        ) == (task.kind, task.round_number, task.base_version)
-
-
-async def obtain_credential(
-    config: ClientConfig, address: CoordinatorAddress, federation: str, patience: Patience
-) -> str:
-    """The client's credential from disk, or by enrolment, kept on disk before it is used.
-
-    Raises:
-        ConfigError: there is neither a credential nor an enrolment token, or it is another's.
-        Refused: the coordinator does not take the token.
-    """
-    file = config.state_dir / CREDENTIAL_NAME
-    if file.exists():
-        return file.read_text().strip()
-    token = _enrolment_token(config)
-    http = CoordinatorApi(address, credential=None)
-    try:
-        reply = await patience.insist("enrolling", lambda: http.enrol(token))
-    finally:
-        await http.close()
-    if (reply.federation, reply.client) != (federation, config.name):
-        raise ConfigError(
-            f"the enrolment token of client {config.name} belongs to client {reply.client} "
-            f"of federation {reply.federation}"
-        )
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(file, reply.credential.encode() + b"\n")
-    _log.info("client enrolled", client=config.name)
-    return reply.credential
-
-
-def _enrolment_token(config: ClientConfig) -> str:
-    if config.enrolment_token is not None:
-        return config.enrolment_token
-    if config.enrolment_token_file is None:
-        raise ConfigError(f"client {config.name} is not enrolled and has no enrolment token")
-    try:
-        return config.enrolment_token_file.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+            pending.base_digest,
+        ) == (task.kind, task.round_number, task.base_version, task.base_digest)
 
 
 def load_client(

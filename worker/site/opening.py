@@ -18,14 +18,19 @@ from worker.data.loading import DatasetCache
 from worker.errors import ConfigError, Refused, RequestFailed
 from worker.methods import build_method
 from worker.methods.interface import Method, SiteResources
+from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
-from worker.remote.coordinator_api import CoordinatorAddress, CoordinatorApi, Transport
+from worker.remote.connection import CoordinatorAddress, Transport
+from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import private_state
-from worker.site.free_memory import default_feature_cache_bytes
-from worker.site.hosted_client import HostedClient, load_client, obtain_credential
+from worker.site import enrolment, private_state
+from worker.site.coordinator_address import coordinator_address
+from worker.site.enrolment import obtain_credential
+from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
+from worker.site.hosted_client import HostedClient, load_client
+from worker.site.needed_memory import FREE_SHARE, check_needed_memory
 
 NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
 
@@ -69,32 +74,33 @@ async def open_site(
         ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
         RequestFailed: the coordinator refuses, or is not reached.
     """
-    address = CoordinatorAddress(
-        config.coordinator_url,
-        settings.request_timeout_seconds,
-        settings.transfer_seconds,
-        config.ca_file,
-        transport,
-    )
+    address = coordinator_address(config, settings, transport)
     patience = Patience(settings.give_up_after_seconds)
     async with AsyncExitStack() as stack:
         members: list[tuple[ClientConfig, CoordinatorApi]] = []
         for client in config.clients:
             stack.enter_context(private_state.locked(client.state_dir))
-            credential = await obtain_credential(client, address, config.federation, patience)
-            http = CoordinatorApi(address, credential)
+            http, found = await _admit(client, address, config.federation, patience)
             stack.push_async_callback(http.close)
-            found = await _fetch_federation(client, http, config.federation, patience)
             if found is not None:
                 federation = found
                 members.append((client, http))
         if not members:
             raise RequestFailed(NOBODY_TAKEN)
-        specification = _read_specification(federation)
+        specification = _read_specification(federation, config.federation)
+        max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
+        check_needed_memory(specification, max_bytes)
+        for client, _ in members:  # before anything that the specification names is run
+            private_state.check_owner(
+                client.state_dir,
+                federation=specification.name,
+                specification_digest=federation.specification_digest,
+                client=client.name,
+            )
         device = _device(settings)
         method = build_method(specification.training, device, _resources(config, settings, device))
         _check_specification(specification.parameters, method)
-        datasets = DatasetCache(pixel_statistics(specification.training.model))
+        datasets = DatasetCache(pixel_statistics(specification.training.model), max_bytes)
         clients = [
             load_client(
                 client, http, specification, federation.specification_digest, method, datasets
@@ -104,6 +110,28 @@ async def open_site(
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
         yield Site(specification, method, clients, cache, patience)
+
+
+async def _admit(
+    client: ClientConfig, address: CoordinatorAddress, federation: str, patience: Patience
+) -> tuple[CoordinatorApi, FederationView | None]:
+    """The client's way to the coordinator, and the federation; None if the client is shut out."""
+    http = CoordinatorApi(address, await obtain_credential(client, address, federation, patience))
+    found = await _fetch_federation(client, http, federation, patience)
+    if found is None and enrolment.forget_unused(client):
+        await http.close()
+        _log.info("enrolling again with the same token", client=client.name)
+        try:
+            credential = await obtain_credential(client, address, federation, patience)
+        except Refused as refusal:
+            if not refusal.shuts_out:
+                raise
+            return http, None
+        http = CoordinatorApi(address, credential)
+        found = await _fetch_federation(client, http, federation, patience)
+    if found is not None:
+        enrolment.confirm(client)
+    return http, found
 
 
 async def _fetch_federation(
@@ -121,9 +149,9 @@ async def _fetch_federation(
         return None
 
 
-def _read_specification(federation: FederationView) -> FederationSpecification:
+def _read_specification(federation: FederationView, asked: str) -> FederationSpecification:
     try:
-        return federation.checked_specification()
+        specification = federation.checked_specification()
     except ValidationError as error:
         raise ConfigError(
             f"this version does not understand the specification of federation "
@@ -131,6 +159,12 @@ def _read_specification(federation: FederationView) -> FederationSpecification:
         ) from error
     except ValueError as error:
         raise ConfigError(f"federation {federation.name}: {error}") from error
+    if specification.name != asked:
+        raise ConfigError(
+            f"the coordinator was asked for federation {asked} and sent the specification of "
+            f"{specification.name}"
+        )
+    return specification
 
 
 def _resources(
@@ -143,6 +177,7 @@ def _resources(
         max_factor_bytes=settings.max_factor_bytes,
         max_feature_cache_bytes=cache_bytes,
         backbone_weights_file=config.backbone_weights_file,
+        allowed_imports=AllowedImports(config.allowed_imports),
     )
 
 

@@ -42,6 +42,9 @@ class PendingUpdate:
     round_number: int
     base_version: int
     content: bytes
+    base_digest: str | None = None
+    """Of the weights that it was made from: after a coordinator went back to a backup, others have
+    the same version. None where an earlier release of this worker saved it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class PrivateState:
 class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     federation: str
     specification_digest: str
     client: str
@@ -82,8 +85,21 @@ class _Description(BaseModel):
     pending_kind: TaskKind | None
     pending_round: int | None
     pending_base_version: int | None
+    pending_base_digest: str | None = None
+    """Not in format 1."""
     digest: str = ""
     """Of every array in the file and of all that is said above."""
+
+    def check_owner(
+        self, file: Path, federation: str, specification_digest: str, client: str
+    ) -> None:
+        for what, found, expected in (
+            ("federation", self.federation, federation),
+            ("client", self.client, client),
+            ("specification", self.specification_digest, specification_digest),
+        ):
+            if found != expected:
+                raise PrivateStateError(f"{file} belongs to {what} {found}, not {expected}")
 
 
 def save(folder: Path, state: PrivateState) -> None:
@@ -102,6 +118,7 @@ def save(folder: Path, state: PrivateState) -> None:
         pending_kind=None if pending is None else pending.kind,
         pending_round=None if pending is None else pending.round_number,
         pending_base_version=None if pending is None else pending.base_version,
+        pending_base_digest=None if pending is None else pending.base_digest,
     )
     description = description.model_copy(update={"digest": _digest(description, arrays)})
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -122,13 +139,7 @@ def load(
     if not file.exists():
         return None
     arrays, description = _read_whole(file)
-    for what, found, expected in (
-        ("federation", description.federation, federation),
-        ("client", description.client, client),
-        ("specification", description.specification_digest, specification_digest),
-    ):
-        if found != expected:
-            raise PrivateStateError(f"{file} belongs to {what} {found}, not {expected}")
+    description.check_owner(file, federation, specification_digest, client)
     return PrivateState(
         federation=federation,
         specification_digest=specification_digest,
@@ -139,6 +150,18 @@ def load(
         last_round=description.last_round,
         pending=_unpack_pending(arrays, description),
     )
+
+
+def check_owner(folder: Path, *, federation: str, specification_digest: str, client: str) -> None:
+    """Raises PrivateStateError if the state in ``folder`` belongs to something else.
+
+    Reads what the file says of itself, and no tensors.
+    """
+    file = folder / FILE_NAME
+    if file.exists():
+        with _naming_damage(file), safetensors.safe_open(file, "np") as opened:
+            description = _describe(opened.metadata())
+        description.check_owner(file, federation, specification_digest, client)
 
 
 def read_tensors(folder: Path) -> dict[str, Array]:
@@ -153,16 +176,26 @@ def read_tensors(folder: Path) -> dict[str, Array]:
 
 def _read_whole(file: Path) -> tuple[dict[str, Array], _Description]:
     """Every array, and what the file says of itself. Raises PrivateStateError if damaged."""
-    try:
+    with _naming_damage(file):
         arrays, metadata = _read(file)
-        description = _Description.model_validate_json(metadata.get(_METADATA_KEY, ""))
+        description = _describe(metadata)
+    if _digest(description, arrays) != description.digest:
+        raise PrivateStateError(f"{file} is damaged: its digest does not match")
+    return arrays, description
+
+
+def _describe(metadata: Mapping[str, str] | None) -> _Description:
+    return _Description.model_validate_json((metadata or {}).get(_METADATA_KEY, ""))
+
+
+@contextmanager
+def _naming_damage(file: Path) -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise PrivateStateError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
-    if _digest(description, arrays) != description.digest:
-        raise PrivateStateError(f"{file} is damaged: its digest does not match")
-    return arrays, description
 
 
 def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -174,7 +207,8 @@ def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 def _digest(description: _Description, arrays: NamedArrays) -> str:
     said = description.model_copy(update={"digest": digest_arrays(arrays)})
-    return digest_bytes(said.model_dump_json().encode())
+    unknown = {"pending_base_digest"} if said.format == 1 else set()
+    return digest_bytes(said.model_dump_json(exclude=unknown).encode())
 
 
 @contextmanager
@@ -223,7 +257,8 @@ def _unpack_pending(arrays: NamedArrays, description: _Description) -> PendingUp
     base_version = description.pending_base_version
     if kind is None or round_number is None or base_version is None:
         return None
-    return PendingUpdate(kind, round_number, base_version, arrays[_PENDING].tobytes())
+    content = arrays[_PENDING].tobytes()
+    return PendingUpdate(kind, round_number, base_version, content, description.pending_base_digest)
 
 
 def _under(arrays: NamedArrays, prefix: str) -> dict[str, Array]:

@@ -48,6 +48,40 @@ def refusal(folder: Path, text: str) -> str:
     return message.removeprefix(f"{folder / 'worker.toml'}").removeprefix(": ")
 
 
+PLAIN = WHOLE.replace("https://federation.example.org", "http://federation.example.org")
+
+
+def test_plaintext_to_another_machine_needs_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert refusal(tmp_path, PLAIN) == (
+        "no TLS to federation.example.org: use an https address, or write allow_plaintext = true "
+        "if nobody can read the network between"
+    )
+    assert load(tmp_path, "allow_plaintext = true" + PLAIN).allow_plaintext
+    monkeypatch.setenv("HYPERFL_ALLOW_PLAINTEXT", "true")
+    assert load(tmp_path, PLAIN).coordinator_url == "http://federation.example.org"
+
+
+def test_an_address_from_the_environment_is_no_less_protected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERFL_COORDINATOR_URL", "http://elsewhere:8400")
+    assert refusal(tmp_path, WHOLE).startswith("no TLS to elsewhere: ")
+
+
+@pytest.mark.parametrize("entry", ["os", "os.path:join", "radiology.models"])
+def test_imports_may_be_allowed_by_package_or_by_name(tmp_path: Path, entry: str) -> None:
+    assert load(tmp_path, f'allowed_imports = ["{entry}"]' + WHOLE).allowed_imports == (entry,)
+
+
+@pytest.mark.parametrize("entry", ["", "*", "os:", ":abort", "a b", "os.*", "os/path"])
+def test_what_allows_no_import_is_refused(tmp_path: Path, entry: str) -> None:
+    assert refusal(tmp_path, f'allowed_imports = ["{entry}"]' + WHOLE).startswith(
+        "allowed_imports.0"
+    )
+
+
 def test_a_client_is_read_with_paths_relative_to_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,8 +123,8 @@ def test_clients_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_a_variable_replaces_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERFL_COORDINATOR_URL", "http://elsewhere:8400")
-    assert load(tmp_path, WHOLE).coordinator_url == "http://elsewhere:8400"
+    monkeypatch.setenv("HYPERFL_COORDINATOR_URL", "https://elsewhere:8400")
+    assert load(tmp_path, WHOLE).coordinator_url == "https://elsewhere:8400"
 
 
 @pytest.mark.parametrize(

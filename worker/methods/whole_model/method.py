@@ -130,8 +130,7 @@ class ModelMethod(BaseMethod[Tensors]):
 
     def build_extractor(self, plan: TrainingPlan, resources: SiteResources) -> FeatureExtractor:
         """The network. Raises ModelError if the plan's cannot be used."""
-        del resources
-        return build_feature_extractor(plan.model, plan.image_shape)
+        return build_feature_extractor(plan.model, plan.image_shape, resources.allowed_imports)
 
     def mixed_precision(self, device: torch.device) -> bool:
         """Whether features are computed in bfloat16 on ``device``."""

@@ -18,7 +18,7 @@ from torch import nn
 from shared.federation.plans import TrainingPlan, takes_backbone
 from tests.support.backbones import IMAGE_SHAPE as BACKBONE_SHAPE
 from tests.support.backbones import random_digest
-from tests.support.random_clients import IMAGE_SHAPE, random_client_data, tiny_plan
+from tests.support.random_clients import IMAGE_SHAPE, RESOURCES, random_client_data, tiny_plan
 from worker.errors import ExportError
 from worker.export import formats
 from worker.export.formats import encode
@@ -50,7 +50,7 @@ _needs_onnx = pytest.mark.skipif(
 
 
 def tiny_model(name: str = "tiny") -> ExportedModel:
-    method = HyperFL(tiny_plan(name), torch.device("cpu"))
+    method = HyperFL(tiny_plan(name), torch.device("cpu"), RESOURCES)
     private = method.initial_private(7)
     private["buffers.normalisation.running_mean"] += 0.5
     participant = Participant("site-a", random_client_data(0, 5), private, 7)
@@ -74,7 +74,7 @@ def built_in_model(method: str, model: str) -> tuple[ExportedModel, Description]
         num_classes=3,
         hyperparameters=hyperparameters,
     )
-    built = build_method(plan, torch.device("cpu"))
+    built = build_method(plan, torch.device("cpu"), RESOURCES)
     assert isinstance(built, BuildsPersonalModel)
     private = built.initial_private(7)
     for name in private:
@@ -187,7 +187,7 @@ for own, program, file in {programs!r}:
     )
     assert done.returncode == 0, done.stderr
     said = map(json.loads, done.stdout.splitlines())
-    logits = [np.load(f"{file}.logits.npy") for file, _, _ in models]
+    logits = [np.load(f"{file}.logits.npy") for _, file, _, _ in models]
     return list(zip(logits, said, strict=True))
 
 
@@ -278,7 +278,7 @@ def test_a_state_dict_has_the_modules_own_names_and_the_heads(tmp_path: Path) ->
 
 
 def test_the_model_is_the_one_that_is_evaluated() -> None:
-    method = HyperFL(tiny_plan("tiny_with_dropout"), torch.device("cpu"))
+    method = HyperFL(tiny_plan("tiny_with_dropout"), torch.device("cpu"), RESOURCES)
     assert isinstance(method, BuildsPersonalModel)
     participant = Participant("site-a", random_client_data(0, 5), method.initial_private(7), 7)
     weights = method.parameters(seed=3).initial_values()

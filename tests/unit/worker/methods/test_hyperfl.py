@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,10 @@ from shared.federation.specification import ParameterSpecification
 from shared.tensors.low_rank import FactoredDelta
 from tests.support.extractors import TinyExtractor
 from tests.support.plain_hyperfl import plain_round
-from tests.support.random_clients import random_client_data, tiny_plan
+from tests.support.random_clients import RESOURCES, random_client_data, tiny_plan
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import (
     Participant,
-    SiteResources,
     TrainingDivergedError,
     TrainingInterrupted,
     TrainingResult,
@@ -96,7 +96,7 @@ def assert_same_round(
 def test_a_round_equals_the_plain_loop(hyperparameters: dict[str, Any]) -> None:
     training_plan = tiny_plan(**hyperparameters)
     plan = HyperFLPlan.model_validate(training_plan.hyperparameters)
-    method = HyperFL(training_plan, CPU)
+    method = HyperFL(training_plan, CPU, RESOURCES)
     values = method.parameters(seed=3).initial_values()
     weights = {name: array.astype(np.float64) for name, array in values.items()}
     group = [in_float64(make_participant(method, i, num_train=n)) for i, n in enumerate([8, 13])]
@@ -120,11 +120,12 @@ def test_a_round_equals_the_plain_loop(hyperparameters: dict[str, Any]) -> None:
 
 def test_a_client_learns_the_same_alone_in_a_group_and_in_a_divided_group() -> None:
     plan = tiny_plan()
-    method = HyperFL(plan, CPU)
+    method = HyperFL(plan, CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, i, num_train=n) for i, n in enumerate([13, 3, 22, 8])]
     together = train_all(method, group, weights)
-    divided = train_all(HyperFL(plan, CPU, SiteResources(max_factor_bytes=1)), group, weights)
+    in_parts = replace(RESOURCES, max_factor_bytes=1)
+    divided = train_all(HyperFL(plan, CPU, in_parts), group, weights)
     assert together.keys() == divided.keys() == {p.name for p in group}
     for participant in group:
         alone = train_all(method, [participant], weights)[participant.name]
@@ -138,7 +139,7 @@ def test_a_client_learns_the_same_alone_in_a_group_and_in_a_divided_group() -> N
     ids=["own", "features"],
 )
 def test_dropout_is_drawn_from_the_clients_own_stream(plan: TrainingPlan) -> None:
-    method = HyperFL(plan, CPU)
+    method = HyperFL(plan, CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, i) for i in range(2)]
     state = torch.get_rng_state()
@@ -150,7 +151,7 @@ def test_dropout_is_drawn_from_the_clients_own_stream(plan: TrainingPlan) -> Non
 
 
 def test_rounds_and_clients_draw_differently() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method, 0)
     first, again, second = (
@@ -162,7 +163,7 @@ def test_rounds_and_clients_draw_differently() -> None:
 
 
 def test_a_participant_is_never_changed() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     participant = make_participant(method, 0)
     before = {name: tensor.clone() for name, tensor in participant.private.items()}
     weights = method.parameters(seed=3).initial_values()
@@ -175,7 +176,7 @@ def test_a_participant_is_never_changed() -> None:
 
 
 def test_the_deltas_are_the_specifications_and_small() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     parameters = method.parameters(seed=3)
     weights = parameters.initial_values()
     result = train_all(method, [make_participant(method, 0)], weights)["client-0"]
@@ -189,7 +190,7 @@ def test_the_deltas_are_the_specifications_and_small() -> None:
 
 
 def test_the_metrics_of_a_round() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method, 0)
     result = train_all(method, [participant], weights)["client-0"]
@@ -214,7 +215,7 @@ def test_the_metrics_of_a_round() -> None:
 
 
 def test_evaluation_uses_running_statistics_and_leaves_them_alone() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method, 0)
     first = method.evaluate(participant, weights)
@@ -225,7 +226,7 @@ def test_evaluation_uses_running_statistics_and_leaves_them_alone() -> None:
 
 @pytest.mark.parametrize("calls_before_stop", [0, 1, 4, 9])
 def test_training_stops_between_steps_when_asked(calls_before_stop: int) -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     answers = iter([False] * calls_before_stop + [True])
     group = [make_participant(method, i) for i in range(2)]
@@ -235,7 +236,7 @@ def test_training_stops_between_steps_when_asked(calls_before_stop: int) -> None
 
 
 def test_a_collapsed_trunk_is_reported() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     weights["hypernetwork.trunk.bias"] -= 100
     with capture_logs() as logs:
@@ -246,7 +247,7 @@ def test_a_collapsed_trunk_is_reported() -> None:
 
 
 def test_a_diverged_client_is_named_after_the_others_are_done() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, i) for i in range(3)]
     group[1].private["head.weight"][0, 0] = torch.nan
@@ -259,7 +260,7 @@ def test_a_diverged_client_is_named_after_the_others_are_done() -> None:
 
 
 def test_wrong_weights_are_refused_before_training() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, 0)]
     with pytest.raises(ValueError, match=r"missing: hypernetwork.trunk.bias"):
@@ -279,7 +280,7 @@ def test_wrong_weights_are_refused_before_training() -> None:
     ],
 )
 def test_wrong_private_tensors_are_refused(change: dict[str, torch.Tensor], message: str) -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     participant = make_participant(method, 0)
     method.check_private(participant.private)
     with pytest.raises(ValueError, match=message):
@@ -293,7 +294,7 @@ def test_wrong_private_tensors_are_refused(change: dict[str, torch.Tensor], mess
 
 
 def test_a_missing_private_tensor_is_refused() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     private = method.initial_private(1)
     del private["buffers.normalisation.running_var"]
     with pytest.raises(ValueError, match=r"buffers.normalisation.running_var is missing"):
@@ -301,7 +302,7 @@ def test_a_missing_private_tensor_is_refused() -> None:
 
 
 def test_data_that_does_not_fit_is_refused() -> None:
-    method = HyperFL(tiny_plan(), CPU)
+    method = HyperFL(tiny_plan(), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method, 0)
     participant.data = random_client_data(seed=0, num_train=4, num_test=0)
@@ -314,7 +315,7 @@ def test_data_that_does_not_fit_is_refused() -> None:
 
 
 def test_clients_start_with_different_embeddings_and_heads() -> None:
-    method = HyperFL(tiny_plan(embedding_size=4000), CPU)
+    method = HyperFL(tiny_plan(embedding_size=4000), CPU, RESOURCES)
     first, second = method.initial_private(1), method.initial_private(2)
     assert not torch.equal(first["embedding"], second["embedding"])
     assert not torch.equal(first["head.weight"], second["head.weight"])
@@ -326,13 +327,16 @@ def test_clients_start_with_different_embeddings_and_heads() -> None:
 
 def test_the_specification_is_the_same_wherever_it_is_built() -> None:
     torch.manual_seed(1)
-    first: ParameterSpecification = HyperFL(tiny_plan(), CPU).parameters(seed=9)
+    first: ParameterSpecification = HyperFL(tiny_plan(), CPU, RESOURCES).parameters(seed=9)
     torch.manual_seed(2)
-    assert HyperFL(tiny_plan(), CPU).parameters(seed=9) == first
+    assert HyperFL(tiny_plan(), CPU, RESOURCES).parameters(seed=9) == first
 
 
 def test_frozen_parameters_are_neither_shared_nor_private() -> None:
-    whole, partly = HyperFL(tiny_plan(), CPU), HyperFL(tiny_plan("partly_frozen"), CPU)
+    whole, partly = (
+        HyperFL(tiny_plan(), CPU, RESOURCES),
+        HyperFL(tiny_plan("partly_frozen"), CPU, RESOURCES),
+    )
     sizes = [
         method.parameters(seed=0).by_name["hypernetwork.output.bias"].num_elements
         for method in (whole, partly)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,8 @@ from shared.federation.plans import KNOWN_METHODS, ModelPlan, TrainingPlan, take
 from shared.federation.sharing import check_shared_names
 from shared.federation.specification import ParameterSpecification
 from tests.support.backbones import IMAGE_SHAPE, random_digest
-from tests.support.random_clients import tiny_plan
-from worker.errors import MethodError, ModelError
+from tests.support.random_clients import RESOURCES, tiny_plan
+from worker.errors import ImportNotAllowed, MethodError, ModelError
 from worker.methods import build_method
 from worker.methods.fedavg import FedAvg
 from worker.methods.hyperfl import HyperFL
@@ -27,29 +30,44 @@ CPU = torch.device("cpu")
 GIVEN: list[SiteResources] = []
 
 
-def own_method(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
-    GIVEN.append(resources)
-    return HyperFL(plan.model_copy(update={"method": "hyperfl"}), device, resources)
+class Own(HyperFL):
+    def __init__(self, plan: TrainingPlan, device: torch.device, resources: SiteResources) -> None:
+        GIVEN.append(resources)
+        super().__init__(plan.model_copy(update={"method": "hyperfl"}), device, resources)
 
 
-def raising(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
-    raise KeyError("scanner\nof site A")
+class Raising(FedAvg):
+    def __init__(self, plan: TrainingPlan, device: torch.device, resources: SiteResources) -> None:
+        raise KeyError("scanner\nof site A")
 
 
-def with_two_arguments(plan: TrainingPlan, device: torch.device) -> Method:
-    return HyperFL(plan, device)
+class WithTwoArguments(FedAvg):
+    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
+        super().__init__(plan, device)
 
 
-def no_method(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> object:
-    return torch.nn.Linear(1, 1)
+class NoMethod:
+    def __init__(self, *arguments: object) -> None:
+        raise AssertionError("it is called")
 
 
-def strict_plan(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> object:
-    return ModelPlan.model_validate({"learning_rate": -1.0})
+def own_function(*arguments: object) -> Method:
+    raise AssertionError("it is called")
 
 
-def without_a_model(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
-    return HyperFL(plan.model_copy(update={"model": "cnn-mnis"}), device, resources)
+class StrictPlan(FedAvg):
+    def __init__(self, plan: TrainingPlan, device: torch.device, resources: SiteResources) -> None:
+        ModelPlan.model_validate({"learning_rate": -1.0})
+
+
+class WithoutAModel(HyperFL):
+    def __init__(self, plan: TrainingPlan, device: torch.device, resources: SiteResources) -> None:
+        super().__init__(plan.model_copy(update={"model": "cnn-mnis"}), device, resources)
+
+
+class Ending(FedAvg):
+    def __init__(self, *arguments: object) -> None:
+        sys.exit()
 
 
 class HalfMade(FedAvg):
@@ -62,12 +80,12 @@ def plan_for(method: str) -> TrainingPlan:
 
 
 def test_hyperfl_is_known() -> None:
-    assert isinstance(build_method(tiny_plan(), CPU), HyperFL)
+    assert isinstance(build_method(tiny_plan(), CPU, RESOURCES), HyperFL)
 
 
 def test_a_method_of_the_user_is_loaded_by_import_path() -> None:
-    resources = SiteResources(backbone_weights_file=Path("backbone.safetensors"))
-    built = build_method(plan_for(f"{__name__}:own_method"), CPU, resources)
+    resources = replace(RESOURCES, backbone_weights_file=Path("backbone.safetensors"))
+    built = build_method(plan_for(f"{__name__}:Own"), CPU, resources)
     assert isinstance(built, HyperFL)
     assert GIVEN[-1] is resources
 
@@ -75,30 +93,57 @@ def test_a_method_of_the_user_is_loaded_by_import_path() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("raising", "building '{}' failed: KeyError: 'scanner\\nof site A'"),
+        ("Raising", "building '{}' failed: KeyError: 'scanner\\nof site A'"),
         (
-            "with_two_arguments",
-            "building '{}' failed: TypeError: with_two_arguments() takes 2 positional arguments "
-            "but 3 were given",
+            "WithTwoArguments",
+            "building '{}' failed: TypeError: WithTwoArguments.__init__() takes 3 positional "
+            "arguments but 4 were given",
         ),
         (
-            "no_method",
-            "'{}' does not build a method: Linear lacks initial_private, check_private, evaluate",
+            "NoMethod",
+            "'{}' is not a method: it lacks parameters, initial_private, check_private, train, "
+            "evaluate",
         ),
-        ("strict_plan", "building '{}' failed: learning_rate: Input should be greater than 0"),
+        ("own_function", "'{}' is not a class, as a method must be"),
+        ("Ending", "building '{}' failed: it asked to end the process, with exit code 0"),
+        ("StrictPlan", "building '{}' failed: learning_rate: Input should be greater than 0"),
         ("HalfMade", "building '{}' failed: NotImplementedError"),
     ],
 )
 def test_what_a_method_of_the_user_does_wrong_is_one_line(name: str, message: str) -> None:
     path = f"{__name__}:{name}"
     with pytest.raises(MethodError) as caught:
-        build_method(plan_for(path).model_copy(update={"hyperparameters": {}}), CPU)
+        build_method(plan_for(path).model_copy(update={"hyperparameters": {}}), CPU, RESOURCES)
     assert str(caught.value) == message.format(path)
+
+
+def test_a_method_without_a_module_is_no_import_path() -> None:
+    with pytest.raises(ImportNotAllowed, match="':method' is not an import path"):
+        build_method(plan_for(":method"), CPU, RESOURCES)
+
+
+@pytest.mark.parametrize(
+    ("method", "model", "named"),
+    [
+        ("huggingface_hub:logout", "cnn-mnist", ["huggingface_hub:logout"]),
+        ("hyperfl", "os:abort", ["os:abort"]),
+        ("fedavg", "sys:exit", ["sys:exit"]),
+        ("huggingface_hub:logout", "os:abort", ["huggingface_hub:logout", "os:abort"]),
+    ],
+)
+def test_nothing_is_imported_that_the_site_has_not_allowed(
+    method: str, model: str, named: list[str]
+) -> None:
+    plan = tiny_plan().model_copy(update={"method": method, "model": model})
+    with pytest.raises(ImportNotAllowed) as refused:
+        build_method(plan, CPU)
+    line = f"allowed_imports = {json.dumps(named)}"
+    assert str(refused.value).endswith(f"write into worker.toml: {line}")
 
 
 def test_what_is_wrong_with_the_model_is_said_as_it_is() -> None:
     with pytest.raises(ModelError, match="cnn-mnis"):
-        build_method(plan_for(f"{__name__}:without_a_model"), CPU)
+        build_method(plan_for(f"{__name__}:WithoutAModel"), CPU, RESOURCES)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +152,12 @@ def test_what_is_wrong_with_the_model_is_said_as_it_is() -> None:
         ("hyperfll", "does not know the method 'hyperfll'"),
         ("tests.support.no_such_module:method", "cannot import 'tests.support.no_such_module'"),
         ("tests.support.extractors:missing", "has no 'missing'"),
-        ("tests.support.extractors:NOT_A_FUNCTION", "neither a class nor a function"),
-        (":method", "not an import path"),
+        ("tests.support.extractors:NOT_A_FUNCTION", "is not a class, as a method must be"),
     ],
 )
 def test_a_method_that_cannot_be_built_is_a_clear_error(method: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_method(plan_for(method), CPU)
+        build_method(plan_for(method), CPU, RESOURCES)
 
 
 BACKBONES = ("vit:test_vit", "resnet18", "resnet:test_resnet")

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from tests.support import extractors
+from tests.support.random_clients import TESTS_ALLOWED
+from worker.models.allowed_imports import AllowedImports
 from worker.models.cnn import ConvolutionalExtractor
 from worker.models.initial_ranges import generated_tensors
 from worker.models.layout import ParameterLayout
@@ -41,7 +43,7 @@ def test_pooling_before_activation_is_the_papers_network() -> None:
 
 
 def test_a_users_own_module() -> None:
-    extractor = build_feature_extractor(f"{TINY}:tiny", (1, 4, 4))
+    extractor = build_feature_extractor(f"{TINY}:tiny", (1, 4, 4), TESTS_ALLOWED)
     assert isinstance(extractor.module, extractors.TinyExtractor)
     assert extractor.feature_width == extractors.WIDTH
     assert default_image_shape(f"{TINY}:tiny") is None
@@ -51,9 +53,9 @@ def test_building_is_repeatable_and_leaves_the_global_stream_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(())
     torch.manual_seed(1)
-    first = build_feature_extractor(f"{TINY}:tiny", (1, 4, 4)).module.state_dict()
+    first = build_feature_extractor(f"{TINY}:tiny", (1, 4, 4), TESTS_ALLOWED).module.state_dict()
     assert torch.rand(()) == expected
-    second = build_feature_extractor(f"{TINY}:tiny", (1, 4, 4)).module.state_dict()
+    second = build_feature_extractor(f"{TINY}:tiny", (1, 4, 4), TESTS_ALLOWED).module.state_dict()
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
@@ -67,7 +69,7 @@ def test_building_is_repeatable_and_leaves_the_global_stream_alone() -> None:
         (f"{TINY}:tiny", (1, 5, 4), "does not take images of 1×5×4"),
         (f"{TINY}:wrong_width", (1, 4, 4), r"gives features \(2, 5\) .* not \(2, 6\)"),
         (f"{TINY}:returns_a_module_only", (1, 4, 4), "must return"),
-        (f"{TINY}:fails", (1, 4, 4), "building model .* failed: no weights file"),
+        (f"{TINY}:fails", (1, 4, 4), "building model .* failed: .*no weights file"),
         (f"{TINY}:entirely_frozen", (1, 4, 4), "no trainable parameters"),
         (f"{TINY}:NOT_A_FUNCTION", (1, 4, 4), "is not a function"),
         (f"{TINY}:missing", (1, 4, 4), "has no 'missing'"),
@@ -79,7 +81,7 @@ def test_what_cannot_be_used_is_a_clear_error(
     model: str, image_shape: tuple[int, int, int] | None, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        build_feature_extractor(model, image_shape)
+        build_feature_extractor(model, image_shape, AllowedImports(("tests", "no_such_package")))
 
 
 def test_the_default_shape_of_an_unknown_model_is_an_error() -> None:

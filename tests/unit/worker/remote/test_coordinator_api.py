@@ -28,6 +28,7 @@ from worker.remote.coordinator_api import CoordinatorApi
 
 COME_AGAIN = (408, 429, 500, 501, 502, 503, 504, 507, 520)
 FEDERATION = "tiny"
+MAX_BYTES = 4 << 20
 
 Call = Callable[[CoordinatorApi], Awaitable[object]]
 
@@ -56,7 +57,9 @@ def every_call(task: Task, folder: Path) -> dict[str, Call]:
         "next_task": lambda client: client.next_task(FEDERATION, 0.0),
         "heartbeat": lambda client: client.heartbeat(task),
         "put_update": lambda client: client.put_update(task, b"update"),
-        "fetch_weights": lambda client: client.fetch_weights(FEDERATION, 1, folder / "weights"),
+        "fetch_weights": lambda client: client.fetch_weights(
+            FEDERATION, 1, folder / "weights", max_bytes=MAX_BYTES
+        ),
     }
 
 
@@ -305,7 +308,7 @@ async def test_weights_are_written_to_a_file(
     coordinator: FakeCoordinator, client: CoordinatorApi, tmp_path: Path
 ) -> None:
     weights = coordinator.add_version(1)
-    await client.fetch_weights(FEDERATION, 1, tmp_path / "weights")
+    await client.fetch_weights(FEDERATION, 1, tmp_path / "weights", max_bytes=MAX_BYTES)
     (request,) = coordinator.requests
     assert request.url == f"{URL}/v1/federations/tiny/weights/1"
     assert "Range" not in request.headers
@@ -318,7 +321,7 @@ async def test_what_was_written_before_is_not_asked_for_again(
     whole = codec.encode(coordinator.add_version(1))
     file = tmp_path / "weights"
     file.write_bytes(whole[:50])
-    await client.fetch_weights(FEDERATION, 1, file)
+    await client.fetch_weights(FEDERATION, 1, file, max_bytes=MAX_BYTES)
     assert coordinator.requests[0].headers["Range"] == "bytes=50-"
     assert file.read_bytes() == whole
 
@@ -335,12 +338,12 @@ async def test_a_download_that_broke_off_goes_on_where_it_stopped(
 
     coordinator.answer("GET", "/weights/1", weights_file(breaks_off()))
     with pytest.raises(Unreachable, match="connection reset"):
-        await client.fetch_weights(FEDERATION, 1, file)
+        await client.fetch_weights(FEDERATION, 1, file, max_bytes=MAX_BYTES)
     written = file.read_bytes()
     assert written == whole[: len(written)]
     assert len(written) > 1_000_000
     coordinator.answer("GET", "/weights/1", weights_file(whole[len(written) :], 206))
-    await client.fetch_weights(FEDERATION, 1, file)
+    await client.fetch_weights(FEDERATION, 1, file, max_bytes=MAX_BYTES)
     assert coordinator.requests[1].headers["Range"] == f"bytes={len(written)}-"
     assert file.read_bytes() == whole
 
@@ -371,7 +374,7 @@ async def test_a_server_without_ranges_sends_the_whole_over_the_part(
     file = tmp_path / "weights"
     file.write_bytes(whole[:50])
     coordinator.answer("GET", "/weights/1", weights_file(whole))
-    await client.fetch_weights(FEDERATION, 1, file)
+    await client.fetch_weights(FEDERATION, 1, file, max_bytes=MAX_BYTES)
     assert file.read_bytes() == whole
 
 
@@ -382,7 +385,7 @@ async def test_come_again_leaves_the_part_as_it_is(
     file.write_bytes(b"part")
     coordinator.answer("GET", "/weights/1", httpx.Response(503, text="down for a minute"))
     with pytest.raises(Unreachable):
-        await client.fetch_weights(FEDERATION, 1, file)
+        await client.fetch_weights(FEDERATION, 1, file, max_bytes=MAX_BYTES)
     assert file.read_bytes() == b"part"
 
 
@@ -393,7 +396,7 @@ async def test_deltas_are_asked_for_from_a_version_on_and_never_in_parts(
     coordinator.chains[1, 3] = b"deltas"
     file = tmp_path / "deltas"
     file.write_bytes(b"of another day")
-    await client.fetch_weights(FEDERATION, 3, file, since=1)
+    await client.fetch_weights(FEDERATION, 3, file, since=1, max_bytes=MAX_BYTES)
     (request,) = coordinator.requests
     assert request.url == f"{URL}/v1/federations/tiny/weights/3?since=1"
     assert "Range" not in request.headers

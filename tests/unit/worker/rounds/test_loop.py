@@ -126,6 +126,22 @@ async def test_clients_of_one_round_train_together(worker: Worker) -> None:
     assert groups == [["alice", "bob", "carol"]]
 
 
+async def test_a_credential_that_a_lost_answer_replaced_is_asked_for_again(worker: Worker) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.answer("GET", "/tiny", problem(ProblemType.UNAUTHENTICATED))
+    await worker.run("alice")
+    assert len(worker.coordinator.asked("POST", "/enrolments")) == 2
+    assert worker.method.trained == [("alice", 1)]
+    assert not (worker.folder / "alice" / "enrolment-token").exists()
+
+
+async def test_enrolment_is_repeated_once_and_no_more(worker: Worker) -> None:
+    worker.coordinator.revoked.add("alice")
+    with pytest.raises(RequestFailed, match="accepts none of this worker's clients"):
+        await worker.run("alice")
+    assert len(worker.coordinator.asked("POST", "/enrolments")) == 2
+
+
 async def test_the_newest_round_goes_first(worker: Worker) -> None:
     worker.coordinator.add_task("alice", 1)
     worker.coordinator.add_task("bob", 2)
@@ -163,7 +179,7 @@ async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loop, "_GATHER_SECONDS", 0.0)
-    handle = worker.coordinator._handle
+    handle = worker.coordinator.reply_to
     lost: list[Request] = []
 
     async def lose_a_poll(request: Request) -> httpx.Response:
@@ -171,9 +187,9 @@ async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
         if request.url.path.endswith("/task") and is_bobs and not lost:
             lost.append(request)
             await asyncio.Event().wait()
-        return await handle(request)
+        return handle(request)
 
-    worker.coordinator._handle = lose_a_poll  # type: ignore[method-assign]
+    worker.coordinator.reply_to = lose_a_poll  # type: ignore[assignment, method-assign]
     for name in ("alice", "bob"):
         worker.coordinator.add_task(name, 1)
     await worker.run("alice", "bob")

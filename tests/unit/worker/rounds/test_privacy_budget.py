@@ -13,7 +13,7 @@ from shared.federation.specification import FederationSpecification, RoundPolicy
 from shared.rest.problems import ProblemType
 from tests.support.fake_coordinator import FakeCoordinator, Request, credential, problem
 from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, client_config
-from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
+from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES
 from tests.support.waiting import RecordedSleep
 from worker.methods import build_method
 from worker.methods.privacy.private_steps import PrivateSteps
@@ -51,7 +51,9 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.coordinator = FakeCoordinator(private_specification())
-        self.method = build_method(self.coordinator.specification.training, torch.device("cpu"))
+        self.method = build_method(
+            self.coordinator.specification.training, torch.device("cpu"), RESOURCES
+        )
         self.groups: list[RoundWork] = []
 
     async def work(self, round_number: int) -> HostedClient:

@@ -29,6 +29,7 @@ from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import Refused, WeightsError
 from worker.methods.interface import Participant, TrainingInterrupted
+from worker.remote import bounds
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.round_work import HeldTask, RoundWork
@@ -111,6 +112,7 @@ async def test_an_update_says_what_it_is(bench: Bench) -> None:
         "client": "alice",
         "round_number": 4,
         "base_version": 0,
+        "base_digest": bench.coordinator.digest(0),
         "encoding": "dense",
         "num_examples": NUM_TRAIN_EXAMPLES,
         "metrics": {"accuracy_after": 0.5},
@@ -327,7 +329,9 @@ async def test_an_update_is_sent_while_the_next_client_trains(bench: Bench) -> N
 
 
 async def test_a_pending_update_is_sent_while_others_train(bench: Bench) -> None:
-    pending = PendingUpdate(TaskKind.TRAIN, 1, 0, b"made before the restart")
+    pending = PendingUpdate(
+        TaskKind.TRAIN, 1, 0, b"made before the restart", bench.coordinator.digest(0)
+    )
     held = [bench.held("alice", {"pending": pending}), bench.held("bob")]
     await bench.round_work().do(held)
     assert bench.method.trained == [("bob", 1)]
@@ -367,10 +371,35 @@ async def test_work_whose_weights_are_no_longer_kept_is_dropped_and_the_worker_g
 async def test_weights_that_are_not_the_tasks_are_not_trained_on(bench: Bench) -> None:
     held = bench.held("alice")
     other = held.task.model_copy(update={"base_digest": "sha256:" + "0" * 64})
+    work = bench.round_work()
+    assert not await work.do([HeldTask(held.client, other)]), "it may have gone back meanwhile"
     with pytest.raises(WeightsError):
-        await bench.round_work().do([HeldTask(held.client, other)])
+        await work.do([HeldTask(held.client, other)])
     assert bench.method.trained == []
     assert bench.coordinator.updates() == []
+
+
+async def test_weights_that_the_coordinator_no_longer_knows_are_no_end(bench: Bench) -> None:
+    bench.coordinator.add_version(3)
+    held = bench.held("alice", base_version=3)
+    bench.coordinator.answer("GET", "/weights/3", problem(ProblemType.NOT_FOUND))
+    work = bench.round_work()
+    assert not await work.do([held])
+    assert await work.do([held])
+    assert len(bench.coordinator.updates()) == 1
+
+
+async def test_an_update_from_weights_that_are_gone_is_not_sent_as_the_rounds(
+    bench: Bench,
+) -> None:
+    pending = PendingUpdate(TaskKind.TRAIN, 1, 0, b"from before", "sha256:" + "0" * 64)
+    held = bench.held("alice", {"pending": pending})
+    bench.coordinator.answer("PUT", "/alice", problem(ProblemType.STALE_BASE_VERSION))
+    assert await bench.round_work().do([held])
+    old, new = bench.coordinator.updates()
+    assert old == b"from before"
+    assert read_update(new)[1].base_digest == held.task.base_digest
+    assert bench.method.trained == [("alice", 1)]
 
 
 @pytest.mark.parametrize("bench", ["factored"], indirect=True)
@@ -496,6 +525,12 @@ def wait_for_heartbeat(bench: Bench) -> asyncio.Event:
     return seen
 
 
+@pytest.fixture
+def _fast_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_LEAST_HEARTBEAT_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("_fast_heartbeats")
 async def test_a_lease_is_kept_alive_while_training_lasts(bench: Bench) -> None:
     seen = wait_for_heartbeat(bench)
     await bench.round_work().do([bench.held("alice", round_number=3, lease_seconds=0.003)])
@@ -505,6 +540,7 @@ async def test_a_lease_is_kept_alive_while_training_lasts(bench: Bench) -> None:
     assert len(bench.coordinator.updates()) == 1
 
 
+@pytest.mark.usefixtures("_fast_heartbeats")
 @pytest.mark.parametrize(
     "answer",
     [

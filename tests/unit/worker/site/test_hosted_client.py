@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import httpx
 import pytest
 import torch
 
-from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
-from tests.support.fake_coordinator import FakeCoordinator, problem, unavailable
+from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import (
     RandomDatasets,
     client_config,
@@ -22,14 +19,12 @@ from tests.support.hosted_clients import (
 )
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
-from tests.support.waiting import RecordedSleep
 from worker.data.loading import DatasetCache
-from worker.errors import ConfigError, PrivateStateError, Refused
+from worker.errors import PrivateStateError
 from worker.remote.coordinator_api import CoordinatorApi
-from worker.remote.patience import Patience
 from worker.settings import ClientConfig
 from worker.site import private_state
-from worker.site.hosted_client import HostedClient, load_client, obtain_credential
+from worker.site.hosted_client import HostedClient, load_client
 from worker.site.private_state import FILE_NAME, PendingUpdate, PrivateState
 
 FEDERATION = "tiny"
@@ -45,13 +40,6 @@ def config(tmp_path: Path) -> ClientConfig:
     return client_config(tmp_path, "alice")
 
 
-async def obtain(
-    coordinator: FakeCoordinator, config: ClientConfig, federation: str = FEDERATION
-) -> str:
-    patience = Patience(60.0, RecordedSleep())
-    return await obtain_credential(config, coordinator.address, federation, patience)
-
-
 def load(
     coordinator: FakeCoordinator, config: ClientConfig, method: StubMethod | None = None
 ) -> HostedClient:
@@ -63,88 +51,6 @@ def load(
         method or StubMethod(coordinator.specification.parameters),
         cast(DatasetCache, RandomDatasets()),
     )
-
-
-async def test_a_client_enrols_once(coordinator: FakeCoordinator, config: ClientConfig) -> None:
-    assert await obtain(coordinator, config) == "credential-of-alice"
-    assert await obtain(coordinator, config) == "credential-of-alice"
-    assert len(coordinator.requests) == 1
-
-
-async def test_the_credential_is_its_owners_alone(
-    coordinator: FakeCoordinator, config: ClientConfig
-) -> None:
-    await obtain(coordinator, config)
-    file = config.state_dir / "credential"
-    assert file.read_text() == "credential-of-alice\n"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(config.state_dir.stat().st_mode) == 0o700
-
-
-async def test_an_enrolled_client_needs_no_token(
-    coordinator: FakeCoordinator, config: ClientConfig
-) -> None:
-    await obtain(coordinator, config)
-    without = config.model_copy(update={"enrolment_token": None})
-    assert await obtain(coordinator, without) == "credential-of-alice"
-
-
-async def test_the_token_may_be_in_a_file(coordinator: FakeCoordinator, tmp_path: Path) -> None:
-    (tmp_path / "alice.token").write_text("token-of-alice\n")
-    config = client_config(
-        tmp_path, "alice", enrolment_token=None, enrolment_token_file=tmp_path / "alice.token"
-    )
-    assert await obtain(coordinator, config) == "credential-of-alice"
-    assert coordinator.requests[0].content == b'{"enrolment_token":"token-of-alice"}'
-
-
-async def test_a_missing_token_file_is_one_line(
-    coordinator: FakeCoordinator, tmp_path: Path
-) -> None:
-    missing = tmp_path / "alice.token"
-    config = client_config(tmp_path, "alice", enrolment_token=None, enrolment_token_file=missing)
-    with pytest.raises(ConfigError, match=f"^{missing} cannot be read: No such file or directory$"):
-        await obtain(coordinator, config)
-    assert coordinator.requests == []
-
-
-async def test_a_client_without_credential_and_token_is_refused(
-    coordinator: FakeCoordinator, tmp_path: Path
-) -> None:
-    config = client_config(tmp_path, "alice", enrolment_token=None)
-    with pytest.raises(ConfigError, match="client alice is not enrolled and has no enrolment tok"):
-        await obtain(coordinator, config)
-    assert not config.state_dir.exists()
-
-
-@pytest.mark.parametrize(("token", "federation"), [("bob", FEDERATION), ("alice", "banks")])
-async def test_the_token_of_another_client_is_refused(
-    coordinator: FakeCoordinator, tmp_path: Path, token: str, federation: str
-) -> None:
-    config = client_config(tmp_path, "alice", enrolment_token=f"token-of-{token}")
-    with pytest.raises(ConfigError) as raised:
-        await obtain(coordinator, config, federation)
-    assert str(raised.value) == (
-        f"the enrolment token of client alice belongs to client {token} of federation tiny"
-    )
-    assert not (config.state_dir / "credential").exists()
-
-
-async def test_a_token_that_the_coordinator_refuses_leaves_nothing(
-    coordinator: FakeCoordinator, config: ClientConfig
-) -> None:
-    coordinator.answer("POST", "/enrolments", problem(ProblemType.UNAUTHENTICATED, "expired"))
-    with pytest.raises(Refused, match="expired"):
-        await obtain(coordinator, config)
-    assert not (config.state_dir / "credential").exists()
-
-
-async def test_enrolment_waits_for_the_coordinator(
-    coordinator: FakeCoordinator, config: ClientConfig
-) -> None:
-    coordinator.answer("POST", "/enrolments", httpx.ConnectError("refused"), unavailable())
-    assert await obtain(coordinator, config) == "credential-of-alice"
-    assert len(coordinator.requests) == 3
 
 
 async def test_a_new_client_gets_a_state_that_is_saved_at_once(
@@ -240,12 +146,14 @@ async def test_a_state_that_could_not_be_saved_is_not_taken(
 
 
 @pytest.mark.parametrize(
-    ("kind", "round_number", "base_version", "is_wanted"),
+    ("kind", "round_number", "base_version", "base_digest", "is_wanted"),
     [
-        (TaskKind.TRAIN, 2, 0, True),
-        (TaskKind.EVALUATE, 2, 0, False),
-        (TaskKind.TRAIN, 3, 0, False),
-        (TaskKind.TRAIN, 2, 1, False),
+        (TaskKind.TRAIN, 2, 0, "the task's", True),
+        (TaskKind.EVALUATE, 2, 0, "the task's", False),
+        (TaskKind.TRAIN, 3, 0, "the task's", False),
+        (TaskKind.TRAIN, 2, 1, "the task's", False),
+        (TaskKind.TRAIN, 2, 0, "sha256:" + "0" * 64, False),
+        (TaskKind.TRAIN, 2, 0, None, False),
     ],
 )
 async def test_a_pending_update_is_for_one_task_alone(
@@ -254,12 +162,14 @@ async def test_a_pending_update_is_for_one_task_alone(
     kind: TaskKind,
     round_number: int,
     base_version: int,
+    base_digest: str | None,
     is_wanted: bool,
 ) -> None:
     task = coordinator.add_task("alice", round_number=2)
     client = hosted_client(coordinator, tmp_path, "alice")
     assert not client.has_pending_for(task)
-    pending = PendingUpdate(kind, round_number, base_version, b"update")
+    digest = task.base_digest if base_digest == "the task's" else base_digest
+    pending = PendingUpdate(kind, round_number, base_version, b"update", digest)
     client.save(replace(client.state, pending=pending))
     assert client.has_pending_for(task) is is_wanted
     assert client.has_pending_for(task.model_copy(update={"attempt": 9})) is is_wanted

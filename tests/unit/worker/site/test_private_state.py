@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,16 @@ from worker.site import private_state
 from worker.site.private_state import FILE_NAME, PendingUpdate, PrivateState
 
 BINDING = {"federation": "hospitals", "specification_digest": "sha256:0d", "client": "site-a"}
-PENDING = PendingUpdate(TaskKind.TRAIN, 12, 11, b"\x00the update's bytes\xff")
+PENDING = PendingUpdate(TaskKind.TRAIN, 12, 11, b"\x00the update's bytes\xff", "sha256:0b")
+
+SAVED_BY_0_1_0 = (
+    "c-n1I!D_=W4Bh^u=(0=796M>6T(;BxV5g-Rxt1HVGzqa=D5bDZ-JfiB(m|oqL7?~aB>DOK@nMQHNVzAE8a+x0)ft"
+    "-8K%;4w!)TA_Y3Y2(P{Fwd(~o=fHB@O53eq&9w|y6Y8k*h>)?@2x2&5ZmYmMDbywr9_&QEQwL7uNFrl+=TYpJ^uH"
+    "tfP#OcdxUV?6F@(Rn%chc03%56D2Bw%tyC+6k+{k7&C|`bYiSuh5Y^(&*-!(>VS9G_Fb^$}G!`W*L^bUKb`8MhKO"
+    "W(8^$@%aSvZ3bj_K3cV^y#>*_noEcq+8ZK~2;A-D9?G@>`K6<NtFgJMlCO9N<VXQvHCV|QS-WW&T1&Adn-^3~N>9"
+    "^YV^^KIXdu@2L2;$2k#{A1)FCo1?_=XmTA+*zzTd0#K_wx%K>!hF"
+)
+"""The file of version 0.1.0, compressed, in base85: format 1, without the base digest."""
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -40,6 +51,7 @@ PENDINGS = st.builds(
     st.integers(1, 10**6),
     st.integers(0, 10**6),
     st.binary(max_size=64),
+    st.none() | st.just("sha256:0b"),
 )
 STATES = st.builds(
     PrivateState,
@@ -224,7 +236,9 @@ def test_a_flipped_bit_of_the_header_is_seen_wherever_it_is(tmp_path: Path, save
         ("pending_base_version", 10),
         ("pending_kind", "evaluate"),
         ("pending_round", None),
-        ("format", 2),
+        ("pending_base_digest", None),
+        ("format", 1),
+        ("format", 3),
         ("digest", "sha256:00"),
         ("client", "site-b"),
     ],
@@ -254,6 +268,15 @@ def test_a_truncated_file_is_seen(tmp_path_factory: pytest.TempPathFactory, leng
 )
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path, content: bytes) -> None:
     assert_refused_untouched(tmp_path, content)
+
+
+def test_a_file_of_0_1_0_is_read_and_says_nothing_of_its_updates_base(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(zlib.decompress(base64.b85decode(SAVED_BY_0_1_0)))
+    pending = replace(PENDING, base_digest=None)
+    expected = example_state(residual={}, pending=pending)
+    assert_same_bits(load(tmp_path), expected)
+    private_state.save(tmp_path, expected)
+    assert_same_bits(load(tmp_path), expected)
 
 
 def test_bytes_after_the_end_are_seen(tmp_path: Path, saved: bytes) -> None:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from shared.federation.plans import HyperFLPlan
 from tests.support.extractors import TinyExtractor
-from tests.support.random_clients import random_client_data, tiny_plan
+from tests.support.random_clients import RESOURCES, random_client_data, tiny_plan
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import (
     Participant,
@@ -32,7 +32,7 @@ def never() -> bool:
 
 @pytest.fixture
 def method() -> HyperFL:
-    return HyperFL(tiny_plan(), CPU)
+    return HyperFL(tiny_plan(), CPU, RESOURCES)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def plain_personalization(
 @pytest.mark.parametrize("clip_norm", [3.0, 0.001])
 def test_it_equals_plain_sgd_on_the_private_part(clip_norm: float) -> None:
     training_plan = tiny_plan(clip_norm=clip_norm)
-    method = HyperFL(training_plan, CPU)
+    method = HyperFL(training_plan, CPU, RESOURCES)
     private = {
         name: tensor.double() if tensor.is_floating_point() else tensor
         for name, tensor in method.initial_private(7).items()

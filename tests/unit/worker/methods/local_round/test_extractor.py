@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.random_clients import random_client_data, tiny_plan
+from tests.support.random_clients import RESOURCES, TESTS_ALLOWED, random_client_data, tiny_plan
 from worker.methods import build_method
 from worker.methods.interface import Participant
 from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def test_training_mode_leaves_out_a_share_of_the_features_and_scales_the_others_up() -> None:
     plan = tiny_plan("tiny_without_normalisation")
-    template = build_feature_extractor(plan.model, plan.image_shape)
+    template = build_feature_extractor(plan.model, plan.image_shape, TESTS_ALLOWED)
     layout = ParameterLayout(generated_tensors(template.module))
     extractor = FunctionalExtractor(template, layout, CPU, feature_dropout=0.25)
     theta = torch.cat([torch.rand(tensor.shape).flatten() for tensor in layout.tensors])
@@ -43,7 +43,7 @@ def test_training_mode_leaves_out_a_share_of_the_features_and_scales_the_others_
 def test_one_value_per_channel_is_normalised_by_running_statistics_which_it_leaves_alone() -> None:
     """One value a channel has no variance; torch refuses to normalise by it."""
     plan = tiny_plan("with_normalised_vectors")
-    template = build_feature_extractor(plan.model, plan.image_shape)
+    template = build_feature_extractor(plan.model, plan.image_shape, TESTS_ALLOWED)
     layout = ParameterLayout(generated_tensors(template.module))
     extractor = FunctionalExtractor(template, layout, CPU)
     theta = torch.rand(sum(math.prod(tensor.shape) for tensor in layout.tensors))
@@ -67,7 +67,7 @@ def test_an_epoch_may_end_with_one_image(name: str) -> None:
     plan = tiny_plan("with_normalised_vectors").model_copy(
         update={"method": name, "hyperparameters": {"batch_size": 5, "epochs": 1}}
     )
-    method = build_method(plan, CPU)
+    method = build_method(plan, CPU, RESOURCES)
     participants = [
         Participant(str(n), random_client_data(n, n), method.initial_private(n), n)
         for n in (10, 11)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from shared.federation.plans import KNOWN_METHODS, ModelPlan, PPSGDPlan, TrainingPlan
 from tests.support import extractors
 from tests.support.plain_models import PlainModel, load
-from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, random_client_data
+from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES, random_client_data
 from worker.export.model import ExportedModel
 from worker.methods import build_method
 from worker.methods.interface import (
@@ -52,7 +52,7 @@ def with_private(participant: Participant, private: dict[str, torch.Tensor]) -> 
 
 
 def personalizing(name: str) -> tuple[Personalizes, Method, Participant, dict[str, np.ndarray]]:
-    method = build_method(plan_for(name), CPU)
+    method = build_method(plan_for(name), CPU, RESOURCES)
     assert isinstance(method, Personalizes)
     values = dict(method.parameters(seed=3).initial_values())
     return method, method, participant_of(method), values
@@ -155,7 +155,7 @@ def test_a_round_starts_from_the_shared_model_and_forgets_the_change(name: str) 
 
 @pytest.mark.parametrize("name", [*METHODS, "local"])
 def test_the_model_by_itself_is_the_one_that_is_evaluated(name: str) -> None:
-    method = build_method(plan_for(name), CPU)
+    method = build_method(plan_for(name), CPU, RESOURCES)
     participant = participant_of(method)
     weights = method.parameters(seed=3).initial_values()
     if name != "local":
@@ -196,7 +196,7 @@ def test_a_client_that_diverges_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["centaur", "local"])
 def test_a_change_of_what_is_not_shared_is_refused(name: str) -> None:
-    method = build_method(plan_for(name), CPU)
+    method = build_method(plan_for(name), CPU, RESOURCES)
     participant = participant_of(method)
     participant.private["change.head.weight"] = torch.zeros(NUM_CLASSES, 5)
     with pytest.raises(ValueError, match=r"site-a: unexpected tensors: change\.head\.weight"):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from shared.federation.plans import KNOWN_METHODS, TrainingPlan
 from tests.support import extractors
 from tests.support.plain_models import PlainModel, load, train_privately, train_whole
-from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, random_client_data
+from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES, random_client_data
 from worker.data.client_data import Batch
 from worker.errors import MethodError
 from worker.methods import build_method
@@ -20,7 +20,6 @@ from worker.methods.fedavg import FedAvg
 from worker.methods.interface import (
     Method,
     Participant,
-    SiteResources,
     TrainingFailedError,
     TrainingInterrupted,
 )
@@ -75,7 +74,7 @@ def test_a_round_equals_the_plain_loop(name: str, num_train: int, agreed: dict[s
     private = {"clip_norm": 0.3} | agreed if name in PRIVATE_METHODS else {}
     training = plan_for(name, **private)
     plan = KNOWN_METHODS[name].plan.model_validate(training.hyperparameters)
-    method = build_method(training, CPU)
+    method = build_method(training, CPU, RESOURCES)
     values = method.parameters(seed=3).initial_values()
     weights = {key: array.astype(np.float64) for key, array in values.items()}
     participant = in_float64(make_participant(method, num_train=num_train))
@@ -120,7 +119,7 @@ def test_a_round_equals_the_plain_loop(name: str, num_train: int, agreed: dict[s
 def test_what_is_sent_is_what_is_shared_and_nothing_private(
     name: str, shared_prefixes: set[str]
 ) -> None:
-    method = build_method(plan_for(name), CPU)
+    method = build_method(plan_for(name), CPU, RESOURCES)
     parameters = method.parameters(seed=3)
     participant = make_participant(method)
     (result,) = method.train([participant], parameters.initial_values(), 1, never)
@@ -135,18 +134,15 @@ def test_what_is_sent_is_what_is_shared_and_nothing_private(
         assert np.any(delta), f"{sent} was not trained"
 
 
-def leaky(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
-    class Leaky(FedAvg):
-        def initial_private(self, client_seed: int) -> dict[str, torch.Tensor]:
-            return {"head.weight": torch.zeros(1)}
-
-    return Leaky(plan, device, resources)
+class Leaky(FedAvg):
+    def initial_private(self, client_seed: int) -> dict[str, torch.Tensor]:
+        return {"head.weight": torch.zeros(1)}
 
 
 def test_a_method_that_would_share_what_is_private_is_refused() -> None:
-    plan = plan_for("fedavg").model_copy(update={"method": f"{__name__}:leaky"})
+    plan = plan_for("fedavg").model_copy(update={"method": f"{__name__}:Leaky"})
     with pytest.raises(MethodError, match=r"share what it calls private: head\.weight"):
-        build_method(plan, CPU)
+        build_method(plan, CPU, RESOURCES)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -156,9 +152,9 @@ def test_a_scalar_parameter_is_trained_where_it_is_private_and_refused_by_name_w
     plan = plan_for(name, "with_a_scalar")
     if name != "local":
         with pytest.raises(ModelError, match=r"scale is a scalar, .* give it the shape \(1,\)"):
-            build_method(plan, CPU)
+            build_method(plan, CPU, RESOURCES)
         return
-    method = build_method(plan, CPU)
+    method = build_method(plan, CPU, RESOURCES)
     participant = make_participant(method)
     (result,) = method.train([participant], {}, 1, never)
     scale = "extractor.scale"
@@ -168,7 +164,7 @@ def test_a_scalar_parameter_is_trained_where_it_is_private_and_refused_by_name_w
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_participant_and_the_weights_are_never_changed(name: str) -> None:
-    method = build_method(plan_for(name), CPU)
+    method = build_method(plan_for(name), CPU, RESOURCES)
     participant = make_participant(method)
     before = {key: tensor.clone() for key, tensor in participant.private.items()}
     weights = method.parameters(seed=3).initial_values()
@@ -182,7 +178,7 @@ def test_a_participant_and_the_weights_are_never_changed(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_training_stops_between_batches_when_asked(name: str) -> None:
-    method = build_method(plan_for(name), CPU)
+    method = build_method(plan_for(name), CPU, RESOURCES)
     answers = iter([False, False, True])
     weights = method.parameters(seed=3).initial_values()
     with pytest.raises(TrainingInterrupted):
@@ -191,7 +187,7 @@ def test_training_stops_between_batches_when_asked(name: str) -> None:
 
 
 def test_a_diverged_client_is_named_after_the_others_are_done() -> None:
-    method = build_method(plan_for("centaur"), CPU)
+    method = build_method(plan_for("centaur"), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, index) for index in range(3)]
     group[1].private["head.weight"][0, 0] = torch.nan
@@ -203,7 +199,7 @@ def test_a_diverged_client_is_named_after_the_others_are_done() -> None:
 
 
 def test_clients_of_local_training_start_apart_and_dropout_is_their_own() -> None:
-    method = build_method(plan_for("local", "tiny_with_dropout"), CPU)
+    method = build_method(plan_for("local", "tiny_with_dropout"), CPU, RESOURCES)
     first, second = (make_participant(method, index) for index in range(2))
     assert not torch.equal(first.private["head.weight"], second.private["head.weight"])
     together = list(method.train([first, second], {}, 1, never))[1]
@@ -213,7 +209,7 @@ def test_clients_of_local_training_start_apart_and_dropout_is_their_own() -> Non
 
 
 def test_sigma_is_the_accountants_for_the_clients_own_number_of_examples() -> None:
-    method = build_method(plan_for("dp-fedavg"), CPU)
+    method = build_method(plan_for("dp-fedavg"), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, index, n) for index, n in enumerate([13, 40])]
     for participant, result in zip(group, method.train(group, weights, 1, never), strict=True):
@@ -227,7 +223,7 @@ def test_sigma_is_the_accountants_for_the_clients_own_number_of_examples() -> No
 
 
 def test_agreed_noise_is_every_clients() -> None:
-    method = build_method(plan_for("centaur", **AGREED), CPU)
+    method = build_method(plan_for("centaur", **AGREED), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, index, n) for index, n in enumerate([2, 13, 40])]
     for result in method.train(group, weights, 1, never):
@@ -237,7 +233,7 @@ def test_agreed_noise_is_every_clients() -> None:
 
 
 def refusal(name: str, num_train: int, **hyperparameters: Any) -> str:
-    method = build_method(plan_for(name, **hyperparameters), CPU)
+    method = build_method(plan_for(name, **hyperparameters), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     group = [make_participant(method, 0, 40), make_participant(method, 1, num_train)]
     with pytest.raises(TrainingFailedError) as caught:
@@ -268,7 +264,7 @@ def test_a_budget_that_no_noise_keeps_to_is_the_clients_reason() -> None:
 
 
 def test_a_spent_budget_ends_training_and_nothing_is_sent() -> None:
-    method = build_method(plan_for("dp-fedavg", rounds=1), CPU)
+    method = build_method(plan_for("dp-fedavg", rounds=1), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method)
     (result,) = method.train([participant], weights, 1, never)
@@ -278,7 +274,7 @@ def test_a_spent_budget_ends_training_and_nothing_is_sent() -> None:
 
 
 def test_a_budget_is_for_the_examples_it_was_made_for() -> None:
-    method = build_method(plan_for("ppsgd"), CPU)
+    method = build_method(plan_for("ppsgd"), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method)
     (result,) = method.train([participant], weights, 1, never)
@@ -288,7 +284,7 @@ def test_a_budget_is_for_the_examples_it_was_made_for() -> None:
 
 
 def test_noise_is_never_drawn_twice_even_if_a_round_is() -> None:
-    method = build_method(plan_for("dp-fedavg"), CPU)
+    method = build_method(plan_for("dp-fedavg"), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method)
     (first,) = method.train([participant], weights, 1, never)
@@ -314,7 +310,7 @@ def test_samples_are_never_drawn_twice_even_if_a_round_is(
         return found
 
     monkeypatch.setattr(ModelClient, "sampled_batch", recording)
-    method = build_method(plan_for(name), CPU)
+    method = build_method(plan_for(name), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     participant = make_participant(method)
 
@@ -336,7 +332,7 @@ def test_a_private_state_put_back_to_an_earlier_day_does_not_repeat_the_noise(
     later_round: int, later_weight: float
 ) -> None:
     # No example passes the clip, so that an update is noise alone.
-    method = build_method(plan_for("dp-fedavg", clip_norm=1e-30, weight_decay=0.0), CPU)
+    method = build_method(plan_for("dp-fedavg", clip_norm=1e-30, weight_decay=0.0), CPU, RESOURCES)
     weights = method.parameters(seed=3).initial_values()
     weights = {name: np.zeros_like(array) for name, array in weights.items()}
     participant = make_participant(method)
@@ -351,7 +347,7 @@ def test_a_private_state_put_back_to_an_earlier_day_does_not_repeat_the_noise(
 @pytest.mark.parametrize("name", PRIVATE_METHODS)
 def test_batch_normalisation_is_refused_where_examples_must_be_told_apart(name: str) -> None:
     with pytest.raises(ModelError, match=r"normalisation \(BatchNorm2d\) mixes the examples"):
-        build_method(plan_for(name, "tiny"), CPU)
+        build_method(plan_for(name, "tiny"), CPU, RESOURCES)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""Enrolment: once, repeatable until its credential has worked, and never another's."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.rest.problems import ProblemType
+from tests.support.fake_coordinator import FakeCoordinator, Request, problem, unavailable
+from tests.support.hosted_clients import client_config
+from tests.support.specifications import tiny_specification
+from tests.support.waiting import RecordedSleep
+from worker.errors import ConfigError, Refused
+from worker.files import write_atomically
+from worker.remote.patience import Patience
+from worker.settings import ClientConfig
+from worker.site import enrolment
+from worker.site.enrolment import TOKEN_NAME, obtain_credential
+
+FEDERATION = "tiny"
+
+
+class Killed(BaseException):
+    """Ends the worker as a crash would."""
+
+
+@pytest.fixture
+def coordinator() -> FakeCoordinator:
+    return FakeCoordinator(tiny_specification(FEDERATION))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ClientConfig:
+    return client_config(tmp_path, "alice")
+
+
+async def obtain(
+    coordinator: FakeCoordinator, config: ClientConfig, federation: str = FEDERATION
+) -> str:
+    patience = Patience(60.0, RecordedSleep())
+    return await obtain_credential(config, coordinator.address, federation, patience)
+
+
+async def test_a_client_enrols_once(coordinator: FakeCoordinator, config: ClientConfig) -> None:
+    assert await obtain(coordinator, config) == "credential-of-alice"
+    assert await obtain(coordinator, config) == "credential-of-alice"
+    assert len(coordinator.requests) == 1
+
+
+async def test_the_credential_is_its_owners_alone(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    await obtain(coordinator, config)
+    file = config.state_dir / "credential"
+    assert file.read_text() == "credential-of-alice\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(config.state_dir.stat().st_mode) == 0o700
+
+
+async def test_an_enrolled_client_needs_no_token(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    await obtain(coordinator, config)
+    without = config.model_copy(update={"enrolment_token": None})
+    assert await obtain(coordinator, without) == "credential-of-alice"
+
+
+async def test_the_token_may_be_in_a_file(coordinator: FakeCoordinator, tmp_path: Path) -> None:
+    (tmp_path / "alice.token").write_text("token-of-alice\n")
+    config = client_config(
+        tmp_path, "alice", enrolment_token=None, enrolment_token_file=tmp_path / "alice.token"
+    )
+    assert await obtain(coordinator, config) == "credential-of-alice"
+    assert coordinator.requests[0].content == b'{"enrolment_token":"token-of-alice"}'
+
+
+async def test_a_missing_token_file_is_one_line(
+    coordinator: FakeCoordinator, tmp_path: Path
+) -> None:
+    missing = tmp_path / "alice.token"
+    config = client_config(tmp_path, "alice", enrolment_token=None, enrolment_token_file=missing)
+    with pytest.raises(ConfigError, match=f"^{missing} cannot be read: No such file or directory$"):
+        await obtain(coordinator, config)
+    assert coordinator.requests == []
+
+
+async def test_a_client_without_credential_and_token_is_refused(
+    coordinator: FakeCoordinator, tmp_path: Path
+) -> None:
+    config = client_config(tmp_path, "alice", enrolment_token=None)
+    with pytest.raises(ConfigError, match="client alice is not enrolled and has no enrolment tok"):
+        await obtain(coordinator, config)
+    assert not config.state_dir.exists()
+
+
+@pytest.mark.parametrize(("token", "federation"), [("bob", FEDERATION), ("alice", "banks")])
+async def test_the_token_of_another_client_is_refused(
+    coordinator: FakeCoordinator, tmp_path: Path, token: str, federation: str
+) -> None:
+    config = client_config(tmp_path, "alice", enrolment_token=f"token-of-{token}")
+    with pytest.raises(ConfigError) as raised:
+        await obtain(coordinator, config, federation)
+    assert str(raised.value) == (
+        f"the enrolment token of client alice belongs to client {token} of federation tiny"
+    )
+    assert not (config.state_dir / "credential").exists()
+
+
+async def test_a_token_that_the_coordinator_refuses_leaves_nothing(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    coordinator.answer("POST", "/enrolments", problem(ProblemType.UNAUTHENTICATED, "expired"))
+    with pytest.raises(Refused, match="expired"):
+        await obtain(coordinator, config)
+    assert not (config.state_dir / "credential").exists()
+
+
+async def test_enrolment_waits_for_the_coordinator(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    coordinator.answer("POST", "/enrolments", httpx.ConnectError("refused"), unavailable())
+    assert await obtain(coordinator, config) == "credential-of-alice"
+    assert len(coordinator.requests) == 3
+
+
+def kept_token(config: ClientConfig) -> str | None:
+    file = config.state_dir / TOKEN_NAME
+    return file.read_text() if file.exists() else None
+
+
+async def test_the_token_is_kept_before_it_is_sent_until_the_credential_has_worked(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    seen: list[str | None] = []
+
+    def look(request: Request) -> None:
+        seen.append(kept_token(config))
+
+    coordinator.receive = look
+    await obtain(coordinator, config)
+    assert seen == ["token-of-alice\n"]
+    assert stat.S_IMODE((config.state_dir / TOKEN_NAME).stat().st_mode) == 0o600
+    enrolment.confirm(config)
+    assert kept_token(config) is None
+    enrolment.confirm(config)
+
+
+@pytest.mark.parametrize("token_is_left", [True, False])
+async def test_a_kill_between_the_answer_and_its_saving_is_repeated_with_the_same_token(
+    coordinator: FakeCoordinator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    token_is_left: bool,
+) -> None:
+    file = tmp_path / "alice.token"
+    file.write_text("token-of-alice\n")
+    config = client_config(tmp_path, "alice", enrolment_token=None, enrolment_token_file=file)
+
+    def kill(file: Path, content: bytes) -> None:
+        if file.name == "credential":
+            raise Killed
+        write_atomically(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(enrolment, "write_atomically", kill)
+        with pytest.raises(Killed):
+            await obtain(coordinator, config)
+    if not token_is_left:
+        file.unlink()
+    assert await obtain(coordinator, config) == "credential-of-alice"
+    assert [request.content for request in coordinator.requests] == [
+        b'{"enrolment_token":"token-of-alice"}'
+    ] * 2
+
+
+async def test_a_credential_that_has_never_worked_is_asked_for_again(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    await obtain(coordinator, config)
+    assert enrolment.forget_unused(config)
+    assert await obtain(coordinator, config) == "credential-of-alice"
+    assert len(coordinator.requests) == 2
+
+
+async def test_a_credential_that_has_worked_is_never_forgotten(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    await obtain(coordinator, config)
+    enrolment.confirm(config)
+    assert not enrolment.forget_unused(config)
+    assert (config.state_dir / "credential").exists()
+
+
+async def test_a_new_invitation_goes_before_the_token_that_was_kept(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    coordinator.answer("POST", "/enrolments", problem(ProblemType.UNAUTHENTICATED, "expired"))
+    with pytest.raises(Refused, match="expired"):
+        await obtain(coordinator, config)
+    newer = config.model_copy(update={"enrolment_token": "token-of-alice-2"})
+    with pytest.raises(ConfigError, match="belongs to client alice-2"):
+        await obtain(coordinator, newer)

@@ -1,0 +1,41 @@
+"""What a specification asks of a site's memory, found out before anything is made of it."""
+
+from __future__ import annotations
+
+import math
+
+from shared.federation.specification import FederationSpecification
+from worker.errors import ConfigError
+
+FREE_SHARE = 0.5
+"""Of the memory that is free at the start, where the site gives no bound of its own."""
+
+_COPIES_OF_WEIGHTS = 3
+"""The weights, a client's change of them, and the file that it is sent as."""
+_TRIED_WITH = 2
+"""Images that a model is tried with before anybody trains."""
+
+
+def check_needed_memory(specification: FederationSpecification, max_bytes: int) -> None:
+    """Raises ConfigError, naming the part, if weights or a batch of images are more than allowed.
+
+    What a network makes of a batch comes on top: that is why only a part of what is free is
+    allowed by default.
+    """
+    training = specification.training
+    batch_size = training.hyperparameters.get("batch_size")
+    images = max(batch_size, _TRIED_WITH) if isinstance(batch_size, int) else _TRIED_WITH
+    size = "×".join(map(str, training.image_shape))
+    for needed, part in (
+        (_COPIES_OF_WEIGHTS * specification.parameters.size_bytes, "its weights and their change"),
+        (4 * images * math.prod(training.image_shape), f"{images} images of {size}"),
+    ):
+        if needed > max_bytes:
+            raise ConfigError(
+                f"federation {specification.name} asks for {_gib(needed)} of memory for {part}, "
+                f"and this site allows {_gib(max_bytes)}: see HYPERFL_MAX_MEMORY_BYTES"
+            )
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 30):,.3f} GiB"
