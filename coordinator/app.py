@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.routing import BaseRoute
 
 from coordinator.access.admin_token import ensure_admin_token
@@ -35,6 +36,7 @@ from coordinator.routes import (
     weights,
 )
 from coordinator.serving import problem_handlers
+from coordinator.serving.allowed_hosts import AllowedHosts
 from coordinator.serving.audit_log import AuditLog
 from coordinator.serving.audit_trail import AuditTrail
 from coordinator.serving.request_limits import RequestLimits
@@ -67,11 +69,14 @@ def create_app(
         metrics=CoordinatorMetrics(),
         driver_pulse=Pulse(2 * settings.database_transaction_seconds + 10 * settings.tick_seconds),
     )
-    app = FastAPI(
+    app = FastAPIOffline(
+        docs_url="/docs" if settings.api_docs else None,
+        redoc_url=None,
         title="HyperFL coordinator",
         summary="Keeps the rounds and the weights of federations.",
         version=version("hyperfl"),
         lifespan=_lifespan,
+        redirect_slashes=False,  # a redirect would lead to whatever host the request names
     )
     app.state.context = context
     app.state.delta_chains = DeltaChains()
@@ -83,6 +88,8 @@ def create_app(
     # Those added later are asked earlier: even what the limits refuse leaves its event.
     app.add_middleware(RequestLimits, settings=settings, clock=clock)
     app.add_middleware(AuditTrail, audit=AuditLog(context))
+    if settings.allowed_hosts is not None:
+        app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts.split(","))
     return app
 
 

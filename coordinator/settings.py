@@ -59,6 +59,13 @@ class CoordinatorSettings(BaseSettings):
     """PEM file with the certificate's key."""
     plaintext: Literal["loopback-only", "behind-proxy"] = "loopback-only"
     """Where to listen without TLS: `loopback-only`, or anywhere with `behind-proxy`."""
+    allowed_hosts: str | None = Field(
+        default=None, pattern=r"^[\w.*-]+(,[\w.*-]+)*$", json_schema_extra=shown("any")
+    )
+    """Host names that a request may name, such as `fl.example.org,*.example.net`; others are
+    answered 400. Probes may name any."""
+    api_docs: bool = True
+    """Whether `/docs` shows the interface in a browser; nothing is fetched from elsewhere."""
     max_connections: int = Field(default=10_000, ge=1)
     """Most open connections; one more closes the connection that has waited longest for a request,
     or is answered 503. The hard limit of open files, less 64 and `database_connections`, bounds it

@@ -15,6 +15,11 @@ from shared.tensors import codec, file_header
 from shared.tensors.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
 from shared.validation import first_fault
 
+_METADATA_BYTES = 32 << 10
+_WIRE_TENSORS_EACH = 4
+_HEADER_BYTES_EACH = 512
+"""A name of at most 200 characters, a dtype, eight sizes and two offsets."""
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -34,7 +39,7 @@ class UpdateCheck:
 
     def __init__(self, expectation: Expectation) -> None:
         self._expectation = expectation
-        self._reader = codec.StreamReader()
+        self._reader = codec.StreamReader(_header_bytes(expectation.specification))
         self._size_bytes = 0
         self._metadata: UpdateMetadata | None = None
         self._encoding: Encoding = DenseEncoding()
@@ -104,6 +109,13 @@ class UpdateCheck:
             self._encoding = _find_encoding(metadata, expectation.specification)
             self._encoding.check_header(header, expectation.specification.parameters)
         self._metadata = metadata
+
+
+def _header_bytes(specification: FederationSpecification) -> int:
+    """What the header of this federation's updates may have: parsing it holds up everybody."""
+    num_tensors = len(specification.parameters.tensors)
+    most = _METADATA_BYTES + num_tensors * _WIRE_TENSORS_EACH * _HEADER_BYTES_EACH
+    return min(most, file_header.MAX_HEADER_BYTES)
 
 
 def check_size(num_bytes: int, limit: int) -> None:

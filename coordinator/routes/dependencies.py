@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import Depends, Header, Path, Request, Security
+from fastapi.security import HTTPBearer
 
 from coordinator.access.identity import Admin, ClientPrincipal, Principal, identify
 from coordinator.context import Context
@@ -40,10 +41,15 @@ DeltaChainsDependency = Annotated[DeltaChains, Depends(get_delta_chains)]
 UploadSlotsDependency = Annotated[UploadSlots, Depends(get_upload_slots)]
 
 
+_BEARER = HTTPBearer(auto_error=False, description="An administrator's or a client's token.")
+"""Declares in the interface's document what :func:`identify` looks at."""
+
+
 async def get_principal(
     request: Request,
     context: ContextDependency,
-    authorization: Annotated[str | None, Header()] = None,
+    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+    _declared: Annotated[object, Security(_BEARER)] = None,
 ) -> Principal:
     """Who sends this request, asked of the database once; Unauthenticated otherwise."""
     known: Principal | None = getattr(request.state, "principal", None)

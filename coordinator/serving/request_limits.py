@@ -18,7 +18,7 @@ from shared.rest.problems import ProblemType
 
 _BURST_SECONDS = 10.0
 _BUSY_SECONDS = 2
-_PROBES = ("/healthz", "/readyz", "/metrics")
+PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 class RequestLimits:
@@ -42,7 +42,7 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers itself or runs the application."""
-        if scope["type"] != "http" or scope["path"] in _PROBES:
+        if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
         token = find_bearer_token(scope["headers"])

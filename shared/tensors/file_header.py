@@ -16,6 +16,8 @@ MAX_HEADER_BYTES = 1 << 20
 
 
 MAX_TENSORS = 10_000
+_MAX_LISTS = 3 * MAX_TENSORS + 1000
+"""A tensor has three: itself, its shape and its place. The rest is for texts in the metadata."""
 
 
 LENGTH_BYTES = 8
@@ -132,6 +134,13 @@ def parse_header(text: bytes) -> Header:
     Raises:
         NotSafetensorsError: it is not what the safetensors library writes; says what and where.
     """
+    lists = text.count(b"[") + text.count(b"{")
+    if lists > _MAX_LISTS:
+        raise NotSafetensorsError(
+            f"the header holds {lists} lists and objects, which is too many",
+            expected=_MAX_LISTS,
+            found=lists,
+        )
     try:
         document = json.loads(
             text.decode(), object_pairs_hook=_check_object, parse_constant=_refuse_constant

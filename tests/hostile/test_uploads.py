@@ -41,6 +41,12 @@ def _poisoned(specification: FederationSpecification, value: float) -> np.ndarra
     return array
 
 
+def _file(header: str) -> bytes:
+    """A file without data."""
+    text = header.encode()
+    return struct.pack("<Q", len(text)) + text
+
+
 CASES: dict[str, tuple[Callable[[FederationSpecification, Task], bytes], int, dict[str, Any]]] = {
     "empty": (lambda s, t: b"", 422, {}),
     "not safetensors": (lambda s, t: b"PK\x03\x04" + bytes(200), 422, {}),
@@ -48,6 +54,12 @@ CASES: dict[str, tuple[Callable[[FederationSpecification, Task], bytes], int, di
     "truncated": (lambda s, t: update_bytes(s, t)[:-3], 422, {}),
     "trailing bytes": (lambda s, t: update_bytes(s, t) + b"x", 422, {}),
     "header is not JSON": (lambda s, t: struct.pack("<Q", 4) + b"{{{{", 422, {}),
+    "header of countless lists": (lambda s, t: _file('{"a":[' + "[]," * 340_000 + "[]]}"), 422, {}),
+    "header of a few lists too many": (
+        lambda s, t: _file('{"a":[' + "[]," * 9000 + "[]]}"),
+        422,
+        {"tensor": "a"},
+    ),
     "header claims a gigabyte": (
         lambda s, t: struct.pack("<Q", 1 << 30) + b"{}",
         422,

@@ -33,6 +33,7 @@ PUBLISHED = {
     "too-many-requests": 429,
     "headers-too-large": 431,
     "internal": 500,
+    "driver-silent": 503,
     "storage-full": 503,
     "unavailable": 503,
 }
