@@ -17,6 +17,7 @@ MAX_UPLOAD_SECONDS = 12 * 3600.0
 """No coordinator takes longer over an update. What is twice as old is no upload any more, whichever
 replica began it and whatever its settings were, and is swept."""
 
+_HOST = r"(\*\.)?[\w-]+(\.[\w-]+)*"
 _DATABASES = ("sqlite", "postgresql")
 
 
@@ -60,7 +61,7 @@ class CoordinatorSettings(BaseSettings):
     plaintext: Literal["loopback-only", "behind-proxy"] = "loopback-only"
     """Where to listen without TLS: `loopback-only`, or anywhere with `behind-proxy`."""
     allowed_hosts: str | None = Field(
-        default=None, pattern=r"^[\w.*-]+(,[\w.*-]+)*$", json_schema_extra=shown("any")
+        default=None, pattern=rf"^{_HOST}(,{_HOST})*$", json_schema_extra=shown("any")
     )
     """Host names that a request may name, such as `fl.example.org,*.example.net`; others are
     answered 400. Probes may name any."""

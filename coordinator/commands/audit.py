@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -18,7 +19,7 @@ from coordinator.commands.connection import (
     connect,
 )
 from shared.rest.schema import AuditEvent
-from shared.terminal.failures import fail
+from shared.terminal.failures import fail, one_line_errors
 from shared.terminal.tables import print_json, print_rows
 
 _PAGE = 1000
@@ -72,17 +73,29 @@ def export_events(
     Example: hyperfl audit export audit-2026-11.jsonl --after 1200
     """
     last, count = after, 0
-    try:
-        with connect(url, admin_token_file) as connection, file.open("x") as lines:
-            for event in _all_events(connection, after):
-                lines.write(json.dumps(event) + "\n")
-                last, count = event["id"], count + 1
-    except FileExistsError:
-        fail(f"{file} exists")
+    with one_line_errors(), connect(url, admin_token_file) as connection, _new_file(file) as lines:
+        for event in _all_events(connection, after):
+            lines.write(json.dumps(event) + "\n")
+            last, count = event["id"], count + 1
     if as_json:
         print_json({"file": str(file), "events": count, "last_id": last})
     else:
         typer.echo(f"{file}: {count} events, the last has id {last}")
+
+
+@contextmanager
+def _new_file(file: Path) -> Iterator[TextIO]:
+    """A file that did not exist, and is gone again if it cannot be written to its end."""
+    try:
+        lines = file.open("x")
+    except FileExistsError:
+        fail(f"{file} exists")
+    try:
+        with lines:
+            yield lines
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def _all_events(connection: Connection, after: int) -> Iterator[dict[str, Any]]:

@@ -83,7 +83,7 @@ async def enrol(context: Context, enrolment_token: str) -> EnrolmentReply:
         if owner.token.expires_at is not None and owner.token.expires_at <= now:
             raise Unauthenticated("the enrolment token has expired")
         await store.lock(session, owner.client.id)
-        if not await token_store.exists(session, owner.token.id):
+        if not await token_store.exists(session, owner.token):
             raise Unauthenticated("the enrolment token is unknown or has been used")
         await token_store.add_unused_credential(
             session,

@@ -22,8 +22,8 @@ SPECIFICATION_BYTES = 32 << 20
 """Of the body that creates a federation, from an administrator."""
 OTHER_BYTES = 64 << 10
 MAX_VALUES = 100_000
-"""Lists, objects and their members: parsed, each takes up to a few hundred bytes and one
-microsecond."""
+"""Lists, objects and their members. A specification of so many takes 0.15 s to parse and 0.09 s to
+check; HyperFL's for CIFAR-10 has 257."""
 _FOR_SPECIFICATIONS = "/v1/federations"
 _FOR_ANYBODY = "/v1/enrolments"
 

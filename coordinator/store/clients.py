@@ -49,7 +49,7 @@ async def begin_to_use(
     replaced meanwhile: then it ends nothing.
     """
     client = await lock(session, client_id)
-    if not await exists_token(session, token.id):
+    if not await exists_token(session, token):
         return False
     if client.state == ClientState.INVITED:
         await set_state(session, client_id, ClientState.ENROLLED, now)

@@ -61,9 +61,13 @@ async def admin_token_exists(session: AsyncSession) -> bool:
     return await session.scalar(query) is not None
 
 
-async def exists(session: AsyncSession, token_id: int) -> bool:
-    """Whether a token is still valid; to be asked under its client's lock."""
-    return await session.scalar(select(TokenRow.id).where(TokenRow.id == token_id)) is not None
+async def exists(session: AsyncSession, token: TokenRow) -> bool:
+    """Whether a token is still valid; to be asked under its client's lock.
+
+    SQLite gives the id of a token that was replaced to the one that replaced it.
+    """
+    query = select(TokenRow.id).where(TokenRow.id == token.id, TokenRow.digest == token.digest)
+    return await session.scalar(query) is not None
 
 
 async def add_unused_credential(session: AsyncSession, token: TokenRow) -> None:

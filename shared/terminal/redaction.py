@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from shared.terminal.printable import printable
+
 _TOKEN = re.compile(r"hyperfl-(admin|read-only|client|enrolment)-[\w-]+", re.ASCII)
 _LONGEST = 200
 
@@ -18,7 +20,7 @@ def redact(text: str, *secrets: str) -> str:
 
 def cut(text: str, longest: int) -> str:
     """``text`` in one printable line of at most ``longest`` characters."""
-    text = "".join(one if one.isprintable() else "?" for one in text[: longest + 1])
+    text = printable(text[: longest + 1])
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

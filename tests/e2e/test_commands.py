@@ -167,6 +167,8 @@ def test_the_audit_says_who_did_what_and_who_looked(
     assert lines[: len(about)] == coordinator.admin(*listed, "--json").json[: len(about)]
     assert (exported["events"], exported["last_id"]) == (len(lines), lines[-1]["id"])
     assert _says_one_line(coordinator.admin(*export).errors, f"{file} exists")
+    nowhere = coordinator.admin("audit", "export", str(tmp_path / "none" / "audit.jsonl"))
+    assert _says_one_line(nowhere.errors, "No such file or directory")
 
 
 def test_the_admin_token_is_its_owners_alone_and_never_logged(

@@ -7,7 +7,12 @@ import stat
 import pytest
 from sqlalchemy import select
 
+from coordinator.access.credentials import token_digest
+from coordinator.operations import clients
+from coordinator.store import clients as client_store
+from coordinator.store import tokens as token_store
 from coordinator.store.tables import TokenRow
+from coordinator.store.tokens import TokenKind
 from tests.support.coordinator import RunningCoordinator
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
@@ -109,6 +114,26 @@ async def test_an_enrolment_may_be_repeated_until_its_credential_is_used(
     assert await use(kept) == 200
     assert await state() == ("enrolled", 1)
     assert (await coordinator.http.post("/v1/enrolments", json=body)).status_code == 401
+
+
+async def test_a_credential_that_was_replaced_as_it_is_first_used_is_not_its_successor(
+    coordinator: RunningCoordinator,
+) -> None:
+    """SQLite gives the successor the id of the row that it replaces."""
+    await coordinator.create(tiny_specification())
+    token = await coordinator.invite("tiny", "a")
+    first = await clients.enrol(coordinator.context, token)
+    database = coordinator.context.database
+    async with database.reading() as session:
+        owner = await token_store.find_token(
+            session, token_digest(first.credential), TokenKind.CLIENT
+        )
+    assert owner is not None
+    assert owner.client is not None
+    await clients.enrol(coordinator.context, token)
+    async with database.writing() as session:
+        now = coordinator.clock()
+        assert not await client_store.begin_to_use(session, owner.client.id, owner.token, now)
 
 
 async def test_an_enrolment_token_ends_when_it_is_replaced_or_expires(

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from coordinator.app import create_app
 from coordinator.commands.coordinator import coordinator
 from coordinator.settings import CoordinatorSettings
 
@@ -181,3 +182,15 @@ def test_a_bound_on_the_file_is_for_sqlite_alone() -> None:
     assert settings.database_limits.max_bytes == 1 << 30
     with pytest.raises(ValidationError, match="MAX_DATABASE_BYTES is for SQLite"):
         CoordinatorSettings(database_url="postgresql://host/hyperfl", max_database_bytes=1 << 30)
+
+
+@pytest.mark.parametrize("hosts", ["fl.example.org", "*.example.net,10.0.0.1", "coordinator"])
+def test_hosts_are_names_or_whole_domains(tmp_path: Path, hosts: str) -> None:
+    settings = CoordinatorSettings(data_dir=tmp_path, allowed_hosts=hosts)
+    create_app(settings).build_middleware_stack()
+
+
+@pytest.mark.parametrize("hosts", ["", "*", "fl.*", "*example.net", "a,,b", "a, b", "http://a"])
+def test_what_names_no_host_is_refused_at_the_start(hosts: str) -> None:
+    with pytest.raises(ValidationError, match="allowed_hosts"):
+        CoordinatorSettings(allowed_hosts=hosts)
