@@ -38,8 +38,9 @@ class WorkerSettings(BaseSettings):
     coordinator_url: str | None = None
     """Replaces the address in the TOML file; the administrator's commands read it too."""
     allow_plaintext: bool = False
-    """Reach a coordinator on another machine without TLS, where nobody can read the network between.
-    It holds for the worker, whose TOML file can say so too, and for the administrator's commands."""
+    """Reach a coordinator on another machine without TLS, where nobody can read the network
+    between. It holds for the worker, whose TOML file can say so too, and for the administrator's
+    commands."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is."""
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
