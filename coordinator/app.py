@@ -26,7 +26,9 @@ from coordinator.operations.upload_slots import UploadSlots
 from coordinator.rounds.driver import Driver
 from coordinator.routes import (
     audit,
+    cards,
     clients,
+    exchange,
     federations,
     health,
     rounds,
@@ -102,6 +104,8 @@ def _routes() -> Sequence[BaseRoute]:
         clients.router,
         tasks.router,
         updates.router,
+        cards.router,
+        exchange.router,
         weights.router,
         rounds.router,
         tokens.router,

@@ -11,6 +11,7 @@ CoordinatorError
 │   ├── StaleBaseVersion         the update starts from other weights than the round
 │   ├── LeaseLost                the work belongs to another attempt
 │   ├── UpdateConflict           a different update is recorded
+│   ├── StateRestored            a client's private state counts fewer joins than it has sent
 │   ├── FederationFinished
 │   ├── VersionRemoved           the weights were published, and are no longer kept
 │   ├── UnreadableSpecification  recorded, and not by this version's rules
@@ -82,6 +83,10 @@ class LeaseLost(Refusal):
 
 class UpdateConflict(Refusal):
     """A different update is recorded for this client and round."""
+
+
+class StateRestored(Refusal):
+    """The client's private state is older than what it has sent: it came from a backup."""
 
 
 class FederationFinished(Refusal):

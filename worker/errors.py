@@ -11,6 +11,8 @@ WorkerError
 ├── RefusedInput            InvalidInput: what a step of a demo was given
 ├── DownloadError           a hub did not give a backbone's weights
 ├── PrivateStateError       a client's private state cannot be used
+├── SumRefused              a secure sum's coordinator asked for what a member must not send
+├── PeerChanged             another client of the federation shows other keys than before
 ├── RequestFailed           a request to the coordinator did not succeed
 │   ├── Refused             it answered with a problem; act on its type
 │   │   └── FederationFinished
@@ -79,6 +81,14 @@ class RefusedInput(WorkerError, InvalidInput):
 
 class PrivateStateError(WorkerError):
     """The file cannot be used as it is; it was left untouched."""
+
+
+class SumRefused(WorkerError):
+    """A coordinator asked for what would show more than the cohort's sum: one line why."""
+
+
+class PeerChanged(WorkerError):
+    """Another client shows other keys than before; the message says what to do."""
 
 
 class RequestFailed(WorkerError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
-from coordinator.aggregation.next_version import NewVersion, make_next_version
+from coordinator.aggregation.next_version import NewVersion, make_next_version, write_version
 from coordinator.aggregation.round_updates import DEFAULT_MEMORY, RoundUpdates, StackMemory
 from coordinator.aggregation.selection import select_updates
+from coordinator.aggregation.unmasking import unmask_sum
 from coordinator.context import Context
 from coordinator.errors import AggregationFailed, DamagedBlobError
 from coordinator.store import updates as update_store
@@ -22,6 +24,8 @@ class AggregatedRound:
 
     num_updates: int
     new: NewVersion | None
+    metrics: dict[str, float] | None = None
+    """The cohort's means, where only their sum is known."""
 
 
 async def aggregate(
@@ -33,18 +37,35 @@ async def aggregate(
     """Aggregates the recorded updates that count, with memory that does not grow with them.
 
     Raises:
-        AggregationFailed: stored bytes are damaged, too few updates count, or the result exceeds
-            float32.
+        AggregationFailed: stored bytes are damaged, too few updates count, what unmasks a sum does
+            not fit, or the result exceeds float32.
     """
     async with context.database.reading() as session:
         contributions = await update_store.contributions(session, round_.id)
         base = await weights_store.find(session, federation.id, round_.base_version)
-    if round_.kind == TaskKind.EVALUATE:
-        return AggregatedRound(len(contributions), None)
     specification = context.specification(federation)
     updates = RoundUpdates(context, specification, base, contributions, memory)
+    if round_.terms is not None:
+        return await _aggregate_sum(context, round_, updates)
+    if round_.kind == TaskKind.EVALUATE:
+        return AggregatedRound(len(contributions), None)
     try:
         counted = await select_updates(updates)
         return AggregatedRound(len(contributions), await make_next_version(updates, counted))
     except (NonFiniteError, DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
+
+
+async def _aggregate_sum(
+    context: Context, round_: RoundRow, updates: RoundUpdates
+) -> AggregatedRound:
+    try:
+        total = await unmask_sum(context, round_, updates)
+        new = None
+        if round_.kind == TaskKind.TRAIN:
+            weights = await updates.read_base()
+            await asyncio.to_thread(total.apply_to, weights, updates.specification.parameters)
+            new = await write_version(updates, weights)
+    except (NonFiniteError, DamagedBlobError) as error:
+        raise AggregationFailed(str(error)) from error
+    return AggregatedRound(len(updates.contributions), new, total.metrics)

@@ -56,6 +56,22 @@ async def make_next_version(updates: RoundUpdates, counted: Sequence[CountedUpda
         raise
 
 
+async def write_version(updates: RoundUpdates, weights: NamedArrays) -> NewVersion:
+    """Writes whole weights, float32 by name, as the next version; nothing if that fails.
+
+    Raises:
+        NonFiniteError: a value exceeds float32.
+    """
+    await asyncio.to_thread(_refuse_overflows, weights)
+    making = _NextVersion(updates, ())
+    try:
+        return await making.write_whole(weights)
+    except BaseException:
+        for blob in making.written:
+            await asyncio.shield(blob.discard())
+        raise
+
+
 @dataclass
 class _NextVersion:
     updates: RoundUpdates
@@ -67,6 +83,9 @@ class _NextVersion:
         if self.updates.is_factored:
             return await (self._combine_factored() if is_combined else self._average_factored())
         weights = await (self._combine_dense() if is_combined else self._average_dense())
+        return await self.write_whole(weights)
+
+    async def write_whole(self, weights: NamedArrays) -> NewVersion:
         digest = await asyncio.to_thread(digest_arrays, weights)
         return NewVersion(digest, await self._write(weights))
 

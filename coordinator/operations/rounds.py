@@ -50,7 +50,8 @@ async def show_round(context: Context, federation_name: str, number: int) -> Rou
         members = await assignment_store.members(session, [round_.id])
         digests = await weights_store.digests(session, federation.id, [round_.new_version])
     summary = _summarise(round_, members, digests)
-    return RoundView(**summary.model_dump(), assignments=[_view(*member) for member in members])
+    views = [_view(*member, is_masked=round_.terms is not None) for member in members]
+    return RoundView(**summary.model_dump(), assignments=views)
 
 
 def _summarise(
@@ -72,7 +73,7 @@ def _summarise(
         closed_at=round_.closed_at,
         bytes_up=sum(recorded.size_bytes for recorded in updates),
         bytes_down=sum(assignment.bytes_down for assignment, _, _ in members),
-        metrics=_means([recorded.metrics for recorded in updates]),
+        metrics=round_.metrics or _means([recorded.metrics for recorded in updates]),
     )
 
 
@@ -91,12 +92,14 @@ def _mean(values: Sequence[float]) -> float:
     return total / len(values) if math.isfinite(total) else statistics.mean(values)
 
 
-def _view(assignment: AssignmentRow, client: str, recorded: UpdateRow | None) -> AssignmentView:
+def _view(
+    assignment: AssignmentRow, client: str, recorded: UpdateRow | None, *, is_masked: bool
+) -> AssignmentView:
     return AssignmentView(
         client=client,
         state=AssignmentState(assignment.state),
         attempt=assignment.attempt,
-        num_examples=None if recorded is None else recorded.num_examples,
+        num_examples=None if recorded is None or is_masked else recorded.num_examples,
         metrics={} if recorded is None else recorded.metrics,
         bytes_up=0 if recorded is None else recorded.size_bytes,
         bytes_down=assignment.bytes_down,

@@ -11,7 +11,7 @@ import structlog
 from coordinator.access.identity import ClientPrincipal, require_admitted
 from coordinator.context import Context
 from coordinator.errors import FederationFinished, LeaseLost, RoundClosed, Unauthenticated
-from coordinator.rules.phases import is_over
+from coordinator.rules.phases import EXCHANGE_TASKS, WAITING_PHASES, is_over
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import rounds as round_store
@@ -116,15 +116,15 @@ async def _look_for_task(
     if (
         assignment is None
         or base is None
-        or round_.phase != RoundPhase.OPEN
-        or assignment.state == AssignmentState.SUBMITTED
+        or round_.phase not in WAITING_PHASES
+        or assignment.state in (AssignmentState.SUBMITTED, AssignmentState.DROPPED)
     ):
         return round_.number, None
     attempt = await _lease(context, principal, round_, assignment)
     if attempt is None:
         return round_.number, None
     return round_.number, Task(
-        kind=TaskKind(round_.kind),
+        kind=EXCHANGE_TASKS.get(RoundPhase(round_.phase), TaskKind(round_.kind)),
         federation=federation.name,
         client=principal.client.name,
         round_number=round_.number,
@@ -180,7 +180,7 @@ async def extend_lease(
     expires_at = context.clock() + timedelta(seconds=policy.lease_seconds)
     async with context.database.writing(durable=False) as session:
         round_ = await round_store.find(session, principal.federation.id, round_number)
-        if round_.phase != RoundPhase.OPEN:
+        if round_.phase not in WAITING_PHASES:
             raise RoundClosed(f"round {round_number} is {round_.phase}", phase=round_.phase)
         assignment = await assignment_store.find(session, round_.id, principal.client.id)
         if assignment is None or not await assignment_store.extend_lease(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import UPDATE_METADATA_KEY, TaskKind, UpdateMetadata
+from shared.secure_sum.layout import SumLayout
 from shared.tensors import codec, file_header
 from shared.tensors.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
 from shared.validation import first_fault
@@ -32,6 +33,8 @@ class Expectation:
     base_digest: str
     kind: TaskKind
     max_bytes: int
+    masked: SumLayout | None = None
+    """What is summed, where updates come under masks."""
 
 
 class UpdateCheck:
@@ -60,6 +63,8 @@ class UpdateCheck:
         try:
             for block in self._reader.feed(piece):
                 self._check_header_once()
+                if self._expectation.masked is not None:
+                    continue  # every byte is as good as any other
                 self._encoding.check_block(block)
                 if self._max_norm is not None:
                     values = block.values.astype(np.float64)
@@ -103,7 +108,10 @@ class UpdateCheck:
         expectation = self._expectation
         metadata = _parse_metadata(header)
         _check_claims(metadata, expectation)
-        if expectation.kind is TaskKind.EVALUATE:
+        if expectation.masked is not None:
+            _check_masked(metadata)
+            check_tensors(header, expectation.masked.shapes)
+        elif expectation.kind is TaskKind.EVALUATE:
             check_tensors(header, {})
         else:
             self._encoding = _find_encoding(metadata, expectation.specification)
@@ -135,6 +143,20 @@ def _parse_metadata(header: file_header.Header) -> UpdateMetadata:
     except ValidationError as error:
         fault = first_fault(error)
         raise MalformedUpdate(f"metadata {fault}", member=fault.where) from error
+
+
+def _check_masked(metadata: UpdateMetadata) -> None:
+    """A masked update says nothing of its client beside what the sum will say of all."""
+    said = (metadata.encoding, metadata.num_examples, metadata.metrics)
+    if said != ("masked", 1, {}):
+        raise MalformedUpdate(
+            "in this federation an update must have encoding masked, num_examples 1 and no "
+            f"metrics, not {metadata.encoding}, {metadata.num_examples} and "
+            f"{len(metadata.metrics)} metrics",
+            member="encoding",
+            expected="masked",
+            found=metadata.encoding,
+        )
 
 
 def _find_encoding(metadata: UpdateMetadata, specification: FederationSpecification) -> Encoding:

@@ -32,6 +32,8 @@ from coordinator.store.blobs import BlobWriter
 from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
 from shared.crash_points import reached
 from shared.rest.schema import Receipt, RoundPhase, TaskKind
+from shared.secure_sum.layout import SumLayout
+from shared.secure_sum.messages import Terms
 from shared.tensors import codec, file_header
 
 _OVERTAKEN = (RoundClosed, LeaseLost, UpdateConflict)
@@ -159,6 +161,10 @@ def _expectation(context: Context, principal: ClientPrincipal, target: _Target) 
     specification = context.specification(target.federation)
     kind = TaskKind(target.round_.kind)
     data_bytes = specification.parameters.size_bytes if kind is TaskKind.TRAIN else 0
+    masked = None
+    if target.round_.terms is not None:
+        terms = Terms.model_validate_json(target.round_.terms)
+        masked = SumLayout.of(specification, kind.value, len(terms.cohort))
     return Expectation(
         specification=specification,
         client=principal.client.name,
@@ -166,6 +172,7 @@ def _expectation(context: Context, principal: ClientPrincipal, target: _Target) 
         base_version=target.round_.base_version,
         base_digest=target.base_digest,
         kind=kind,
+        masked=masked,
         max_bytes=min(data_bytes + file_header.MAX_HEADER_BYTES, context.settings.max_update_bytes),
     )
 

@@ -23,6 +23,7 @@ from coordinator.errors import (
 )
 from coordinator.rounds import moves
 from coordinator.rounds.aggregation_lease import AggregationLease, Sleep
+from coordinator.rounds.sum_phases import begin_next_phase
 from coordinator.rounds.sweeper import Sweeper
 from coordinator.rules.verdicts import OpenRound, Verdict, WaitForClients, judge
 from coordinator.store import assignments as assignment_store
@@ -58,7 +59,7 @@ class Driver:
         self._context = context
         self._sleep = sleep
         self._compute = aggregate
-        self._last_activity: dict[int, tuple[str, int | None]] = {}
+        self._last_activity: dict[int, federation_store.Activity] = {}
         self._sweeper = Sweeper(context)
         self._aggregating: set[int] = set()
         """Federations with an aggregation that runs here, or waits until it may."""
@@ -158,9 +159,9 @@ class Driver:
         """Wakes long polls for whatever any replica has changed since the last step."""
         async with self._context.database.reading() as session:
             activity = await federation_store.activity(session)
-        for federation_id, state, newest_round in activity:
-            if self._last_activity.get(federation_id) != (state, newest_round):
-                self._last_activity[federation_id] = (state, newest_round)
+        for federation_id, now in activity:
+            if self._last_activity.get(federation_id) != now:
+                self._last_activity[federation_id] = now
                 self._context.tasks_bell.ring(federation_id)
 
     async def _advance(self, federation_id: int) -> bool | _DueAggregation:
@@ -183,12 +184,17 @@ class Driver:
                 self._context.tasks_bell.ring(federation_id)
             return isinstance(step, OpenRound)
         verdict, reason = judge(facts, policy, self._context.clock())
-        if verdict is Verdict.WAIT:
-            return False
-        if verdict is Verdict.FAIL:
-            await moves.fail_if_still_due(self._context, federation, live, policy)
-            return True
-        return _DueAggregation(federation, live, reason)
+        match verdict:
+            case Verdict.WAIT:
+                return False
+            case Verdict.AGGREGATE:
+                return _DueAggregation(federation, live, reason)
+            case Verdict.GO_ON:
+                await begin_next_phase(self._context, federation, live, reason)
+                self._context.tasks_bell.ring(federation_id)
+            case Verdict.FAIL:
+                await moves.fail_if_still_due(self._context, federation, live, policy)
+        return True
 
     async def _aggregate(self, due: _DueAggregation) -> bool:
         """Aggregates a round; false if another coordinator does."""

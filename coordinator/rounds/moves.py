@@ -6,6 +6,7 @@ The caller decides when. A move that another coordinator made first changes noth
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,10 +20,12 @@ from coordinator.aggregation.next_version import NewVersion
 from coordinator.context import Context
 from coordinator.errors import IllegalTransition, UnreadableSpecification
 from coordinator.rounds.aggregation_lease import AggregationLease
+from coordinator.rounds.sum_phases import write_terms
 from coordinator.rules import cohort
 from coordinator.rules.phases import (
     FEDERATION_TRANSITIONS,
     ROUND_TRANSITIONS,
+    WAITING_PHASES,
     FederationEvent,
     RoundEvent,
 )
@@ -114,7 +117,7 @@ async def fail_if_still_due(
     """Fails an open round unless an update that came meanwhile changed its fate."""
     async with context.database.writing() as session:
         await federation_store.lock(session, federation.id)
-        if not await round_store.lock_open(session, round_.id):
+        if not await round_store.lock_in(session, round_.id, RoundPhase(round_.phase)):
             return
         facts = await round_store.facts(session, round_)
         verdict, reason = judge(facts, policy, context.clock())
@@ -178,6 +181,7 @@ async def _commit(
         lease.still_ours,
         closed_at=now,
         new_version=new_version,
+        metrics=result.metrics,
         lease_token=None,
         lease_expires_at=None,
     )
@@ -214,19 +218,23 @@ async def _take_next_step(
     if await round_store.find_live(session, federation_id) is not None:
         return None
     progress = await federation_store.progress(session, federation_id)
+    specification = context.specification(federation)
+    members = await client_store.list_members(
+        session, federation_id, only_with_card=specification.protection is not None
+    )
     step = next_step(
         FederationFacts(
             weights_version=federation.weights_version,
             failed_rounds=federation.failed_rounds,
             final_evaluation_done=progress.final_evaluation_done,
-            enrolled_clients=progress.enrolled_clients,
+            enrolled_clients=len(members),
             last_failure=progress.last_failure,
         ),
-        context.specification(federation).round_policy,
+        specification.round_policy,
     )
     match step:
         case OpenRound(kind):
-            await _open_round(context, session, federation, kind)
+            await _open_round(context, session, federation, kind, members)
         case WaitForClients(reason):
             if await federation_store.set_reason(session, federation_id, reason):
                 _log.info("federation waits", federation=federation.name, reason=reason)
@@ -245,23 +253,31 @@ async def _take_next_step(
 
 
 async def _open_round(
-    context: Context, session: AsyncSession, federation: FederationRow, kind: TaskKind
+    context: Context,
+    session: AsyncSession,
+    federation: FederationRow,
+    kind: TaskKind,
+    clients: Mapping[str, str | None],
 ) -> None:
     specification = context.specification(federation)
     policy = specification.round_policy
     now = context.clock()
-    names = await client_store.list_enrolled_names(session, federation.id)
     number = await round_store.next_number(session, federation.id)
-    size = len(names) if kind is TaskKind.EVALUATE else policy.size_of_cohort(len(names))
-    members = cohort.sample(specification.parameters.seed, number, names, size)
+    size = len(clients) if kind is TaskKind.EVALUATE else policy.size_of_cohort(len(clients))
+    members = cohort.sample(specification.parameters.seed, number, list(clients), size)
+    is_protected = specification.protection is not None
+    phase = RoundPhase.JOINING if is_protected else RoundPhase.OPEN
+    base = await weights_store.find(session, federation.id, federation.weights_version)
+    cards = {name: clients[name] or "" for name in members}
     round_ = RoundRow(
         federation_id=federation.id,
         number=number,
         kind=kind,
-        phase=RoundPhase.OPEN,
+        phase=phase,
         base_version=federation.weights_version,
         opened_at=now,
-        deadline_at=deadline_from(now, policy),
+        deadline_at=deadline_from(now, phase, specification),
+        terms=write_terms(federation, kind, number, base, cards) if is_protected else None,
     )
     try:
         async with session.begin_nested():
@@ -310,13 +326,16 @@ async def _put_off_deadline(
     context: Context, session: AsyncSession, federation: FederationRow, now: datetime
 ) -> None:
     """Gives a round that a pause interrupted its whole time again."""
-    deadline_at = deadline_from(now, context.specification(federation).round_policy)
-    number = await round_store.put_off_deadline(session, federation.id, deadline_at)
-    if number is not None:
+    live = await round_store.find_live(session, federation.id)
+    if live is None or live.phase not in WAITING_PHASES:
+        return
+    phase = RoundPhase(live.phase)
+    deadline_at = deadline_from(now, phase, context.specification(federation))
+    if await round_store.put_off_deadline(session, live.id, phase, deadline_at):
         _log.info(
             "round goes on",
             federation=federation.name,
-            round=number,
+            round=live.number,
             deadline=deadline_at.isoformat(),
         )
 

@@ -11,7 +11,7 @@ from coordinator.context import Context
 from coordinator.database.outages import isolated
 from coordinator.rules.retention import StoredVersion, surplus_deltas, surplus_weights
 from coordinator.settings import MAX_UPLOAD_SECONDS
-from coordinator.store import audit, blobs
+from coordinator.store import audit, blobs, exchange
 from coordinator.store import updates as update_store
 from coordinator.store import weights as weights_store
 
@@ -35,6 +35,7 @@ class Sweeper:
         for part in (
             self._delete_undiscarded,
             self._delete_spent,
+            self._delete_exchanges,
             self._retention.apply,
             self._delete_leftovers,
             self._delete_old_events,
@@ -62,6 +63,14 @@ class Sweeper:
             with isolated("spent bytes could not be removed", blob=blob_id):
                 async with self._context.database.writing(durable=False) as session:
                     await _delete(session, blob_id)
+
+    async def _delete_exchanges(self) -> None:
+        """Messages and shares of secure sums that are over."""
+        async with self._context.database.reading() as session:
+            spent = await exchange.spent_rounds(session)
+        for round_id in spent:
+            async with self._context.database.writing(durable=False) as session:
+                await exchange.forget_round(session, round_id)
 
     async def _delete_leftovers(self) -> None:
         """Unsealed blobs that are too old to be an upload in progress, of any replica."""

@@ -16,6 +16,7 @@ from shared.rest.schema import (
     FederationAction,
     FederationState,
     RoundPhase,
+    TaskKind,
 )
 
 State = TypeVar("State", bound=StrEnum)
@@ -42,6 +43,12 @@ class FederationEvent(StrEnum):
 class RoundEvent(StrEnum):
     """What happens to a round."""
 
+    CLOSE_JOINING = "close_joining"
+    """Enough clients of a secure sum's cohort have joined; they may send masked updates."""
+    CLOSE_UPDATES = "close_updates"
+    """Enough masked updates are recorded: the survivors are known, and are asked to confirm."""
+    CLOSE_CONFIRMING = "close_confirming"
+    """Enough survivors have confirmed each other; they are asked for shares."""
     CLAIM = "claim"
     """A coordinator takes the aggregation, or takes it over from one whose lease ran out."""
     COMMIT = "commit"
@@ -54,6 +61,10 @@ class AssignmentEvent(StrEnum):
     LEASE = "lease"
     SUBMIT = "submit"
     EXPIRE = "expire"
+    DROP = "drop"
+    """The next phase begins without this client."""
+    OFFER = "offer"
+    """The next phase asks this client again."""
 
 
 def _transition(target: State, *sources: State) -> Transition[State]:
@@ -76,10 +87,39 @@ FEDERATION_TRANSITIONS: Mapping[FederationAction | FederationEvent, Transition[F
 }
 
 ROUND_TRANSITIONS: Mapping[RoundEvent, Transition[RoundPhase]] = {
-    RoundEvent.CLAIM: _transition(RoundPhase.AGGREGATING, RoundPhase.OPEN, RoundPhase.AGGREGATING),
+    RoundEvent.CLOSE_JOINING: _transition(RoundPhase.OPEN, RoundPhase.JOINING),
+    RoundEvent.CLOSE_UPDATES: _transition(RoundPhase.CONFIRMING, RoundPhase.OPEN),
+    RoundEvent.CLOSE_CONFIRMING: _transition(RoundPhase.UNMASKING, RoundPhase.CONFIRMING),
+    RoundEvent.CLAIM: _transition(
+        RoundPhase.AGGREGATING, RoundPhase.OPEN, RoundPhase.UNMASKING, RoundPhase.AGGREGATING
+    ),
     RoundEvent.COMMIT: _transition(RoundPhase.COMMITTED, RoundPhase.AGGREGATING),
-    RoundEvent.FAIL: _transition(RoundPhase.FAILED, RoundPhase.OPEN, RoundPhase.AGGREGATING),
+    RoundEvent.FAIL: _transition(
+        RoundPhase.FAILED,
+        RoundPhase.JOINING,
+        RoundPhase.OPEN,
+        RoundPhase.CONFIRMING,
+        RoundPhase.UNMASKING,
+        RoundPhase.AGGREGATING,
+    ),
 }
+
+END_OF_PHASE: Mapping[RoundPhase, RoundEvent] = {
+    RoundPhase.JOINING: RoundEvent.CLOSE_JOINING,
+    RoundPhase.OPEN: RoundEvent.CLOSE_UPDATES,
+    RoundPhase.CONFIRMING: RoundEvent.CLOSE_CONFIRMING,
+}
+"""Of a round with a secure sum; CLAIM ends its last phase, as it ends OPEN of any other."""
+
+EXCHANGE_TASKS: Mapping[RoundPhase, TaskKind] = {
+    RoundPhase.JOINING: TaskKind.JOIN,
+    RoundPhase.CONFIRMING: TaskKind.CONFIRM,
+    RoundPhase.UNMASKING: TaskKind.UNMASK,
+}
+"""What a phase asks of clients that is not the round's own kind of work."""
+
+WAITING_PHASES = frozenset({RoundPhase.OPEN, *EXCHANGE_TASKS})
+"""Those that wait for clients."""
 
 LIVE_PHASES = ROUND_TRANSITIONS[RoundEvent.FAIL].sources
 """Those of a round that is not over; a federation has at most one such round."""
@@ -96,6 +136,19 @@ ASSIGNMENT_TRANSITIONS: Mapping[AssignmentEvent, Transition[AssignmentState]] = 
         AssignmentState.SUBMITTED, AssignmentState.LEASED, AssignmentState.EXPIRED
     ),
     AssignmentEvent.EXPIRE: _transition(AssignmentState.EXPIRED, AssignmentState.LEASED),
+    AssignmentEvent.DROP: _transition(
+        AssignmentState.DROPPED,
+        AssignmentState.OFFERED,
+        AssignmentState.LEASED,
+        AssignmentState.EXPIRED,
+    ),
+    AssignmentEvent.OFFER: _transition(
+        AssignmentState.OFFERED,
+        AssignmentState.OFFERED,
+        AssignmentState.LEASED,
+        AssignmentState.EXPIRED,
+        AssignmentState.SUBMITTED,
+    ),
 }
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
-from shared.federation.specification import RoundPolicy
+from coordinator.rules.phases import EXCHANGE_TASKS
+from shared.federation.protection_plan import clients_needed
+from shared.federation.specification import FederationSpecification, RoundPolicy
 from shared.rest.schema import (
     RoundPhase,
     TaskKind,
@@ -23,18 +25,28 @@ class RoundFacts:
     lease_expires_at: datetime | None
     submitted: int
     outstanding: int
-    """Clients of the cohort, not revoked, that have not submitted."""
+    """Clients of the cohort, not revoked nor dropped, that have not submitted."""
+    cohort_size: int = 0
+    is_protected: bool = False
+    """Its updates are summed under masks."""
 
 
-def deadline_from(start: datetime, policy: RoundPolicy) -> datetime:
-    """The end of a round that opens at ``start``, or goes on then after a pause of any length."""
-    return start + timedelta(seconds=policy.deadline_seconds)
+def deadline_from(
+    start: datetime, phase: RoundPhase, specification: FederationSpecification
+) -> datetime:
+    """The end of a phase that begins at ``start``, or goes on then after a pause of any length."""
+    protection = specification.protection
+    if protection is not None and phase in EXCHANGE_TASKS:
+        return start + timedelta(seconds=protection.phase_seconds)
+    return start + timedelta(seconds=specification.round_policy.deadline_seconds)
 
 
 class Verdict(Enum):
     """What to do with a live round."""
 
     WAIT = auto()
+    GO_ON = auto()
+    """The next phase of a secure sum may begin."""
     AGGREGATE = auto()
     FAIL = auto()
 
@@ -45,15 +57,32 @@ def judge(facts: RoundFacts, policy: RoundPolicy, now: datetime) -> tuple[Verdic
         if facts.lease_expires_at is not None and now < facts.lease_expires_at:
             return Verdict.WAIT, "being aggregated"
         return Verdict.AGGREGATE, "the coordinator that aggregated it stopped"
-    if facts.outstanding and now < facts.deadline_at:
-        return Verdict.WAIT, f"waiting for {facts.outstanding} updates"
-    needed = policy.minimum_updates if facts.kind is TaskKind.TRAIN else 0
+    needed = _needed(facts, policy)
+    # Any so many members will do where they only confirm and unmask what is already sent.
+    is_enough = facts.phase in _ENOUGH_WHEN_NEEDED and facts.submitted >= needed
+    if facts.outstanding and now < facts.deadline_at and not is_enough:
+        return Verdict.WAIT, f"waiting for {facts.outstanding} {_AWAITED[facts.phase]}"
     if facts.submitted >= needed:
-        return Verdict.AGGREGATE, "complete" if not facts.outstanding else "deadline with quorum"
-    return (
-        Verdict.FAIL,
-        f"{facts.submitted} updates at the end of the round, {needed} needed",
-    )
+        reason = "complete" if not facts.outstanding or is_enough else "deadline with quorum"
+        goes_on = facts.is_protected and facts.phase is not RoundPhase.UNMASKING
+        return (Verdict.GO_ON if goes_on else Verdict.AGGREGATE), reason
+    what = _AWAITED[facts.phase]
+    return Verdict.FAIL, f"{facts.submitted} {what} at the end of the round, {needed} needed"
+
+
+_AWAITED = {
+    RoundPhase.JOINING: "clients joined",
+    RoundPhase.OPEN: "updates",
+    RoundPhase.CONFIRMING: "confirmations",
+    RoundPhase.UNMASKING: "clients' shares",
+}
+_ENOUGH_WHEN_NEEDED = (RoundPhase.CONFIRMING, RoundPhase.UNMASKING)
+
+
+def _needed(facts: RoundFacts, policy: RoundPolicy) -> int:
+    if facts.is_protected:
+        return clients_needed(facts.cohort_size, policy.minimum_updates)
+    return policy.minimum_updates if facts.kind is TaskKind.TRAIN else 0
 
 
 @dataclass(frozen=True)

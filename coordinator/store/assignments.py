@@ -79,7 +79,7 @@ async def has_outstanding(session: AsyncSession, round_id: int) -> bool:
         .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
         .where(
             AssignmentRow.round_id == round_id,
-            AssignmentRow.state != AssignmentState.SUBMITTED,
+            AssignmentRow.state.not_in((AssignmentState.SUBMITTED, AssignmentState.DROPPED)),
             ClientRow.state != ClientState.REVOKED,
         )
         .limit(1)
@@ -193,6 +193,26 @@ async def submit(session: AsyncSession, assignment_id: int, attempt: int) -> boo
         .returning(AssignmentRow.id)
     )
     return submitted is not None
+
+
+async def drop_silent(session: AsyncSession, round_id: int) -> None:
+    """Goes on without those that have not submitted."""
+    transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.DROP]
+    await session.execute(
+        update(AssignmentRow)
+        .where(AssignmentRow.round_id == round_id, AssignmentRow.state.in_(transition.sources))
+        .values(state=transition.target, lease_expires_at=None)
+    )
+
+
+async def offer_again(session: AsyncSession, round_id: int) -> None:
+    """Asks everybody that was not dropped for the next phase's work."""
+    transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.OFFER]
+    await session.execute(
+        update(AssignmentRow)
+        .where(AssignmentRow.round_id == round_id, AssignmentRow.state.in_(transition.sources))
+        .values(state=transition.target, lease_expires_at=None)
+    )
 
 
 async def count_download(

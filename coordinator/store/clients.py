@@ -106,15 +106,38 @@ async def list_with_updates(
     return [(client, count) for client, count in rows]
 
 
-async def list_enrolled_names(session: AsyncSession, federation_id: int) -> Sequence[str]:
-    """Names of the clients that may take part."""
-    return (
-        await session.scalars(
-            select(ClientRow.name).where(
-                ClientRow.federation_id == federation_id, ClientRow.state == ClientState.ENROLLED
-            )
-        )
-    ).all()
+async def list_members(
+    session: AsyncSession, federation_id: int, *, only_with_card: bool
+) -> dict[str, str | None]:
+    """Clients that may take part, and their cards, by name."""
+    query = select(ClientRow.name, ClientRow.card).where(
+        ClientRow.federation_id == federation_id, ClientRow.state == ClientState.ENROLLED
+    )
+    if only_with_card:
+        query = query.where(ClientRow.card.is_not(None))
+    return dict((await session.execute(query)).tuples().all())
+
+
+async def set_card(session: AsyncSession, client_id: int, card: str) -> bool:
+    """Records a client's card; whether it is another than before, whose joins count from 0."""
+    changed = await session.scalar(
+        update(ClientRow)
+        .where(ClientRow.id == client_id, ClientRow.card.is_distinct_from(card))
+        .values(card=card, joins=0)
+        .returning(ClientRow.id)
+    )
+    return changed is not None
+
+
+async def count_joins(session: AsyncSession, client_id: int, joins: int) -> bool:
+    """Notes how many joins a client's private state counts; false if it had counted as many."""
+    counted = await session.scalar(
+        update(ClientRow)
+        .where(ClientRow.id == client_id, ClientRow.joins < joins)
+        .values(joins=joins)
+        .returning(ClientRow.id)
+    )
+    return counted is not None
 
 
 async def set_state(

@@ -173,14 +173,27 @@ def _progress() -> Sequence[ColumnElement[Any]]:
     )
 
 
-async def activity(session: AsyncSession) -> Sequence[tuple[int, str, int | None]]:
-    """(key, state, newest round) of every federation: what long polls wait to see change."""
+Activity = tuple[str, int | None, str | None]
+"""A federation's state, the number of its newest round and the phase of its live one."""
+
+
+async def activity(session: AsyncSession) -> Sequence[tuple[int, Activity]]:
+    """What long polls wait to see change, of every federation by its key."""
+    live = aliased(RoundRow)
+    live_phase = select(live.phase).where(
+        live.federation_id == FederationRow.id, live.phase.in_(LIVE_PHASES)
+    )
     rows = await session.execute(
-        select(FederationRow.id, FederationRow.state, func.max(RoundRow.number))
+        select(
+            FederationRow.id,
+            FederationRow.state,
+            func.max(RoundRow.number),
+            live_phase.scalar_subquery(),
+        )
         .outerjoin(RoundRow, RoundRow.federation_id == FederationRow.id)
         .group_by(FederationRow.id, FederationRow.state)
     )
-    return [(key, state, number) for key, state, number in rows]
+    return [(key, (state, number, phase)) for key, state, number, phase in rows]
 
 
 async def touch_started(session: AsyncSession, federation_id: int, now: datetime) -> None:

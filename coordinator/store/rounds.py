@@ -135,46 +135,55 @@ async def extend_aggregation(
 
 
 async def lock_open(session: AsyncSession, round_id: int) -> bool:
-    """Whether the round is open, and stays so until this transaction ends.
+    """Whether the round is open, and stays so until this transaction ends; see :func:`lock_in`."""
+    return await lock_in(session, round_id, RoundPhase.OPEN)
+
+
+async def lock_in(session: AsyncSession, round_id: int, phase: RoundPhase) -> bool:
+    """Whether the round is in a phase, and stays so until this transaction ends.
 
     A write that changes nothing takes the row's lock on either database: the aggregation's claim
     waits for it, and so sees every update that was recorded before.
     """
-    open_id = await session.scalar(
+    locked = await session.scalar(
         update(RoundRow)
-        .where(RoundRow.id == round_id, RoundRow.phase == RoundPhase.OPEN)
-        .values(phase=RoundPhase.OPEN)
+        .where(RoundRow.id == round_id, RoundRow.phase == phase)
+        .values(phase=phase)
         .returning(RoundRow.id)
     )
-    return open_id is not None
+    return locked is not None
 
 
 async def put_off_deadline(
-    session: AsyncSession, federation_id: int, deadline_at: datetime
-) -> int | None:
-    """Gives the federation's open round a later deadline; the round's number if it has one."""
-    number: int | None = await session.scalar(
+    session: AsyncSession, round_id: int, phase: RoundPhase, deadline_at: datetime
+) -> bool:
+    """Gives a round in this phase a later deadline; whether it had an earlier one."""
+    put_off = await session.scalar(
         update(RoundRow)
         .where(
-            RoundRow.federation_id == federation_id,
-            RoundRow.phase == RoundPhase.OPEN,
+            RoundRow.id == round_id,
+            RoundRow.phase == phase,
             RoundRow.deadline_at < deadline_at,
         )
         .values(deadline_at=deadline_at)
-        .returning(RoundRow.number)
+        .returning(RoundRow.id)
     )
-    return number
+    return put_off is not None
 
 
 async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
     """What decides a live round's fate."""
     submitted = AssignmentRow.state == AssignmentState.SUBMITTED
-    outstanding = and_(~submitted, ClientRow.state != ClientState.REVOKED)
+    outstanding = and_(
+        AssignmentRow.state.not_in((AssignmentState.SUBMITTED, AssignmentState.DROPPED)),
+        ClientRow.state != ClientState.REVOKED,
+    )
     counts = (
         await session.execute(
             select(
                 func.count().filter(submitted),
                 func.count().filter(outstanding),
+                func.count(),
             )
             .select_from(AssignmentRow)
             .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
@@ -188,4 +197,6 @@ async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
         lease_expires_at=round_.lease_expires_at,
         submitted=counts[0],
         outstanding=counts[1],
+        cohort_size=counts[2],
+        is_protected=round_.terms is not None,
     )

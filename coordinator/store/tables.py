@@ -111,6 +111,10 @@ class ClientRow(Base):
     invited_at: Mapped[datetime]
     enrolled_at: Mapped[datetime | None]
     last_seen_at: Mapped[datetime | None]
+    card: Mapped[str | None] = mapped_column(Text)
+    """Its public keys for secure sums, as canonical JSON."""
+    joins: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Joins to secure sums that its private state had counted at the last, under this card."""
 
 
 class TokenRow(Base):
@@ -149,6 +153,9 @@ class WeightsRow(Base):
     created_at: Mapped[datetime]
 
 
+_LIVE = "phase IN ('joining', 'open', 'confirming', 'unmasking', 'aggregating')"
+
+
 class RoundRow(Base):
     """One round: from weights ``base_version``, with the cohort in its assignments."""
 
@@ -159,8 +166,8 @@ class RoundRow(Base):
             "uq_rounds_live",
             "federation_id",
             unique=True,
-            sqlite_where=text("phase IN ('open', 'aggregating')"),
-            postgresql_where=text("phase IN ('open', 'aggregating')"),
+            sqlite_where=text(_LIVE),
+            postgresql_where=text(_LIVE),
         ),
     )
 
@@ -178,6 +185,10 @@ class RoundRow(Base):
     lease_token: Mapped[str | None]
     """Who aggregates; writes name it, so that those of a stale coordinator change nothing."""
     lease_expires_at: Mapped[datetime | None]
+    terms: Mapped[str | None] = mapped_column(Text)
+    """Of a secure sum, as canonical JSON; None where every update is seen."""
+    metrics: Mapped[dict[str, float] | None]
+    """The cohort's means out of a secure sum, once it is committed."""
 
 
 class AssignmentRow(Base):
@@ -209,6 +220,33 @@ class UpdateRow(Base):
     blob_id: Mapped[int | None] = mapped_column(ForeignKey("blobs.id", ondelete="SET NULL"))
     """None once the round is closed and the bytes are deleted."""
     received_at: Mapped[datetime]
+
+
+class ExchangeMessageRow(Base):
+    """What a client sent for a phase of its round's secure sum; deleted when the round is over."""
+
+    __tablename__ = "exchange_messages"
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    client_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[str] = mapped_column(Text)
+    """JSON: of a join, what the cohort is shown."""
+    digest: Mapped[str]
+    """Of the whole message: it may be sent again, and no other in its place."""
+
+
+class ExchangeShareRow(Base):
+    """One member's sealed shares for another; deleted when the round is over."""
+
+    __tablename__ = "exchange_shares"
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    receiver_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), primary_key=True)
+    sender_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), primary_key=True)
+    sealed: Mapped[str]
+    seed_check: Mapped[str]
+    mask_key_check: Mapped[str]
 
 
 class AuditRow(Base):

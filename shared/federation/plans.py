@@ -59,6 +59,9 @@ class HyperFLPlan(BaseModel):
     """Largest norm of the hypernetwork's gradient, and separately of the embedding's."""
     feature_dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Share of the features before the head that a training step leaves out."""
+    shared_part: Literal["hypernetwork", "output-bias"] = "hypernetwork"
+    """``output-bias``: only b is trained together and exchanged. A, a and W keep the values that
+    everybody can draw, so θ = b + W f(v) with features of fixed directions."""
 
 
 class BackbonePlan(BaseModel):

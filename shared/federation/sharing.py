@@ -21,6 +21,7 @@ HYPERNETWORK = (
     "hypernetwork.output.weight",
     "hypernetwork.output.bias",
 )
+OUTPUT_BIAS = HYPERNETWORK[-1]
 
 
 _HEAD = ("head.weight", "head.bias")
@@ -35,8 +36,12 @@ _NUM_CONVOLUTIONS = {"cnn-mnist": 2, "cnn-cifar": 3}
 _SHOWN_NAMES = 3
 
 
-def check_shared_names(method: str, model: str, names: Set[str]) -> None:
+def check_shared_names(
+    method: str, model: str, names: Set[str], shared_part: object = None
+) -> None:
     """Raises ValueError unless a method that is known shares tensors of these names.
+
+    ``shared_part`` is the hyperparameter of this name, of a method that has it.
 
     Of a user's own model the extractor's names are not known here; then it must have some.
     """
@@ -44,6 +49,8 @@ def check_shared_names(method: str, model: str, names: Set[str]) -> None:
         return
     shares = KNOWN_METHODS[method].shares
     expected = _expected_names(shares, model)
+    if shared_part == "output-bias":
+        expected = {OUTPUT_BIAS}
     own_extractor = "extractor" in shares and is_import_path(model) and not is_backbone(model)
     is_extractors = _starts_with("extractor.") if own_extractor else _never
     if extra := sorted(name for name in names - expected if not is_extractors(name)):

@@ -27,12 +27,15 @@ from shared.federation.aggregation_plan import AggregationPlan
 from shared.federation.initialisation import TensorSpecification
 from shared.federation.model_names import check_method, check_model
 from shared.federation.plans import TrainingPlan
+from shared.federation.protection_plan import ProtectionPlan
+from shared.federation.protection_rules import check_protection
 from shared.federation.sharing import check_shared_names
 from shared.validation import MAX_COUNT, MAX_EXAMPLES
 
 FEDERATION_NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 CLIENT_NAME = FEDERATION_NAME
 EncodingName = Literal["dense", "factored"]
+UpdateEncodingName = Literal["dense", "factored", "masked"]
 WireDtype = Literal["float32", "float16", "bfloat16"]
 _RECORDED = "recorded"
 
@@ -158,6 +161,8 @@ class FederationSpecification(_Model):
     round_policy: RoundPolicy
     encoding: EncodingPlan = EncodingPlan()
     aggregation: AggregationPlan = AggregationPlan()
+    protection: ProtectionPlan | None = None
+    """None: the coordinator sees every client's update."""
 
     @classmethod
     def of_record(cls, document: Mapping[str, Any]) -> Self:
@@ -182,9 +187,10 @@ class FederationSpecification(_Model):
     @model_validator(mode="after")
     def _check_shared_names(self, info: ValidationInfo) -> Self:
         if not _is_recorded(info):
-            names = self.parameters.by_name.keys()
+            names, training = self.parameters.by_name.keys(), self.training
+            shared_part = training.hyperparameters.get("shared_part")
             try:
-                check_shared_names(self.training.method, self.training.model, names)
+                check_shared_names(training.method, training.model, names, shared_part)
             except ValueError as error:
                 raise ValueError(f"parameters.tensors: {error}") from error
         return self
@@ -220,6 +226,21 @@ class FederationSpecification(_Model):
         if plan.rule != "mean" and policy.max_examples_weight is not None:
             raise ValueError(
                 f"aggregation {plan.rule} weighs all clients alike: leave out max_examples_weight"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_protection(self) -> Self:
+        policy = self.round_policy
+        if self.protection is not None:
+            check_protection(
+                self.protection,
+                self.training,
+                self.aggregation,
+                encoding=self.encoding.name,
+                on_excess=None if policy.max_update_norm is None else policy.on_excess,
+                max_examples_weight=policy.max_examples_weight,
+                minimum_updates=policy.minimum_updates,
             )
         return self
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.federation.specification import (
     CLIENT_NAME,
-    EncodingName,
     FederationSpecification,
+    UpdateEncodingName,
     document_digest,
 )
 from shared.validation import MAX_COUNT, MAX_EXAMPLES
@@ -64,19 +64,25 @@ class FederationAction(StrEnum):
 
 
 class RoundPhase(StrEnum):
-    """Where a round stands."""
+    """Where a round stands. The three others than these four are of a secure sum."""
 
+    JOINING = "joining"
     OPEN = "open"
+    CONFIRMING = "confirming"
+    UNMASKING = "unmasking"
     AGGREGATING = "aggregating"
     COMMITTED = "committed"
     FAILED = "failed"
 
 
 class TaskKind(StrEnum):
-    """What a client is asked to do; a round has one kind of task."""
+    """What a client is asked to do. A round is to train or to evaluate; the rest is of its sum."""
 
     TRAIN = "train"
     EVALUATE = "evaluate"
+    JOIN = "join"
+    CONFIRM = "confirm"
+    UNMASK = "unmask"
 
 
 class AssignmentState(StrEnum):
@@ -86,6 +92,8 @@ class AssignmentState(StrEnum):
     LEASED = "leased"
     SUBMITTED = "submitted"
     EXPIRED = "expired"
+    DROPPED = "dropped"
+    """The round goes on without this client: an earlier phase of its secure sum ended."""
 
 
 class ClientState(StrEnum):
@@ -262,7 +270,7 @@ UPDATE_METADATA_KEY = "hyperfl"
 class RecordedMetadata(_Reply):
     """What is read again of a recorded update's metadata, whichever release had checked it."""
 
-    encoding: EncodingName
+    encoding: UpdateEncodingName
 
 
 class UpdateMetadata(_Model):
@@ -274,7 +282,7 @@ class UpdateMetadata(_Model):
     round_number: int = Field(le=MAX_COUNT)
     base_version: int = Field(le=MAX_COUNT)
     base_digest: Digest
-    encoding: EncodingName
+    encoding: UpdateEncodingName
     num_examples: int = Field(le=MAX_EXAMPLES)
     metrics: Metrics
 
@@ -295,6 +303,14 @@ class Receipt(_Reply):
     digest: str
     size_bytes: int
     received_at: datetime
+
+
+class ExchangeReceipt(_Reply):
+    """Proof that a message of a secure sum is recorded; the same for the same message."""
+
+    round_number: PositiveCount
+    kind: TaskKind
+    digest: Digest
 
 
 class RoundSummary(_Reply):

@@ -14,7 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from shared.arrays import Array, NamedArrays
-from shared.federation.specification import EncodingName, EncodingPlan, ParameterSpecification
+from shared.federation.specification import (
+    EncodingName,
+    EncodingPlan,
+    ParameterSpecification,
+    UpdateEncodingName,
+)
 from shared.tensors.codec import Block, check_finite
 from shared.tensors.factored_encoding import (
     Compression,
@@ -155,7 +160,7 @@ class FactoredEncoding:
         return decode_factored(wire, parameters)
 
 
-def encoding_for(plan: EncodingPlan, name: EncodingName | None = None) -> Encoding:
+def encoding_for(plan: EncodingPlan, name: UpdateEncodingName | None = None) -> Encoding:
     """The plan's encoding. A sender may also write ``dense``, which every federation takes.
 
     Raises:

@@ -22,7 +22,9 @@ from tests.support.rounds import weights_row
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker.methods.interface import Participant, TrainingResult
-from worker.rounds.round_work import HeldTask, RoundWork
+from worker.rounds.held_task import HeldTask
+from worker.rounds.round_work import RoundWork
+from worker.rounds.update_writer import PlainWriter
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site import opening
 
@@ -79,9 +81,8 @@ async def train_once(config: WorkerConfig, transport: WatchedTransport) -> None:
         (client,) = opened.clients
         task = await client.api.next_task("tiny", wait_seconds=0.0)
         assert task is not None
-        group = RoundWork(
-            opened.specification, opened.method, opened.cache, opened.patience, threading.Event()
-        )
+        writer = PlainWriter(opened.specification)
+        group = RoundWork(writer, opened.method, opened.cache, opened.patience, threading.Event())
         await group.do([HeldTask(client, task)])
         group.close()
 

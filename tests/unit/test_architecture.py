@@ -22,8 +22,9 @@ LONG_FILES = {
 NO_SUBJECTS = {"dependencies.py", "health.py", "json_route.py"}
 """Files of routes that are no subject: what routes have in common, and what probes ask."""
 
-OTHER_STORES = {"tasks.py": "assignments.py"}
-"""Subjects whose rows are called something else: a client's task is the round's assignment."""
+OTHER_STORES = {"tasks.py": "assignments.py", "cards.py": "clients.py"}
+"""Subjects whose rows are called something else: a client's task is the round's assignment, and
+a card is a client's."""
 
 CHANGING_PARTS = {
     ("coordinator/context.py", "Context"): "the parts that all share ring and wake each other",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shared.federation.specification import EncodingPlan, RoundPolicy
+from shared.federation.specification import RoundPolicy
 from shared.terminal.failures import one_line_errors
 from shared.terminal.logs import configure_logging
 from worker.commands.aggregation_options import (
@@ -20,6 +20,15 @@ from worker.commands.aggregation_options import (
     TrimFractionOption,
     aggregation_plan,
     policy_caps,
+)
+from worker.commands.protection_options import (
+    AllowSeparableOption,
+    EncodingOption,
+    ProtectionOption,
+    SumBitsOption,
+    SumBoundOption,
+    encoding_plan,
+    protection_plan,
 )
 from worker.errors import FAILURES
 from worker.operations.specification_request import SpecificationRequest
@@ -75,9 +84,11 @@ def specify(
     max_update_norm: MaxUpdateNormOption = None,
     on_excess: OnExcessOption = None,
     max_examples_weight: MaxExamplesWeightOption = None,
-    encoding: Annotated[
-        str, typer.Option(help="Encoding of updates: factored or dense.")
-    ] = "factored",
+    encoding: EncodingOption = None,
+    protection: ProtectionOption = "none",
+    sum_bits: SumBitsOption = None,
+    sum_bound: SumBoundOption = None,
+    allow_separable: AllowSeparableOption = False,
     backbone_weights: Annotated[
         str | None,
         typer.Option(help="Source of a frozen backbone's weights: hub (default), random or FILE."),
@@ -103,6 +114,7 @@ def specify(
         from worker.operations.specification import specify as build  # noqa: PLC0415 - torch
 
         configure_logging("warning")
+        plan = protection_plan(protection, sum_bits, sum_bound, allow_separable)
         specification = build(
             SpecificationRequest(
                 name=name,
@@ -125,7 +137,8 @@ def specify(
                 preset=preset,
                 settings=settings or (),
                 aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),
-                encoding=EncodingPlan.model_validate({"name": encoding}),
+                encoding=encoding_plan(encoding, plan),
+                protection=plan,
                 backbone_weights=backbone_weights,
                 examples_per_client=examples_per_client,
             )

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from shared.federation.plans import spreads_privacy_budget
-from shared.federation.specification import EncodingPlan, RoundPolicy
+from shared.federation.specification import RoundPolicy
 from shared.terminal.failures import one_line_errors
 from shared.terminal.logs import configure_logging
 from shared.validation import InvalidInput
@@ -27,6 +27,15 @@ from worker.commands.aggregation_options import (
     TrimFractionOption,
     aggregation_plan,
     policy_caps,
+)
+from worker.commands.protection_options import (
+    AllowSeparableOption,
+    EncodingOption,
+    ProtectionOption,
+    SumBitsOption,
+    SumBoundOption,
+    encoding_plan,
+    protection_plan,
 )
 from worker.data.source import DataSource
 from worker.demo.defaults import default_model
@@ -71,9 +80,11 @@ def run(
     image_shape: Annotated[
         str | None, typer.Option(help="Image shape that the model takes: CxHxW, such as 3x32x32.")
     ] = None,
-    encoding: Annotated[
-        str, typer.Option(help="Encoding of updates: factored or dense.")
-    ] = "factored",
+    encoding: EncodingOption = None,
+    protection: ProtectionOption = "none",
+    sum_bits: SumBitsOption = None,
+    sum_bound: SumBoundOption = None,
+    allow_separable: AllowSeparableOption = False,
     cohort_size: Annotated[
         int | None,
         typer.Option(min=1, help="Number of clients to draw for each round; by default all."),
@@ -126,6 +137,9 @@ def run(
             raise InvalidInput(f"--data-dir {data_dir} is not a folder")
         if backbone_weights == "random":
             console.print("The backbone's weights are RANDOM: for trials only.", style="bold red")
+        plan = protection_plan(protection, sum_bits, sum_bound, allow_separable)
+        if plan is not None and max_examples_weight is None:
+            max_examples_weight = _most_examples(data)
         request = SpecificationRequest(
             name="demo",
             method=method,
@@ -145,7 +159,8 @@ def run(
             preset=preset,
             settings=settings or (),
             aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),
-            encoding=EncodingPlan.model_validate({"name": encoding}),
+            encoding=encoding_plan(encoding, plan),
+            protection=plan,
             backbone_weights=backbone_weights,
             examples_per_client=_examples_per_client(method, settings or (), data),
         )
@@ -154,12 +169,20 @@ def run(
         typer.echo(json.dumps({"dataset": dataset} | result))
 
 
+def _most_examples(data: dict[str, Any]) -> int:
+    """Training examples of the client that has the most of them."""
+    from worker.demo.examples import examples_of_clients  # noqa: PLC0415 - torch
+
+    return max(examples_of_clients(data))
+
+
 def _examples_per_client(method: str, settings: Sequence[str], data: dict[str, Any]) -> int | None:
     """The clients' mean, for a method whose noise follows from it, unless a rate is given."""
     if not spreads_privacy_budget(method):
         return None
     if any(setting.startswith("sample_rate=") for setting in settings):
         return None
-    from worker.demo.examples import examples_per_client  # noqa: PLC0415 - torch
+    from worker.demo.examples import examples_of_clients  # noqa: PLC0415 - torch
 
-    return examples_per_client(data)
+    counts = examples_of_clients(data)
+    return round(sum(counts) / len(counts))

@@ -13,8 +13,8 @@ from worker.data.source import DataSource
 from worker.errors import DataError
 
 
-def examples_per_client(data: dict[str, Any]) -> int:
-    """Training examples of a client, on average.
+def examples_of_clients(data: dict[str, Any]) -> list[int]:
+    """Training examples of each client.
 
     Args:
         data: what every client's ``[clients.data]`` says.
@@ -33,7 +33,6 @@ def examples_per_client(data: dict[str, Any]) -> int:
         # The smallest images there are: only their labels are wanted.
         shape = natural_image_shape(sources[0].dataset) or (1, 8, 8)
         dataset = DatasetCache().dataset(sources[0].dataset, sources[0].data_dir, shape)
-        counts = [len(split_for_client(source, dataset)[0]) for source in sources]
+        return [len(split_for_client(source, dataset)[0]) for source in sources]
     except OSError as error:
         raise DataError(str(error)) from error
-    return round(sum(counts) / len(counts))

@@ -30,8 +30,8 @@ def summarise(
         "model": specification["training"]["model"],
         "clients": len(final_round["assignments"]),
         "rounds": len(train_rounds),
-        "accuracy_mean": _mean(after),
-        "accuracy_final_mean": _mean(final),
+        "accuracy_mean": _mean_of(last_round, "accuracy_after"),
+        "accuracy_final_mean": _mean_of(final_round, "accuracy"),
         "accuracy_per_client": {
             name: {"after_training": after.get(name), "final": final.get(name)}
             for name in sorted(after.keys() | final.keys())
@@ -44,8 +44,15 @@ def summarise(
     } | _privacy(specification["training"]["hyperparameters"], last_round)
 
 
-def without_accuracy(final_round: Json) -> list[str]:
-    """Clients that did not answer the final evaluation."""
+def is_protected(federation: Json) -> bool:
+    """Whether only sums over the clients are known."""
+    return federation["specification"].get("protection") is not None
+
+
+def without_accuracy(federation: Json, final_round: Json) -> list[str]:
+    """Clients that did not answer the final evaluation, where it is known of each."""
+    if is_protected(federation):
+        return []
     measured = _reported(final_round, "accuracy")
     return [part["client"] for part in final_round["assignments"] if part["client"] not in measured]
 
@@ -60,7 +67,7 @@ def print_table(console: Console, last_round: Json, final_round: Json, result: J
     for part in last_round["assignments"]:
         table.add_row(
             part["client"],
-            str(part["num_examples"]),
+            "–" if part["num_examples"] is None else str(part["num_examples"]),
             *(
                 _format_percent(measured.get(part["client"]))
                 for measured in (
@@ -76,7 +83,7 @@ def print_table(console: Console, last_round: Json, final_round: Json, result: J
     table.add_row(
         "mean",
         "",
-        _format_percent(_mean(_reported(last_round, "accuracy_before"))),
+        _format_percent(_mean_of(last_round, "accuracy_before")),
         _format_percent(result["accuracy_mean"]),
         _format_percent(result["accuracy_final_mean"]),
         format_bytes(result["bytes_up_per_client_round"]),
@@ -143,7 +150,11 @@ def _reported(round_: Json, metric: str) -> dict[str, float]:
     }
 
 
-def _mean(values: dict[str, float]) -> float:
+def _mean_of(round_: Json, metric: str) -> float:
+    """The mean over the clients that reported, in percent."""
+    values = _reported(round_, metric)
+    if not values:  # of a secure sum
+        return round(100 * float(round_["metrics"][metric]), 4)
     return round(sum(values.values()) / len(values), 4)
 
 

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import structlog
 import torch
 
-from shared.arrays import NamedArrays
+from shared.arrays import Array, NamedArrays
 from shared.federation.plans import HyperFLPlan, TrainingPlan
 from shared.federation.specification import ParameterSpecification
-from shared.tensors.low_rank import FactoredDelta
+from worker.methods.hypernetwork.bias_group import BiasChange
 from worker.methods.hypernetwork.client import HyperFLClient
 from worker.methods.hypernetwork.factored_sgd import rows_needed
-from worker.methods.hypernetwork.lock_step import HypernetworkChange, HypernetworkGroup
+from worker.methods.hypernetwork.group import deltas_of, group_for
+from worker.methods.hypernetwork.lock_step import HypernetworkChange
 from worker.methods.hypernetwork.personalization import fit_private_part
 from worker.methods.hypernetwork.weights import (
-    OUTPUT_BIAS,
-    OUTPUT_WEIGHT,
-    TRUNK_BIAS,
-    TRUNK_WEIGHT,
     HypernetworkWeights,
+    all_but_output_bias,
     expected_norm_squared,
     hypernetwork_parameters,
+    only_output_bias,
 )
 from worker.methods.interface import (
     DEFAULT_RESOURCES,
@@ -50,6 +50,9 @@ from worker.models.registry import FeatureExtractor, build_feature_extractor
 
 COLLAPSED_SHARE = 0.05
 """Share of its expected first value under which ‖f‖² leaves θ without the embedding's part."""
+
+_PUBLIC_SEED = 0
+"""Of the trunk and of W, where b alone is shared: everybody draws the same."""
 
 _logger = structlog.get_logger()
 
@@ -112,9 +115,14 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             self._plan.embedding_size, self._plan.hidden_size, self._plan.feature_scale
         )
         self._descent = settings_of(self._plan)
+        self._trains_only_bias = self._plan.shared_part == "output-bias"
 
     def parameters(self, seed: int) -> ParameterSpecification:
-        """The hypernetwork's four tensors."""
+        """The hypernetwork's four tensors, or of these b alone."""
+        hypernetwork = self._hypernetwork(seed)
+        return only_output_bias(hypernetwork) if self._trains_only_bias else hypernetwork
+
+    def _hypernetwork(self, seed: int) -> ParameterSpecification:
         return hypernetwork_parameters(
             self._layout.tensors,
             embedding_size=self._plan.embedding_size,
@@ -128,9 +136,8 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         """Embedding from N(0, 1), head as linear layers by default, buffers as the module's."""
         generator = client_generator(client_seed, "initial")
         embedding = drawn_normally((self._plan.embedding_size,), generator)
-        head = initial_head(self._head_shapes, generator)
         buffers = {name: buffer.clone() for name, buffer in self._initial_buffers.items()}
-        return {"embedding": embedding} | head | buffers
+        return {"embedding": embedding, **initial_head(self._head_shapes, generator)} | buffers
 
     def check_private(self, private: Mapping[str, torch.Tensor]) -> None:
         """Raises ValueError unless names and shapes are those listed at the class."""
@@ -138,7 +145,15 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
 
     def read(self, weights: NamedArrays) -> HypernetworkWeights:
         """φ on the device; see :class:`BaseMethod`."""
-        return HypernetworkWeights.from_arrays(weights, self.parameters(seed=0), self._device)
+        self.parameters(seed=0).check_names(weights)
+        hypernetwork = self._hypernetwork(_PUBLIC_SEED)
+        if self._trains_only_bias:
+            weights = {**self._fixed_part, **weights}
+        return HypernetworkWeights.from_arrays(weights, hypernetwork, self._device)
+
+    @cached_property
+    def _fixed_part(self) -> dict[str, Array]:
+        return all_but_output_bias(self._hypernetwork(_PUBLIC_SEED))
 
     def evaluate_client(
         self, participant: Participant, shared: HypernetworkWeights
@@ -222,14 +237,8 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
     ) -> Iterator[TrainingResult]:
         # Longest first, so that those still training are always the first ones.
         clients = sorted(clients, key=lambda client: -client.num_steps)
-        hypernetworks = HypernetworkGroup(
-            weights,
-            torch.stack([client.embedding for client in clients]),
-            feature_scale=self._plan.feature_scale,
-            max_rows=rows_needed(self._plan.hidden_size, clients[0].num_steps),
-            settings=self._descent,
-            clip_norm=self._plan.clip_norm,
-        )
+        embeddings = torch.stack([client.embedding for client in clients])
+        hypernetworks = group_for(self._plan, weights, embeddings, clients[0].num_steps)
         for client, theta in zip(clients, hypernetworks.generate(len(clients)), strict=True):
             accuracy, loss = client.evaluate(theta)
             client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
@@ -256,22 +265,13 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             count = remaining
 
     def _result(
-        self, client: HyperFLClient, theta: torch.Tensor, change: HypernetworkChange
+        self, client: HyperFLClient, theta: torch.Tensor, change: HypernetworkChange | BiasChange
     ) -> TrainingResult:
         accuracy, loss = client.evaluate(theta)
         return TrainingResult(
             participant=client.name,
             num_examples=client.num_examples,
-            deltas={
-                TRUNK_WEIGHT: change.trunk_weight.cpu().numpy(),
-                TRUNK_BIAS: change.trunk_bias.cpu().numpy(),
-                OUTPUT_WEIGHT: FactoredDelta(
-                    scale=change.output.scale,
-                    left=change.output.left.cpu().numpy(),
-                    right=change.output.right.cpu().numpy(),
-                ),
-                OUTPUT_BIAS: change.output.bias.cpu().numpy(),
-            },
+            deltas=deltas_of(change),
             private=client.private(change.embedding),
             metrics=client.metrics
             | {

@@ -18,6 +18,7 @@ from shared.federation.plans import (
     plan_of,
     takes_backbone,
 )
+from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import (
     EncodingPlan,
     FederationSpecification,
@@ -48,10 +49,15 @@ def specify(request: SpecificationRequest) -> FederationSpecification:
         model=request.model,
         image_shape=choose_image_shape(request.image_shape, request.model, request.dataset),
         num_classes=choose_num_classes(request.num_classes, request.dataset, request.data_dir),
-        hyperparameters=choose_hyperparameters(request.method, request.preset, request.settings),
+        hyperparameters=_with_shared_part(
+            request.method,
+            request.protection,
+            choose_hyperparameters(request.method, request.preset, request.settings),
+        ),
         round_policy=request.round_policy,
         aggregation=request.aggregation,
         encoding=request.encoding,
+        protection=request.protection,
         seed=request.seed,
         backbone_weights=request.backbone_weights,
         examples_per_client=request.examples_per_client,
@@ -70,6 +76,7 @@ def build_specification(
     encoding: EncodingPlan,
     seed: int,
     aggregation: AggregationPlan | None = None,
+    protection: ProtectionPlan | None = None,
     backbone_weights: str | None = None,
     examples_per_client: int | None = None,
 ) -> FederationSpecification:
@@ -122,7 +129,20 @@ def build_specification(
         round_policy=round_policy,
         encoding=encoding,
         aggregation=aggregation or AggregationPlan(),
+        protection=protection,
     )
+
+
+def _with_shared_part(
+    method: str, protection: ProtectionPlan | None, hyperparameters: dict[str, Any]
+) -> dict[str, Any]:
+    """With the part of a hypernetwork whose sum cannot be taken apart, where that is asked for."""
+    known = KNOWN_METHODS.get(method)
+    if protection is None or known is None or "hypernetwork" not in known.shares:
+        return hyperparameters
+    if protection.allow_separable:
+        return hyperparameters
+    return {"shared_part": "output-bias"} | hyperparameters
 
 
 def check_names(method: str, model: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.federation.aggregation_plan import AggregationPlan
+from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import EncodingPlan, RoundPolicy
 
 
@@ -28,6 +29,7 @@ class SpecificationRequest:
         settings: hyperparameters as ``key=value``; they replace the preset's.
         aggregation: the rule that combines updates.
         encoding: how updates are written.
+        protection: of single updates from the coordinator.
         backbone_weights: ``hub``, ``random`` or the path of a file.
         examples_per_client: training examples of a client, for methods with a privacy budget.
     """
@@ -45,5 +47,6 @@ class SpecificationRequest:
     settings: Sequence[str] = ()
     aggregation: AggregationPlan = field(default_factory=AggregationPlan)
     encoding: EncodingPlan = field(default_factory=EncodingPlan)
+    protection: ProtectionPlan | None = None
     backbone_weights: str | None = None
     examples_per_client: int | None = None

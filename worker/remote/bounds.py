@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from shared.federation.protection_plan import LARGEST_COHORT
 from shared.federation.specification import ParameterSpecification
 from shared.tensors import file_header
 
 JSON_BYTES = 64 << 10
 """Of an answer in JSON, and of a problem document."""
+
+EXCHANGE_BYTES = 1024 * LARGEST_COHORT + JSON_BYTES
+"""Of what a secure sum's members are shown: their cards, of at most 400 bytes each, or less."""
 
 FEDERATION_BYTES = (32 << 20) + JSON_BYTES
 """Of a federation as it is shown: with its specification, which may have 32 MiB."""

@@ -8,26 +8,30 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from shared.arrays import digest_bytes
 from shared.crash_points import reached
 from shared.rest.schema import (
     DIGEST,
     EnrolmentReply,
+    ExchangeReceipt,
     FederationView,
     HeartbeatReply,
     Receipt,
     Task,
 )
+from shared.secure_sum.cards import Card
+from shared.secure_sum.messages import Confirmation, ExchangeView, Join, Unmasking
 from shared.tensors import codec
 from shared.validation import first_fault
 from worker.errors import AnswerTooLong
 from worker.files import naming
-from worker.remote.bounds import FEDERATION_BYTES
+from worker.remote.bounds import EXCHANGE_BYTES, FEDERATION_BYTES
 from worker.remote.connection import Answer, Connection, CoordinatorAddress, Download
 
 Reply = TypeVar("Reply", bound=BaseModel)
+_CARDS = TypeAdapter(list[Card])
 
 
 class CoordinatorApi:
@@ -83,6 +87,44 @@ class CoordinatorApi:
             json={"attempt": task.attempt},
         )
         return _read(HeartbeatReply, answer)
+
+    async def put_card(self, card: Card) -> None:
+        """Shows the client's public keys; showing the same again is safe."""
+        await self._connection.send(
+            "PUT",
+            f"/v1/federations/{card.federation}/cards/{card.client}",
+            json=card.model_dump(mode="json"),
+        )
+
+    async def fetch_cards(self, federation: str) -> list[Card]:
+        """The public keys of all clients that can take part in a secure sum."""
+        answer = await self._connection.send(
+            "GET", f"/v1/federations/{federation}/cards", max_bytes=EXCHANGE_BYTES
+        )
+        try:
+            return _CARDS.validate_json(answer.content)
+        except ValidationError as error:
+            raise answer.not_ours(str(first_fault(error))) from None
+
+    async def fetch_exchange(self, task: Task) -> ExchangeView:
+        """What the task's phase of a secure sum needs to know."""
+        answer = await self._connection.send(
+            "GET",
+            f"/v1/federations/{task.federation}/rounds/{task.round_number}/exchange",
+            max_bytes=EXCHANGE_BYTES,
+        )
+        return _read(ExchangeView, answer)
+
+    async def put_message(self, task: Task, message: Join | Confirmation | Unmasking) -> None:
+        """Sends the task's message of a secure sum; sending the same again is safe."""
+        answer = await self._connection.send(
+            "PUT",
+            f"/v1/federations/{task.federation}/rounds/{task.round_number}"
+            f"/exchange/{task.kind.value}",
+            params={"attempt": task.attempt},
+            json=message.model_dump(mode="json"),
+        )
+        _read(ExchangeReceipt, answer)
 
     async def put_update(self, task: Task, update: bytes) -> Receipt:
         """Sends an update; sending the same bytes again is safe."""

@@ -13,12 +13,16 @@ from collections.abc import Sequence
 
 import structlog
 
-from shared.rest.schema import Task
+from shared.rest.schema import Task, TaskKind
 from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
 from worker.methods.interface import TrainingInterrupted
 from worker.remote.connection import Transport
+from worker.rounds.exchange_work import ExchangeWork
+from worker.rounds.held_task import HeldTask
+from worker.rounds.masked_writer import MaskedWriter
 from worker.rounds.pause_notice import PauseNotice
-from worker.rounds.round_work import HeldTask, RoundWork
+from worker.rounds.round_work import RoundWork
+from worker.rounds.update_writer import PlainWriter, UpdateWriter
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.hosted_client import HostedClient
 from worker.site.opening import NOBODY_TAKEN, Site, open_site
@@ -30,6 +34,8 @@ coordinator answers, and no delay that a round would feel."""
 _GATHER_SECONDS = 2.0
 """For the answers to the other clients' polls, once one has brought a task: they are sent at the
 same moment, and a client that is missed is asked again."""
+
+_EXCHANGE_KINDS = (TaskKind.JOIN, TaskKind.CONFIRM, TaskKind.UNMASK)
 
 _log = structlog.get_logger()
 
@@ -71,7 +77,10 @@ async def _work(
     transport: Transport | None,
 ) -> None:
     async with open_site(config, settings, transport) as site:
-        work = RoundWork(site.specification, site.method, site.cache, site.patience, stop)
+        writer: UpdateWriter = PlainWriter(site.specification)
+        if site.specification.protection is not None:
+            writer = MaskedWriter(site.specification, site.patience)
+        work = RoundWork(writer, site.method, site.cache, site.patience, stop)
         _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
         try:
             await _Worker(site, work, settings.poll_wait_seconds).run()
@@ -89,11 +98,15 @@ class _Worker:
         self._site = site
         self._work = work
         self._poll_wait_seconds = poll_wait_seconds
+        self._exchange = ExchangeWork(site.patience)
         self._pause_notice = PauseNotice(site.specification.name)
 
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
             held = await self._collect(active)
+            if held and held[0].task.kind in _EXCHANGE_KINDS:
+                await self._exchange.do(held)
+                continue
             if held and await self._work.do(held):
                 continue
             if not held:
@@ -103,7 +116,7 @@ class _Worker:
             raise RequestFailed(NOBODY_TAKEN)
 
     async def _collect(self, active: Sequence[HostedClient]) -> list[HeldTask]:
-        """The tasks of one round that hosted clients hold; none after a poll without work."""
+        """Tasks of one round and kind that hosted clients hold; none after a poll without work."""
         polls = {
             asyncio.create_task(self._poll(client, self._poll_wait_seconds)): client
             for client in active
@@ -130,7 +143,8 @@ class _Worker:
             await _cancel(list(waiting))
         if not tasks:
             return []
-        round_number = max(task.round_number for task in tasks.values())
+        newest = max(tasks.values(), key=lambda task: task.round_number)
+        round_number, kind = newest.round_number, newest.kind
         others = [client for client in active if client.name not in tasks and not client.is_done]
         for client, task in zip(
             others, await asyncio.gather(*(self._poll(c, 0.0) for c in others)), strict=True
@@ -141,7 +155,7 @@ class _Worker:
             HeldTask(client, tasks[client.name])
             for client in active
             if client.name in tasks
-            and tasks[client.name].round_number == round_number
+            and (tasks[client.name].round_number, tasks[client.name].kind) == (round_number, kind)
             and client.failed_in_round != round_number
         ]
 

@@ -10,24 +10,21 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 
 import structlog
 
 from shared.arrays import NamedArrays
 from shared.crash_points import reached
-from shared.federation.specification import FederationSpecification
 from shared.rest.problems import ProblemType
-from shared.rest.schema import UPDATE_METADATA_KEY, Task, TaskKind, UpdateMetadata
-from shared.tensors import codec
-from shared.tensors.encodings import encoding_for
+from shared.rest.schema import TaskKind
 from worker.errors import Refused, WeightsError
-from worker.methods.interface import Method, TrainingFailedError, TrainingResult
+from worker.methods.interface import Method, TrainingFailedError
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.heartbeats import heartbeats
-from worker.site.hosted_client import HostedClient
-from worker.site.private_state import PendingUpdate, PrivateState
+from worker.rounds.held_task import HeldTask
+from worker.rounds.update_writer import UpdateWriter
+from worker.site.private_state import PrivateState
 
 _NOT_WANTED = (
     ProblemType.ROUND_CLOSED,
@@ -43,26 +40,18 @@ _NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class HeldTask:
-    """A task and the hosted client that holds it."""
-
-    client: HostedClient
-    task: Task
-
-
 class RoundWork:
     """Works on tasks of one round; made once for a worker and used round after round."""
 
     def __init__(
         self,
-        specification: FederationSpecification,
+        writer: UpdateWriter,
         method: Method,
         cache: WeightsCache,
         patience: Patience,
         stop: threading.Event,
     ) -> None:
-        self._specification = specification
+        self._writer = writer
         self._method = method
         self._cache = cache
         self._patience = patience
@@ -94,6 +83,7 @@ class RoundWork:
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
                 await asyncio.gather(*(self._settle_pending(one) for one in fresh))
                 fresh = [one for one in fresh if not one.client.is_shut_out]
+                fresh = await self._writer.prepare(fresh)
                 if fresh:
                     log.info("work begins", clients=len(fresh))
                     async for one, state in self._results(fresh):
@@ -155,44 +145,14 @@ class RoundWork:
         )
         for result in results:
             one = by_name[result.participant]
-            yield one, self._trained(one, result, weights)
-
-    def _trained(self, one: HeldTask, result: TrainingResult, weights: NamedArrays) -> PrivateState:
-        state = one.client.state
-        encoded = encoding_for(self._specification.encoding).encode(
-            result.deltas, state.residual, weights, self._specification.parameters
-        )
-        content = self._serialise(one.task, encoded.wire, result.num_examples, result.metrics)
-        return replace(
-            state,
-            tensors={name: tensor.numpy() for name, tensor in result.private.items()},
-            residual=encoded.residual,
-            last_round=one.task.round_number,
-            pending=_pending(one.task, content),
-        )
+            yield one, self._writer.trained(one, result, weights)
 
     def _evaluate(
         self, fresh: Sequence[HeldTask], weights: NamedArrays
     ) -> Iterator[tuple[HeldTask, PrivateState]]:
         for one in fresh:
             metrics = self._method.evaluate(one.client.participant(), weights)
-            content = self._serialise(one.task, {}, len(one.client.data.test), metrics)
-            yield one, replace(one.client.state, pending=_pending(one.task, content))
-
-    def _serialise(
-        self, task: Task, wire: NamedArrays, num_examples: int, metrics: dict[str, float]
-    ) -> bytes:
-        metadata = UpdateMetadata(
-            federation=task.federation,
-            client=task.client,
-            round_number=task.round_number,
-            base_version=task.base_version,
-            base_digest=task.base_digest,
-            encoding=self._specification.encoding.name,
-            num_examples=num_examples,
-            metrics=metrics,
-        )
-        return codec.encode(wire, {UPDATE_METADATA_KEY: metadata.model_dump_json()})
+            yield one, self._writer.evaluated(one, metrics)
 
     async def _settle_pending(self, one: HeldTask) -> None:
         """Sends an update of an earlier round again, whose answer a crash kept from us.
@@ -273,7 +233,3 @@ def _give_up_round(held: Sequence[HeldTask], failed: TrainingFailedError) -> Non
                 round=one.task.round_number,
                 reason=failed.reasons[one.client.name],
             )
-
-
-def _pending(task: Task, content: bytes) -> PendingUpdate:
-    return PendingUpdate(task.kind, task.round_number, task.base_version, content, task.base_digest)

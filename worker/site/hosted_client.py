@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -11,13 +12,16 @@ import torch
 from shared.crash_points import reached
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import Task
+from shared.secure_sum.cards import Card
 from worker.data.client_data import ClientData
 from worker.data.loading import DatasetCache
 from worker.errors import PrivateStateError
 from worker.methods.interface import Method, Participant
 from worker.remote.coordinator_api import CoordinatorApi
+from worker.secure_sum.member import Member
 from worker.settings import ClientConfig
 from worker.site import private_state
+from worker.site.peers import load_peers, save_peers
 from worker.site.private_state import PrivateState
 
 SEED_BITS = 128
@@ -35,8 +39,11 @@ class HostedClient:
         api: CoordinatorApi,
         data: ClientData,
         state: PrivateState,
+        member: Member | None = None,
     ) -> None:
         self.name = config.name
+        self.member = member
+        """What it is in secure sums; None where the federation has none."""
         self.api = api
         self.data = data
         self.state = state
@@ -60,6 +67,20 @@ class HostedClient:
         private_state.save(self._folder, state)
         self.state = state
         reached("state-saved")
+
+    def meet(self, cards: Sequence[Card]) -> None:
+        """Looks at a cohort's cards, and remembers those of clients that are new.
+
+        Raises:
+            PeerChanged: one shows another card than before.
+        """
+        if self.member is None:
+            return
+        before = load_peers(self._folder)
+        peers = before.meet(card for card in cards if card.client != self.name)
+        if peers != before:
+            save_peers(self._folder, peers)
+        self.member = replace(self.member, trusted=peers.trusted)
 
     def shut_out(self, reason: str) -> None:
         """The coordinator no longer accepts this client; its state stays as it is."""
@@ -93,6 +114,7 @@ def load_client(
     specification_digest: str,
     method: Method,
     datasets: DatasetCache,
+    member: Member | None = None,
 ) -> HostedClient:
     """The client with its data and its private state, which is created where there is none.
 
@@ -111,7 +133,7 @@ def load_client(
     if state is None:
         state = _new_state(config, specification.name, specification_digest, method)
         private_state.save(config.state_dir, state)
-    client = HostedClient(config, api, data, state)
+    client = HostedClient(config, api, data, state, member)
     try:
         method.check_private(client.participant().private)
     except ValueError as error:

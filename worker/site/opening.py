@@ -24,6 +24,7 @@ from worker.remote.connection import CoordinatorAddress, Transport
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
+from worker.secure_sum.member import Member
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import enrolment, private_state
 from worker.site.coordinator_address import coordinator_address
@@ -31,6 +32,7 @@ from worker.site.enrolment import obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
+from worker.site.site_keys import load_keys, make_keys
 
 NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
 
@@ -103,13 +105,42 @@ async def open_site(
         datasets = DatasetCache(pixel_statistics(specification.training.model), max_bytes)
         clients = [
             load_client(
-                client, http, specification, federation.specification_digest, method, datasets
+                client,
+                http,
+                specification,
+                federation.specification_digest,
+                method,
+                datasets,
+                await _membership(config, client, http, federation, patience),
             )
             for client, http in members
         ]
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
         yield Site(specification, method, clients, cache, patience)
+
+
+async def _membership(
+    config: WorkerConfig,
+    client: ClientConfig,
+    http: CoordinatorApi,
+    federation: FederationView,
+    patience: Patience,
+) -> Member | None:
+    """What the client is in secure sums, once the coordinator has its card; None without them."""
+    specification = federation.checked_specification()
+    if specification.protection is None:
+        return None
+    keys = load_keys(client.state_dir) or make_keys(client.state_dir)
+    card = keys.card(specification.name, client.name)
+    await patience.insist("showing a client's card", lambda: http.put_card(card))
+    return Member(
+        keys,
+        card,
+        federation.specification_digest,
+        specification.round_policy.minimum_updates,
+        minimum_trusted=config.policy.minimum_trusted_peers,
+    )
 
 
 async def _admit(

@@ -26,11 +26,12 @@ from shared.tensors.low_rank import FactoredDelta
 from shared.validation import first_fault
 from worker.errors import PrivateStateError
 from worker.files import write_atomically
+from worker.secure_sum.member_state import MemberState
 
 FILE_NAME = "private.safetensors"
 LOCK_NAME = "lock"
 _METADATA_KEY = "hyperfl-private-state"
-_PRIVATE, _RESIDUAL, _PENDING = "private/", "residual/", "pending"
+_PRIVATE, _RESIDUAL, _PENDING, _SUMS = "private/", "residual/", "pending", "secure-sums"
 _LEFT, _RIGHT = "/left", "/right"
 
 
@@ -61,6 +62,8 @@ class PrivateState:
     """What the last update left out of its changes, by name of the shared tensor."""
     last_round: int = 0
     pending: PendingUpdate | None = None
+    sums: MemberState = field(default_factory=MemberState)
+    """What the client has drawn and sent for secure sums."""
 
     def without_pending(self) -> PrivateState:
         """The same, once the pending update is recorded."""
@@ -109,6 +112,8 @@ def save(folder: Path, state: PrivateState) -> None:
     pending = state.pending
     if pending is not None:
         arrays[_PENDING] = np.frombuffer(pending.content, np.uint8)
+    if state.sums.generation:
+        arrays[_SUMS] = np.frombuffer(state.sums.model_dump_json().encode(), np.uint8)
     description = _Description(
         federation=state.federation,
         specification_digest=state.specification_digest,
@@ -149,6 +154,7 @@ def load(
         residual=_unpack_residual(_under(arrays, _RESIDUAL)),
         last_round=description.last_round,
         pending=_unpack_pending(arrays, description),
+        sums=_unpack_sums(file, arrays),
     )
 
 
@@ -259,6 +265,13 @@ def _unpack_pending(arrays: NamedArrays, description: _Description) -> PendingUp
         return None
     content = arrays[_PENDING].tobytes()
     return PendingUpdate(kind, round_number, base_version, content, description.pending_base_digest)
+
+
+def _unpack_sums(file: Path, arrays: NamedArrays) -> MemberState:
+    if _SUMS not in arrays:
+        return MemberState()
+    with _naming_damage(file):
+        return MemberState.model_validate_json(arrays[_SUMS].tobytes())
 
 
 def _under(arrays: NamedArrays, prefix: str) -> dict[str, Array]:

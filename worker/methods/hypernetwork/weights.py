@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
-from shared.arrays import NamedArrays
+from shared.arrays import Array, NamedArrays
 from shared.federation.initialisation import RowRange, TensorSpecification
-from shared.federation.sharing import HYPERNETWORK
+from shared.federation.sharing import HYPERNETWORK, OUTPUT_BIAS
 from shared.federation.specification import ParameterSpecification
 from worker.models.layout import TrainableTensor
 
-TRUNK_WEIGHT, TRUNK_BIAS, OUTPUT_WEIGHT, OUTPUT_BIAS = HYPERNETWORK
+TRUNK_WEIGHT, TRUNK_BIAS, OUTPUT_WEIGHT, _ = HYPERNETWORK
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +116,20 @@ def hypernetwork_parameters(
             ),
         ),
     )
+
+
+def only_output_bias(parameters: ParameterSpecification) -> ParameterSpecification:
+    """A hypernetwork's specification of which b alone is shared."""
+    return ParameterSpecification(seed=parameters.seed, tensors=(parameters.by_name[OUTPUT_BIAS],))
+
+
+def all_but_output_bias(parameters: ParameterSpecification) -> dict[str, Array]:
+    """The first values of A, a and W, float32 by name: what everybody draws from the seed."""
+    return {
+        name: tensor.initial_value(parameters.seed)
+        for name, tensor in parameters.by_name.items()
+        if name != OUTPUT_BIAS
+    }
 
 
 def expected_norm_squared(embedding_size: int, hidden_size: int, feature_scale: float) -> float:

@@ -35,10 +35,17 @@ FEDERATION_MOVES = {
     ("running", "break", "failed"),
 }
 ROUND_MOVES = {
+    ("joining", "close_joining", "open"),
+    ("open", "close_updates", "confirming"),
+    ("confirming", "close_confirming", "unmasking"),
     ("open", "claim", "aggregating"),
+    ("unmasking", "claim", "aggregating"),
     ("aggregating", "claim", "aggregating"),
     ("aggregating", "commit", "committed"),
+    ("joining", "fail", "failed"),
     ("open", "fail", "failed"),
+    ("confirming", "fail", "failed"),
+    ("unmasking", "fail", "failed"),
     ("aggregating", "fail", "failed"),
 }
 ASSIGNMENT_MOVES = {
@@ -48,6 +55,13 @@ ASSIGNMENT_MOVES = {
     ("leased", "submit", "submitted"),
     ("expired", "submit", "submitted"),
     ("leased", "expire", "expired"),
+    ("offered", "drop", "dropped"),
+    ("leased", "drop", "dropped"),
+    ("expired", "drop", "dropped"),
+    ("offered", "offer", "offered"),
+    ("leased", "offer", "offered"),
+    ("expired", "offer", "offered"),
+    ("submitted", "offer", "offered"),
 }
 
 TABLES: dict[str, tuple[Table, type[StrEnum], list[StrEnum], set[tuple[str, str, str]]]] = {
@@ -63,7 +77,7 @@ TABLES: dict[str, tuple[Table, type[StrEnum], list[StrEnum], set[tuple[str, str,
 FINAL = {
     "federation": {FederationState.FINISHED, FederationState.FAILED},
     "round": {RoundPhase.COMMITTED, RoundPhase.FAILED},
-    "assignment": {AssignmentState.SUBMITTED},
+    "assignment": {AssignmentState.DROPPED},
 }
 
 every_table = pytest.mark.parametrize("name", TABLES)
@@ -123,8 +137,8 @@ def test_no_series_of_events_leaves_a_final_state(name: str, data: st.DataObject
         assert walk(table, end, more) == end
 
 
-def test_a_submitted_update_is_never_taken_back() -> None:
-    for event in AssignmentEvent:
+def test_nothing_but_the_next_phase_of_a_secure_sum_asks_again_who_has_submitted() -> None:
+    for event in set(AssignmentEvent) - {AssignmentEvent.OFFER}:
         assert AssignmentState.SUBMITTED not in ASSIGNMENT_TRANSITIONS[event].sources
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from coordinator.rules.verdicts import RoundFacts, Verdict, deadline_from, judge
 from shared.federation.specification import RoundPolicy
 from shared.rest.schema import RoundPhase, TaskKind
+from tests.support.specifications import tiny_specification
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -185,9 +186,11 @@ def test_one_more_update_never_makes_a_round_fail(round_: RoundFacts) -> None:
 
 @given(paused=st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=1000)))
 def test_a_round_goes_on_for_its_whole_time_after_a_pause(paused: timedelta) -> None:
-    opened = replace(facts(1), deadline_at=deadline_from(NOW, POLICY))
+    specification = tiny_specification(minimum_updates=2)
+    opened = replace(facts(1), deadline_at=deadline_from(NOW, RoundPhase.OPEN, specification))
     resumed_at = NOW + paused
-    resumed = replace(opened, deadline_at=deadline_from(resumed_at, POLICY))
+    deadline_at = deadline_from(resumed_at, RoundPhase.OPEN, specification)
+    resumed = replace(opened, deadline_at=deadline_at)
     assert resumed.deadline_at >= opened.deadline_at
     whole = timedelta(seconds=POLICY.deadline_seconds)
     assert judge(resumed, POLICY, resumed_at + whole - SECOND)[0] is Verdict.WAIT

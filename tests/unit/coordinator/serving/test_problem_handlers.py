@@ -33,6 +33,7 @@ STATUSES = {
     "StaleBaseVersion": ("stale-base-version", 409),
     "LeaseLost": ("lease-lost", 409),
     "UpdateConflict": ("update-conflict", 409),
+    "StateRestored": ("state-restored", 409),
     "FederationFinished": ("federation-finished", 410),
     "VersionRemoved": ("version-removed", 410),
     "UnreadableSpecification": ("internal", 500),

@@ -20,6 +20,7 @@ PUBLISHED = {
     "round-closed": 409,
     "stale-base-version": 409,
     "lease-lost": 409,
+    "state-restored": 409,
     "update-conflict": 409,
     "federation-finished": 410,
     "version-removed": 410,

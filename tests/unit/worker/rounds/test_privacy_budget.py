@@ -21,7 +21,9 @@ from worker.operations.specification import build_specification
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
-from worker.rounds.round_work import HeldTask, RoundWork
+from worker.rounds.held_task import HeldTask
+from worker.rounds.round_work import RoundWork
+from worker.rounds.update_writer import PlainWriter
 from worker.site.hosted_client import HostedClient, load_client
 
 ROUNDS, STEPS_PER_ROUND = 2, 3
@@ -66,7 +68,9 @@ class Site:
         patience = Patience(60.0, RecordedSleep())
         cache = WeightsCache(self.folder / "weights", specification, patience)
         stop = threading.Event()
-        self.groups.append(RoundWork(specification, self.method, cache, patience, stop))
+        self.groups.append(
+            RoundWork(PlainWriter(specification), self.method, cache, patience, stop)
+        )
         client = self.client()
         await self.groups[-1].do([HeldTask(client, tasks[0])])
         return client

@@ -32,7 +32,9 @@ from worker.methods.interface import Participant, TrainingInterrupted
 from worker.remote import bounds
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
-from worker.rounds.round_work import HeldTask, RoundWork
+from worker.rounds.held_task import HeldTask
+from worker.rounds.round_work import RoundWork
+from worker.rounds.update_writer import PlainWriter
 from worker.site.private_state import FILE_NAME, PendingUpdate, PrivateState
 
 BIAS = "hypernetwork.output.bias"
@@ -61,7 +63,9 @@ class Bench:
         patience = Patience(60.0, self.sleep)
         specification = self.coordinator.specification
         cache = WeightsCache(self.folder / "weights", specification, patience)
-        self.groups.append(RoundWork(specification, self.method, cache, patience, self.stop))
+        self.groups.append(
+            RoundWork(PlainWriter(specification), self.method, cache, patience, self.stop)
+        )
         return self.groups[-1]
 
     def held(self, name: str, state: dict[str, Any] | None = None, **task: Any) -> HeldTask:

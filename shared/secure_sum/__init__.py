@@ -1,0 +1,1 @@
+"""Secure sums: what sites and coordinator say to each other, and the arithmetic that both do."""

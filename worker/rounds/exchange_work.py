@@ -1,0 +1,123 @@
+"""The messages of a secure sum beside the update: made, saved, then sent until answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from shared.crash_points import reached
+from shared.rest.problems import ProblemType
+from shared.rest.schema import TaskKind
+from shared.secure_sum.messages import Confirmation, ExchangeView, Join, Unmasking
+from worker.errors import PrivateStateError, Refused, SumRefused
+from worker.remote.patience import Patience
+from worker.rounds.held_task import HeldTask
+from worker.rounds.masked_writer import sit_out
+from worker.secure_sum.member_state import MemberState, RoundExchange
+
+_NOT_WANTED = (
+    ProblemType.ROUND_CLOSED,
+    ProblemType.LEASE_LOST,
+    ProblemType.UPDATE_CONFLICT,
+    ProblemType.NOT_FOUND,
+    ProblemType.FEDERATION_FINISHED,
+)
+"""The phase is over, or goes on without this message."""
+
+_log = structlog.get_logger()
+
+
+class ExchangeWork:
+    """Works on tasks of a secure sum that need no training."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+
+    async def do(self, held: Sequence[HeldTask]) -> None:
+        """Does all tasks, which are of the same round and kind.
+
+        Raises:
+            PrivateStateError: the coordinator has had messages of a newer private state.
+            PeerChanged: another client shows other keys than before.
+            Refused, Unreachable: the work cannot go on.
+        """
+        await asyncio.gather(*(self._do(one) for one in held))
+
+    async def _do(self, one: HeldTask) -> None:
+        client, task = one.client, one.task
+        try:
+            view = await self._patience.insist(
+                "reading a secure sum's exchange", lambda: client.api.fetch_exchange(task)
+            )
+            message = await asyncio.to_thread(_make_message, one, view)
+        except SumRefused as refusal:
+            sit_out(one, refusal)
+            return
+        except Refused as refusal:
+            self._give_up(one, refusal)
+            return
+        try:
+            await self._patience.insist(
+                "sending a secure sum's message", lambda: client.api.put_message(task, message)
+            )
+        except Refused as refusal:
+            self._give_up(one, refusal)
+        else:
+            _log.debug("message of a secure sum sent", client=client.name, kind=task.kind.value)
+        reached("exchange-answered")
+
+    def _give_up(self, one: HeldTask, refusal: Refused) -> None:
+        if refusal.shuts_out:
+            one.client.shut_out(refusal.problem.detail)
+        elif refusal.is_a(ProblemType.STATE_RESTORED):
+            raise PrivateStateError(
+                f"{refusal.problem.detail}: this site's private state is from a backup, and must "
+                "not answer rounds again that it has answered. To go on with new keys, which other "
+                f"sites have to trust: hyperfl worker keys renew --client {one.client.name}"
+            ) from refusal
+        elif refusal.is_a(ProblemType.MALFORMED_UPDATE):
+            sit_out(one, SumRefused(refusal.problem.detail))
+        elif refusal.is_a(*_NOT_WANTED):
+            _log.warning(
+                "message not wanted",
+                client=one.client.name,
+                kind=one.task.kind.value,
+                detail=refusal.problem.detail,
+            )
+        else:
+            raise refusal
+
+
+def _make_message(one: HeldTask, view: ExchangeView) -> Join | Confirmation | Unmasking:
+    """What the task asks for, saved before anybody has it."""
+    client, number = one.client, one.task.round_number
+    sums = client.state.sums
+    if one.task.kind is TaskKind.JOIN:
+        if view.terms is None or view.terms.round_number != number:
+            raise SumRefused("there are no terms to join")
+        client.meet(view.terms.cohort)
+    member = client.member
+    if member is None:
+        raise SumRefused(f"client {client.name} has no keys for secure sums")
+    if one.task.kind is TaskKind.JOIN and view.terms is not None:
+        return _saved(one, member.join(sums, view.terms)).join
+    if one.task.kind is TaskKind.CONFIRM:
+        exchange = _saved(one, member.confirm(sums, number, view.survivors))
+        message: Confirmation | Unmasking | None = exchange.confirmation
+    else:
+        message = _saved(one, member.unmask(sums, number, view)).unmasking
+    if message is None:
+        raise SumRefused("there is nothing to send")
+    return message
+
+
+def _saved(one: HeldTask, sums: MemberState) -> RoundExchange:
+    if sums != one.client.state.sums:
+        one.client.save(replace(one.client.state, sums=sums))
+        reached("exchange-saved")
+    if sums.newest is None:
+        raise SumRefused("there is nothing to send")
+    return sums.newest

@@ -1,0 +1,49 @@
+"""A client's long-term keys for secure sums, in one file beside its private state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.secure_sum.cards import Key, SiteKeys
+from shared.validation import first_fault
+from worker.errors import PrivateStateError
+from worker.files import write_atomically
+
+FILE_NAME = "keys.json"
+
+
+class _KeyFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: Key
+    share_key: Key
+
+
+def load_keys(folder: Path) -> SiteKeys | None:
+    """The keys in ``folder``; None if there are none yet.
+
+    Raises:
+        PrivateStateError: the file cannot be used; it is left as it is.
+    """
+    file = folder / FILE_NAME
+    try:
+        kept = _KeyFile.model_validate_json(file.read_bytes())
+        return SiteKeys.from_text(kept.identity, kept.share_key)
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
+    except (OSError, ValueError) as error:
+        raise PrivateStateError(f"{file} cannot be used: {error}") from error
+
+
+def make_keys(folder: Path) -> SiteKeys:
+    """New keys in ``folder``, in place of any before: other sites have to trust them anew."""
+    keys = SiteKeys.generate()
+    identity, share_key = keys.to_text()
+    kept = _KeyFile(identity=identity, share_key=share_key)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(folder / FILE_NAME, kept.model_dump_json(indent=2).encode() + b"\n")
+    return keys
