@@ -229,6 +229,7 @@ async def _take_next_step(
             final_evaluation_done=progress.final_evaluation_done,
             enrolled_clients=len(members),
             last_failure=progress.last_failure,
+            needs_cards=specification.protection is not None,
         ),
         specification.round_policy,
     )

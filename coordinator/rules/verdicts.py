@@ -95,6 +95,8 @@ class FederationFacts:
     enrolled_clients: int
     last_failure: str | None = None
     """Why the newest round failed, if it did."""
+    needs_cards: bool = False
+    """Only clients that have shown a card count as enrolled."""
 
 
 @dataclass(frozen=True)
@@ -136,5 +138,6 @@ def next_step(facts: FederationFacts, policy: RoundPolicy) -> Step:
         return GiveUp(f"{facts.failed_rounds} rounds failed in a row{why}")
     missing = policy.clients_needed - facts.enrolled_clients
     if missing > 0:
-        return WaitForClients(f"waiting for {missing} more clients to enrol")
+        cards = " and to show their cards" if facts.needs_cards else ""
+        return WaitForClients(f"waiting for {missing} more clients to enrol{cards}")
     return OpenRound(TaskKind.EVALUATE if trained else TaskKind.TRAIN)

@@ -115,7 +115,10 @@ async def list_members(
     )
     if only_with_card:
         query = query.where(ClientRow.card.is_not(None))
-    return dict((await session.execute(query)).tuples().all())
+    members: dict[str, str | None] = {}
+    for name, card in await session.execute(query):
+        members[name] = card
+    return members
 
 
 async def set_card(session: AsyncSession, client_id: int, card: str) -> bool:

@@ -1,0 +1,351 @@
+"""Rounds whose updates are summed under masks, through the real coordinator and both databases."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+
+from coordinator.context import Context
+from coordinator.rounds.driver import Driver
+from coordinator.store.tables import ExchangeMessageRow, ExchangeShareRow
+from shared.rest.problems import ProblemType
+from shared.secure_sum.cards import SiteKeys
+from shared.tensors import codec
+from tests.support.coordinator import RunningCoordinator, on_sqlite
+from tests.support.sum_members import (
+    SumMember,
+    mean_change,
+    metadata_of,
+    protected_specification,
+    start_protected,
+)
+
+pytestmark = pytest.mark.integration
+
+NAMES = ("a", "b", "c", "d")
+"""A cohort of 4 has a threshold of 3."""
+
+
+async def everybody(coordinator: RunningCoordinator, *members: SumMember) -> None:
+    """Each does what it is asked; then the coordinator moves on."""
+    for one in members:
+        await one.work()
+    await coordinator.driver.step()
+
+
+async def live_phase(coordinator: RunningCoordinator, number: int = 1) -> str:
+    phase: str = (await coordinator.show(f"tiny/rounds/{number}"))["phase"]
+    return phase
+
+
+async def weights(coordinator: RunningCoordinator, version: int) -> Any:
+    response = await coordinator.http.get(
+        f"/v1/federations/tiny/weights/{version}", headers=coordinator.admin
+    )
+    arrays, _ = codec.decode(bytearray(response.content))
+    return arrays["hypernetwork.output.bias"]
+
+
+async def check_version(
+    coordinator: RunningCoordinator, survivors: list[SumMember], number: int = 1
+) -> None:
+    change = mean_change(survivors, number, len(NAMES))
+    before, after = await weights(coordinator, 0), await weights(coordinator, 1)
+    assert (after == (before.astype(np.float64) + change).astype(np.float32)).all()
+
+
+async def pass_deadline(coordinator: RunningCoordinator) -> None:
+    coordinator.clock.advance(3601.0)
+    await coordinator.driver.step()
+
+
+async def test_the_new_weights_are_the_mean_that_nobody_computed_in_the_clear(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for phase in ("joining", "open", "confirming", "unmasking"):
+        assert await live_phase(coordinator) == phase
+        await everybody(coordinator, *members)
+    assert await live_phase(coordinator) == "committed"
+    await check_version(coordinator, members)
+    round_ = await coordinator.show("tiny/rounds/1")
+    accuracies = [one.vector(1, "train", len(NAMES)).counts[5] * 2.0**-24 for one in members]
+    assert round_["metrics"]["accuracy_after"] == pytest.approx(np.mean(accuracies))
+    for part in round_["assignments"]:
+        assert (part["num_examples"], part["metrics"]) == (None, {})
+
+
+@pytest.mark.parametrize("phase", ["joining", "open", "confirming", "unmasking"])
+async def test_a_client_that_drops_out_of_any_phase_ends_no_round(
+    coordinator: RunningCoordinator, phase: str
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    survivors = members
+    for now in ("joining", "open", "confirming", "unmasking"):
+        active = survivors
+        if now == phase:
+            active = survivors[1:]
+            if now in ("joining", "open"):
+                survivors = active
+        for one in active:
+            await one.work()
+        await coordinator.driver.step()
+        if await live_phase(coordinator) == now:
+            await pass_deadline(coordinator)
+    assert await live_phase(coordinator) == "committed"
+    await check_version(coordinator, survivors)
+    states = {
+        one["client"]: one["state"]
+        for one in (await coordinator.show("tiny/rounds/1"))["assignments"]
+    }
+    assert (states["a"] == "dropped") == (phase in ("joining", "open"))
+
+
+@pytest.mark.parametrize(
+    ("phase", "what"),
+    [
+        ("joining", "2 clients joined at the end of the round, 3 needed"),
+        ("open", "2 updates at the end of the round, 3 needed"),
+        ("confirming", "2 confirmations at the end of the round, 3 needed"),
+        ("unmasking", "2 clients' shares at the end of the round, 3 needed"),
+    ],
+)
+async def test_below_the_threshold_the_round_fails_and_the_next_begins_with_new_keys(
+    coordinator: RunningCoordinator, phase: str, what: str
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for now in ("joining", "open", "confirming", "unmasking"):
+        active = members[:2] if now == phase else members
+        for one in active:
+            await one.work()
+        if now == phase:
+            break
+        await coordinator.driver.step()
+    await pass_deadline(coordinator)
+    failed = await coordinator.show("tiny/rounds/1")
+    assert (failed["phase"], failed["reason"]) == ("failed", what)
+    first = {one.name: one.state.newest and one.state.newest.join.member for one in members}
+    for _ in range(4):
+        await everybody(coordinator, *members)
+    assert await live_phase(coordinator, 2) == "committed"
+    assert all(first[one.name] != one.newest.join.member for one in members)
+    change = mean_change(members, 2, len(NAMES))
+    base = await weights(coordinator, 0)
+    assert (await weights(coordinator, 1) == (base + change).astype(np.float32)).all()
+
+
+async def test_what_was_exchanged_is_deleted_with_the_round(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(rounds=1), *NAMES)
+    for _ in range(3):
+        await everybody(coordinator, *members)
+    assert await _rows(coordinator) == (8, 16)
+    await everybody(coordinator, *members)
+    await coordinator.driver.step()
+    assert await _rows(coordinator) == (0, 0)
+    assert (await coordinator.show("tiny"))["state"] == "finished"
+
+
+async def _rows(coordinator: RunningCoordinator) -> tuple[int, int]:
+    async with coordinator.context.database.reading() as session:
+        messages = await session.scalar(select(func.count()).select_from(ExchangeMessageRow))
+        shares = await session.scalar(select(func.count()).select_from(ExchangeShareRow))
+    return int(messages or 0), int(shares or 0)
+
+
+async def test_the_final_evaluation_shows_the_cohorts_mean_and_no_clients_own(
+    coordinator: RunningCoordinator,
+) -> None:
+    specification = protected_specification(rounds=1, evaluate_final=True)
+    members = await start_protected(coordinator, specification, *NAMES)
+    for _ in range(8):
+        await everybody(coordinator, *members)
+    round_ = await coordinator.show("tiny/rounds/2")
+    assert (round_["kind"], round_["phase"]) == ("evaluate", "committed")
+    own = [one.vector(2, "evaluate", len(NAMES)).counts[3] * 2.0**-24 for one in members]
+    assert round_["metrics"]["accuracy"] == pytest.approx(np.mean(own))
+    assert all(part["metrics"] == {} for part in round_["assignments"])
+
+
+@on_sqlite
+async def test_every_message_may_be_sent_again_and_no_other_in_its_place(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for _ in range(4):
+        kept = []
+        for one in members:
+            task = await one.task()
+            body = await one.make(task)
+            first, again = await one.send(task, body), await one.send(task, body)
+            assert first.is_success, first.text
+            assert first.json() == again.json()
+            kept.append((one, task, body))
+        (one, task, _), (_, _, other) = kept[0], kept[1]
+        changed = await one.send(task, other)
+        assert changed.status_code in (409, 422), changed.text
+        await coordinator.driver.step()
+    assert await live_phase(coordinator) == "committed"
+
+
+@on_sqlite
+async def test_shares_that_the_sender_did_not_seal_are_refused_and_named(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for _ in range(3):
+        await everybody(coordinator, *members)
+    task = await members[0].task()
+    message = json.loads(await members[0].make(task))
+    message["shares"]["b"] = message["shares"]["c"]
+    response = await members[0].send(task, json.dumps(message).encode())
+    assert response.status_code == 422
+    assert "share of client b's seed is not the one that it sealed" in response.json()["detail"]
+
+
+@on_sqlite
+async def test_a_private_state_from_a_backup_is_refused(coordinator: RunningCoordinator) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    backup = members[0].state
+    for _ in range(4):
+        await everybody(coordinator, *members)
+    members[0].state = backup
+    task = await members[0].task()
+    assert task.round_number == 2
+    response = await members[0].send(task, await members[0].make(task))
+    assert response.json()["type"] == ProblemType.STATE_RESTORED.urn
+
+
+@on_sqlite
+async def test_new_keys_count_joins_anew(coordinator: RunningCoordinator) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for _ in range(3):
+        await everybody(coordinator, *members)
+    renewed = SumMember(coordinator, members[0].specification, "a")
+    assert (await renewed.show_card()).status_code == 200
+    await everybody(coordinator, *members)  # the round goes on with the keys of its terms
+    assert await live_phase(coordinator) == "committed"
+    for _ in range(4):
+        await everybody(coordinator, renewed, *members[1:])
+    assert await live_phase(coordinator, 2) == "committed"
+
+
+@on_sqlite
+async def test_a_card_of_another_client_or_federation_is_refused(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for federation, client in (("tiny", "b"), ("other", "a")):
+        card = SiteKeys.generate().card(federation, client)
+        response = await coordinator.http.put(
+            "/v1/federations/tiny/cards/a",
+            json=card.model_dump(),
+            headers=coordinator.credentials["a"],
+        )
+        assert response.status_code == 422, response.text
+    forged = members[0].member.card.model_dump() | {"share_key": card.share_key}
+    response = await coordinator.http.put(
+        "/v1/federations/tiny/cards/a", json=forged, headers=coordinator.credentials["a"]
+    )
+    assert response.status_code == 422
+    assert "not signed by its identity" in response.json()["detail"]
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "claims",
+    [{"encoding": "dense"}, {"num_examples": 20}, {"metrics": {"accuracy_after": 0.5}}],
+)
+async def test_an_update_that_says_more_than_the_sum_is_refused(
+    coordinator: RunningCoordinator, claims: dict[str, Any]
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    await everybody(coordinator, *members)
+    task = await members[0].task()
+    body = await members[0].make(task)
+    arrays, _ = codec.decode(bytearray(body))
+    metadata = json.dumps(json.loads(metadata_of(body)) | claims)
+    response = await members[0].send(task, codec.encode(arrays, {"hyperfl": metadata}))
+    assert response.status_code == 422
+    assert "encoding masked, num_examples 1 and no metrics" in response.json()["detail"]
+
+
+@on_sqlite
+async def test_nobody_but_a_member_is_shown_an_exchange(coordinator: RunningCoordinator) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    await everybody(coordinator, *members)
+    path = "/v1/federations/tiny/rounds/1/exchange"
+    for headers, status in ((coordinator.admin, 403), ({}, 401)):
+        assert (await coordinator.http.get(path, headers=headers)).status_code == status
+    await coordinator.enrol("tiny", "late")
+    late = await coordinator.http.get(path, headers=coordinator.credentials["late"])
+    assert late.json()["type"] == ProblemType.LEASE_LOST.urn
+
+
+async def test_two_coordinators_move_one_round_together(
+    coordinator: RunningCoordinator, replica_context: Context
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    other = Driver(replica_context)
+    for _ in range(2):
+        for one in members:
+            await one.work()
+        await other.step()
+        for one in members:
+            await one.work()
+        await coordinator.driver.step()
+    assert await live_phase(coordinator) == "committed"
+    await check_version(coordinator, members)
+
+
+async def test_a_coordinator_that_is_restarted_in_every_phase_goes_on(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for _ in range(4):
+        for one in members[:2]:
+            await one.work()
+        await coordinator.restart()
+        for one in members[2:]:
+            await one.work()
+        await coordinator.driver.step()
+    assert await live_phase(coordinator) == "committed"
+    await check_version(coordinator, members)
+
+
+@on_sqlite
+async def test_a_pause_gives_the_phase_its_whole_time_again(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    await coordinator.act("tiny", "pause")
+    coordinator.clock.advance(1000.0)
+    await coordinator.act("tiny", "resume")
+    coordinator.clock.advance(59.0)
+    await coordinator.driver.step()
+    for _ in range(4):
+        await everybody(coordinator, *members)
+    assert await live_phase(coordinator) == "committed"
+
+
+@on_sqlite
+async def test_clients_without_cards_are_waited_for(coordinator: RunningCoordinator) -> None:
+    specification = protected_specification()
+    members = await start_protected(coordinator, specification, *NAMES[:2])
+    await coordinator.enrol("tiny", "c")
+    await coordinator.driver.step()
+    assert (await coordinator.show("tiny"))["reason"] == (
+        "waiting for 1 more clients to enrol and to show their cards"
+    )
+    late = SumMember(coordinator, specification, "c")
+    await late.show_card()
+    await coordinator.driver.step()
+    assert await live_phase(coordinator) == "joining"
+    for _ in range(4):
+        await everybody(coordinator, *members, late)
+    assert await live_phase(coordinator) == "committed"
