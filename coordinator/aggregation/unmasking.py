@@ -92,7 +92,7 @@ async def unmask_sum(context: Context, round_: RoundRow, updates: RoundUpdates) 
         await asyncio.to_thread(_add, total, layout, content)
     survivors = [one.client_name for one in updates.contributions]
     secrets = await _rebuild_secrets(context, round_, terms, joined)
-    masks = _Masks(terms, joined, survivors, secrets)
+    masks = Masks(terms, joined, survivors, secrets)
     await asyncio.to_thread(masks.take_off, total)
     return _read_sum(updates, layout, total, len(survivors))
 
@@ -131,7 +131,7 @@ async def _rebuild_secrets(
 
 
 @dataclass(frozen=True, eq=False)
-class _Masks:
+class Masks:
     """The masks that are left in a sum of the survivors' updates.
 
     A survivor's own mask is, and the masks that it shared with members that are no survivors.
@@ -151,6 +151,11 @@ class _Masks:
         return joined_digest([join.member for join in self.joined])
 
     def take_off(self, total: RingVector) -> None:
+        """Takes them off ``total``, in place.
+
+        Raises:
+            AggregationFailed: a secret is not what its owner said.
+        """
         for join in self.joined:
             client = join.member.client
             secret = self.secrets[client]

@@ -33,6 +33,7 @@ CHANGING_PARTS = {
 
 TESTS_OF_AN_ASPECT = {
     "coordinator/rules/test_next_step.py": "coordinator/rules/verdicts.py",
+    "shared/secure_sum/test_vectors.py": "shared/secure_sum/messages.py",
     "worker/methods/test_what_an_upload_reveals.py": "worker/methods/hyperfl.py",
     "worker/rounds/test_privacy_budget.py": "worker/rounds/round_work.py",
 }
