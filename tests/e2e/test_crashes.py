@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import EncodingName, EncodingPlan, RoundPolicy
 from tests.support.crash_points import points_in_the_code
 from tests.support.federation_folder import finish_federation, make_federation
@@ -31,6 +32,7 @@ class _Site:
     encoding: EncodingName
     hidden_size: int
     clients: tuple[str, ...] = ("site-a",)
+    protection: ProtectionPlan | None = None
 
 
 _SITES = {
@@ -38,6 +40,7 @@ _SITES = {
     # An update is larger than a chunk of the database, so that it can be cut in the middle.
     "dense": _Site("dense", hidden_size=4096),
     "lock-step": _Site("dense", 8, ("site-a", "site-b", "site-c")),
+    "secure-sum": _Site("dense", 8, ("site-a", "site-b", "site-c"), ProtectionPlan()),
 }
 
 COORDINATOR_POINTS = (
@@ -69,7 +72,25 @@ WORKER_POINTS = (
     "update-unconfirmed",
     "update-confirmed",
 )
-_ALWAYS_RUN = ("update-recorded", "weights-written", "update-unconfirmed")
+SUM_COORDINATOR_POINTS = (
+    "exchange-recorded-uncommitted:2",
+    "exchange-recorded:5",
+    "exchange-recorded:8",
+    "phase-begun-uncommitted:2",
+    "phase-begun:1",
+    "phase-begun:2",
+    "phase-begun:3",
+)
+"""Of a secure sum of three clients: the first three messages are joins, then come three
+confirmations and three members' shares."""
+
+SUM_WORKER_POINTS = (
+    "exchange-saved:2",
+    "exchange-saved:5",
+    "exchange-saved:8",
+    "exchange-answered:5",
+)
+_ALWAYS_RUN = ("update-recorded", "weights-written", "update-unconfirmed", "exchange-recorded:5")
 
 Finished = dict[str, Any]
 Undisturbed = Callable[[str], tuple[Path, Finished]]
@@ -108,9 +129,20 @@ async def _make(folder: Path, site: _Site) -> None:
         model="tests.support.extractors:tiny",
         image_shape=(1, 4, 4),
         num_classes=10,
-        hyperparameters={"hidden_size": site.hidden_size, "epochs": 1, "batch_size": 10},
-        round_policy=RoundPolicy(rounds=_ROUNDS, lease_seconds=5.0),
+        hyperparameters={
+            "hidden_size": site.hidden_size,
+            "epochs": 1,
+            "batch_size": 10,
+            "shared_part": "hypernetwork" if site.protection is None else "output-bias",
+        },
+        round_policy=RoundPolicy(
+            rounds=_ROUNDS,
+            lease_seconds=5.0,
+            minimum_updates=len(site.clients),
+            max_examples_weight=None if site.protection is None else 100,
+        ),
         encoding=EncodingPlan(name=site.encoding),
+        protection=site.protection,
         seed=1,
     )
     write_tiny_images(folder / "images")
@@ -132,6 +164,7 @@ def _finish_after_crash(start: Path, folder: Path, point: str) -> Finished:
 
 def test_every_point_of_the_code_is_tried_and_every_point_tried_is_in_the_code() -> None:
     tried = {*COORDINATOR_POINTS, UPLOAD_POINT, *DOWNLOAD_POINTS, *WORKER_POINTS}
+    tried |= {one.partition(":")[0] for one in (*SUM_COORDINATOR_POINTS, *SUM_WORKER_POINTS)}
     assert tried == points_in_the_code()
 
 
@@ -173,6 +206,17 @@ def test_a_worker_is_killed_and_ends_where_it_would_have(
     start, whole = undisturbed(site)
     finished = _finish_after_crash(start, tmp_path, point)
     assert finished["deaths"] == {"coordinator": 0, "worker": 1}
+    assert _phases(finished) == _WHOLE
+    assert finished["weights_digest"] == whole["weights_digest"]
+
+
+@pytest.mark.parametrize("point", _points(*SUM_COORDINATOR_POINTS, *SUM_WORKER_POINTS))
+def test_whoever_is_killed_during_a_secure_sum_the_weights_are_the_same(
+    undisturbed: Undisturbed, tmp_path: Path, point: str
+) -> None:
+    start, whole = undisturbed("secure-sum")
+    finished = _finish_after_crash(start, tmp_path, point)
+    assert sorted(finished["deaths"].values()) == [0, 1]
     assert _phases(finished) == _WHOLE
     assert finished["weights_digest"] == whole["weights_digest"]
 

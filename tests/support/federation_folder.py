@@ -49,6 +49,8 @@ async def make_federation(
     config = worker_toml(
         "http://replaced", specification.name, dict.fromkeys(clients, "used"), data
     )
+    if specification.protection is not None:
+        config = "policy = { minimum_trusted_peers = 0 }\n" + config
     (folder / "worker.toml").write_text(config)
     for client in clients:
         state = folder / "state" / client
