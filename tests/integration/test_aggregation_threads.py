@@ -108,7 +108,7 @@ HELD: dict[str, tuple[Any, str]] = {
     "median": (robust_rules, "coordinate_median"),
     "trimmed-mean": (robust_rules, "trimmed_mean"),
     "multi-krum": (robust_rules, "choose_multi_krum"),
-    "mean": (robust_rules, "scale_change"),
+    "mean": (robust_rules, "mean"),
 }
 
 
