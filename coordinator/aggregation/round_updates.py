@@ -126,8 +126,12 @@ class RoundUpdates:
 
     async def largest_change(self) -> float:
         """The norm that the policy lets a change have; infinite if it says nothing."""
-        cap = self.specification.round_policy.max_update_norm
-        return math.inf if cap is None else cap
+        policy, parameters = self.specification.round_policy, self.specification.parameters
+        cap = math.inf if policy.max_update_norm is None else policy.max_update_norm
+        if policy.max_relative_norm is None:
+            return cap
+        base_norm = math.hypot(*(await self.base_norms()).values())
+        return min(cap, policy.relative_limit(base_norm, parameters.num_elements))
 
     async def certified_norm(self, one: CountedUpdate, base: NamedArrays | None) -> float:
         """A number that the norm of an update's change does not exceed, however it is rounded.

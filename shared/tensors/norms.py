@@ -75,17 +75,18 @@ class SquaredNorms:
 
         Args:
             parameters: of the federation; the file has passed its encoding's checks.
-            base_norms: ‖W‖ by tensor name, of the weights that the change refers to.
+            base_norms: ‖W‖ by tensor name, of the weights that the change refers to; of a dense one
+                nothing is looked up.
         """
-        return math.hypot(*(self._bound(one, base_norms[one.name]) for one in parameters.tensors))
+        return math.hypot(*(self._bound(one, base_norms) for one in parameters.tensors))
 
-    def _bound(self, tensor: TensorSpecification, base_norm: float) -> float:
+    def _bound(self, tensor: TensorSpecification, base_norms: Mapping[str, float]) -> float:
         name = tensor.name
         if name in self._sums:
             return self._norm(name) * (
                 self._norm(name + SCALE) if name + SCALE in self._sums else 1
             )
-        bound = self._norm(name + BASE_SCALE) * base_norm
+        bound = self._norm(name + BASE_SCALE) * base_norms[name]
         if name + LEFT in self._sums:
             bound += float(np.sqrt(self._sums[name + LEFT] * self._sums[name + RIGHT]).sum())
         return bound

@@ -26,6 +26,7 @@ DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bf16": 
 
 
 def specified(encoding: Any, rule: str, **policy: Any) -> FederationSpecification:
+    policy = {"max_relative_norm": None} | policy
     document = tiny_specification(encoding=encoding, **policy).model_dump(mode="json")
     document["parameters"]["tensors"] = [
         {"name": name, "shape": shape, "initialisation": [{"rows": shape[0], "bound": 0.5}]}
@@ -133,6 +134,19 @@ def test_what_is_left_out_of_a_delta_does_not_pile_up() -> None:
     result = aggregate_in_memory(specification, base, [honest(1)], residual)
     assert moved(base, result) <= CAP * 1.01
     assert norm(result.residual) <= CAP * 1.001
+
+
+@pytest.mark.parametrize("encoding", ["dense", factored()])
+@pytest.mark.parametrize("rule", ["mean", *RULES])
+def test_a_relative_cap_bounds_the_step_too(encoding: Any, rule: str) -> None:
+    """Updates that an earlier version recorded were not judged when they came."""
+    specification = specified(encoding, rule, max_relative_norm=0.5, minimum_updates=7)
+    base = specification.parameters.initial_values()
+    limit = 0.5 * np.sqrt(67.0)
+    assert limit > 0.5 * norm(base)
+    wire = {name: np.full(shape, 100.0, np.float32) for name, shape in SHAPES.items()}
+    sent = [SentUpdate(wire, "dense")] * NUM_CLIENTS
+    assert moved(base, aggregate_in_memory(specification, base, sent)) == pytest.approx(limit, 1e-3)
 
 
 def test_a_decay_that_components_undo_is_charged_to_nobody() -> None:
