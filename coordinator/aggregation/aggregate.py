@@ -34,7 +34,7 @@ async def aggregate(
 
     Raises:
         AggregationFailed: stored bytes are damaged, too few updates count, or the result exceeds
-            float32.
+            float32 or the policy's cap.
     """
     async with context.database.reading() as session:
         contributions = await update_store.contributions(session, round_.id)

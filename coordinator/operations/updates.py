@@ -195,7 +195,7 @@ async def _record(
     writer: BlobWriter,
 ) -> tuple[UpdateRow, bool]:
     """The update as it is recorded, and whether its round waits for no other."""
-    metadata = check.finish()
+    metadata = await asyncio.to_thread(check.finish)
     reached("update-received")
     try:
         async with context.database.writing() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
+from weakref import WeakValueDictionary
 
 from coordinator.errors import DamagedBlobError
 from coordinator.store.blobs import BlobStore
@@ -22,7 +23,7 @@ class WeightNorms:
     def __init__(self, kept: int = _KEPT) -> None:
         self._kept = kept
         self._norms: OrderedDict[str, Mapping[str, float]] = OrderedDict()
-        self._reading = asyncio.Lock()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, blobs: BlobStore, weights: WeightsRow) -> Mapping[str, float]:
         """The Frobenius norm of every tensor by name, in float64.
@@ -30,8 +31,9 @@ class WeightNorms:
         Raises:
             DamagedBlobError: bytes of the weights are missing or no safetensors file.
         """
-        # One at a time: all clients of a round ask at once, and one answer serves them.
-        async with self._reading:
+        # All clients of a round ask at once, and one reading serves them.
+        lock = self._locks.setdefault(weights.digest, asyncio.Lock())
+        async with lock:
             if weights.digest not in self._norms:
                 self._norms[weights.digest] = await _read(blobs, weights)
                 if len(self._norms) > self._kept:
@@ -58,4 +60,4 @@ async def _read(blobs: BlobStore, weights: WeightsRow) -> dict[str, float]:
         reader.finish()
     except CodecError as error:
         raise DamagedBlobError(message) from error
-    return squared.norms()
+    return await asyncio.to_thread(squared.norms)

@@ -21,13 +21,12 @@ from shared.federation.specification import FederationSpecification
 from shared.rest.schema import UPDATE_METADATA_KEY, UpdateMetadata
 from shared.tensors import codec
 
-_PIECE_BYTES = 100
-
 
 @dataclass
 class MemoryBlobs:
     """What an aggregation needs of a ``BlobStore``."""
 
+    piece_bytes: int
     contents: list[bytes] = field(default_factory=list)
 
     def put(self, content: bytes) -> int:
@@ -36,8 +35,8 @@ class MemoryBlobs:
 
     async def read(self, blob_id: int) -> AsyncIterator[bytes]:
         content = self.contents[blob_id]
-        for start in range(0, len(content), _PIECE_BYTES):
-            yield content[start : start + _PIECE_BYTES]
+        for start in range(0, len(content), self.piece_bytes):
+            yield content[start : start + self.piece_bytes]
 
     async def read_ranges(self, blob_id: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         return [self.contents[blob_id][start:end] for start, end in ranges]
@@ -75,13 +74,14 @@ def aggregate_in_memory(
     base: NamedArrays,
     sent: Sequence[SentUpdate],
     residual: NamedArrays | None = None,
+    piece_bytes: int = 100,
 ) -> RoundResult:
     """What a round comes to that starts from ``base`` and the residual of the version before.
 
     Raises:
         AggregationFailed, NonFiniteError: the round fails.
     """
-    blobs = MemoryBlobs()
+    blobs = MemoryBlobs(piece_bytes)
     clients = [chr(ord("a") + index) for index in range(len(sent))]
     contributions = []
     for client, update in zip(clients, sent, strict=True):
