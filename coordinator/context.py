@@ -18,6 +18,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import BlobStore
 from coordinator.store.tables import FederationRow
+from coordinator.store.weight_norms import WeightNorms
 from shared.federation.specification import FederationSpecification
 from shared.validation import first_fault
 
@@ -109,6 +110,7 @@ class Context:
     driver_pulse: Pulse = field(default_factory=Pulse)
     collapse: Collapse = field(default_factory=Collapse)
     specifications: Specifications = field(default_factory=Specifications)
+    weight_norms: WeightNorms = field(default_factory=WeightNorms)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:
         """See :meth:`Specifications.of`."""

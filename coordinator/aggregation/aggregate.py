@@ -38,7 +38,7 @@ async def aggregate(
 
     Raises:
         AggregationFailed: stored bytes are damaged, too few updates count, what unmasks a sum does
-            not fit, or the result exceeds float32.
+            not fit, or the result exceeds float32 or the policy's cap.
     """
     async with context.database.reading() as session:
         contributions = await update_store.contributions(session, round_.id)

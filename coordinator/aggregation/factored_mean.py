@@ -7,6 +7,7 @@ published delta leaves out of it is the next round's start (error feedback).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from shared.tensors.factored_encoding import (
     is_matrix,
 )
 from shared.tensors.low_rank import Components, FactoredDelta, Float32, Float64, rank_for
+from shared.tensors.norms import norm_of
 
 _BATCH_RANK = 32
 """Components multiplied at once: enough to keep a core busy, and 15 MB at 115,776 rows."""
@@ -94,8 +96,13 @@ class FactoredMean:
         else:
             self._wholes[name].reshape(-1)[start : start + len(rows)] += rows.reshape(-1)
 
-    def publish(self, compression: Compression) -> PublishedDelta:
+    def publish(
+        self, compression: Compression, largest_residual: float = math.inf
+    ) -> PublishedDelta:
         """The delta to publish; ends this mean, whose memory becomes the residual's.
+
+        A residual whose norm over all tensors exceeds ``largest_residual`` is scaled down to it:
+        hostile clients could fill it for many rounds to come.
 
         Raises:
             NonFiniteError: a value exceeds float32.
@@ -105,6 +112,8 @@ class FactoredMean:
             self._publish_into(published, compression)
         for name, array in (published.wire | published.residual).items():
             refuse_overflow(name, array)
+        if not math.isinf(largest_residual):
+            _scale_down(published.residual, largest_residual)
         return published
 
     def _publish_into(self, published: PublishedDelta, compression: Compression) -> None:
@@ -116,6 +125,13 @@ class FactoredMean:
             wire, left_out = encode_whole(name, whole, compression.wire_dtype)
             published.wire.update(wire)
             published.residual[name] = left_out.astype(np.float32)
+
+
+def _scale_down(arrays: NamedArrays, largest_norm: float) -> None:
+    norm = norm_of(arrays)
+    if norm > largest_norm:
+        for array in arrays.values():
+            np.multiply(array, np.float32(largest_norm / norm), out=array)
 
 
 class _MatrixMean:

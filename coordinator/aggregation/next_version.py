@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from coordinator.aggregation import robust_rules
+from coordinator.aggregation.dense_round import new_weights
 from coordinator.aggregation.factored_mean import FactoredMean, PublishedDelta
-from coordinator.aggregation.round_updates import CountedUpdate, RoundUpdates, blob_of, damaged
-from coordinator.aggregation.row_blocks import RowBlock
-from coordinator.aggregation.selection import common_scales
-from coordinator.aggregation.weighted_mean import WeightedMean, refuse_overflow
-from coordinator.errors import DamagedBlobError
+from coordinator.aggregation.factored_round import gather_change
+from coordinator.aggregation.move_limit import MoveLimit
+from coordinator.aggregation.round_updates import CountedUpdate, RoundUpdates
+from coordinator.aggregation.weighted_mean import refuse_overflow
+from coordinator.errors import AggregationFailed
 from coordinator.store.blobs import BlobWriter
-from shared.arrays import Array, Digest, NamedArrays, digest_arrays
-from shared.rest.schema import UPDATE_METADATA_KEY, RecordedMetadata
+from shared.arrays import Array, NamedArrays, digest_arrays
 from shared.tensors import codec
-from shared.tensors.encodings import encoding_for
-from shared.tensors.factored_encoding import Compression
-from shared.tensors.low_rank import Float64
+from shared.tensors.factored_encoding import Compression, scale_wire
+from shared.tensors.norms import squared_distance
 from shared.tensors.version_deltas import advance_weights
 
 
@@ -44,7 +43,8 @@ async def make_next_version(updates: RoundUpdates, counted: Sequence[CountedUpda
     """Averages or combines the updates, and writes what is published; nothing if that fails.
 
     Raises:
-        AggregationFailed: stored bytes are damaged.
+        AggregationFailed: stored bytes are damaged, or the weights would move by more than the
+            policy's cap.
         NonFiniteError: the result exceeds float32.
     """
     making = _NextVersion(updates, counted)
@@ -56,13 +56,15 @@ async def make_next_version(updates: RoundUpdates, counted: Sequence[CountedUpda
         raise
 
 
-async def write_version(updates: RoundUpdates, weights: NamedArrays) -> NewVersion:
+async def write_version(updates: RoundUpdates, weights: dict[str, Array]) -> NewVersion:
     """Writes whole weights, float32 by name, as the next version; nothing if that fails.
 
+    They are nearer to the base if they are farther from it than the policy's cap.
+
     Raises:
+        AggregationFailed: stored bytes are damaged.
         NonFiniteError: a value exceeds float32.
     """
-    await asyncio.to_thread(_refuse_overflows, weights)
     making = _NextVersion(updates, ())
     try:
         return await making.write_whole(weights)
@@ -79,127 +81,76 @@ class _NextVersion:
     written: list[BlobWriter] = field(default_factory=list)
 
     async def run(self) -> NewVersion:
-        is_combined = self.updates.specification.aggregation.rule in ("median", "trimmed-mean")
         if self.updates.is_factored:
-            return await (self._combine_factored() if is_combined else self._average_factored())
-        weights = await (self._combine_dense() if is_combined else self._average_dense())
-        return await self.write_whole(weights)
+            return await self._make_factored()
+        return await self.write_whole(await new_weights(self.updates, self.counted))
 
-    async def write_whole(self, weights: NamedArrays) -> NewVersion:
+    async def write_whole(self, weights: dict[str, Array]) -> NewVersion:
+        await asyncio.to_thread(_refuse_overflows, weights)
+        weights = await self._keep_dense_within(await self._limit(num_operations=1), weights)
         digest = await asyncio.to_thread(digest_arrays, weights)
         return NewVersion(digest, await self._write(weights))
 
-    async def _average_dense(self) -> dict[str, Array]:
-        mean = await asyncio.to_thread(WeightedMean, self.updates.specification.parameters)
-        for one in self.counted:
-            await self._stream_into(mean, one)
+    async def _limit(self, num_operations: int) -> MoveLimit | None:
+        cap = await self.updates.largest_change()
+        if math.isinf(cap):
+            return None
+        norms = await self.updates.base_norms()
+        return MoveLimit(cap, math.hypot(*norms.values()), num_operations)
+
+    async def _keep_dense_within(
+        self, limit: MoveLimit | None, weights: dict[str, Array]
+    ) -> dict[str, Array]:
+        """The weights, nearer to the base if a rule made more of the changes than each of them is.
+
+        The median of three changes may be longer than any: each element is of another client.
+        """
+        if limit is None:
+            return weights
         base = await self.updates.read_base()
-        return await asyncio.to_thread(mean.apply_to, base)
-
-    async def _stream_into(self, mean: WeightedMean, one: CountedUpdate) -> None:
-        reader = codec.StreamReader()
-        digest = Digest()
-
-        def add_piece(piece: bytes) -> None:
-            digest.update(piece)
-            for block in reader.feed(piece):
-                mean.add_block(one.weight * one.factor, block)
-
-        mean.add_examples(one.weight)
-        async for piece in self.updates.context.blobs.read(blob_of(one.contribution)):
-            try:
-                await asyncio.to_thread(add_piece, piece)
-            except (ValueError, KeyError) as error:  # it was checked when it came
-                raise damaged(one.contribution) from error
-        if str(digest) != one.contribution.digest:
-            raise damaged(one.contribution)
-
-    async def _combine_dense(self) -> dict[str, Array]:
-        weights = await self.updates.read_base()
-        async for block, stack in self.updates.stacks(self.counted, None, {}):
-            await asyncio.to_thread(self._combine_into, weights[block.tensor.name], block, stack)
-        await asyncio.to_thread(_refuse_overflows, weights)
+        moved = await asyncio.to_thread(_distance, weights, base)
+        scale = limit.scale_for(moved)
+        if scale < 1.0:
+            await asyncio.to_thread(_move_towards, base, weights, scale)
+            moved = await asyncio.to_thread(_distance, weights, base)
+        _refuse_move(limit, moved)
         return weights
 
-    def _combine_into(self, weights: Array, block: RowBlock, stack: Float64) -> None:
-        block.write(weights, block.of(weights) + self._combine(stack))
-
-    async def _average_factored(self) -> NewVersion:
-        mean = await self._begin_mean(sum(one.weight for one in self.counted))
-        for one in self.counted:
-            content = await self._read_update(one)
-            await asyncio.to_thread(self._add_factored, mean, one, content)
+    async def _make_factored(self) -> NewVersion:
+        plan = self.updates.specification.encoding
+        mean = await gather_change(self.updates, self.counted)
         published = await self._publish(mean)
         del mean  # before the weights are read: each is as large
-        return await self._advance(published)
-
-    async def _read_update(self, one: CountedUpdate) -> bytearray:
-        try:
-            return await self.updates.context.blobs.read_whole(blob_of(one.contribution))
-        except DamagedBlobError as error:
-            raise damaged(one.contribution) from error
-
-    def _add_factored(self, mean: FactoredMean, one: CountedUpdate, content: bytearray) -> None:
-        specification = self.updates.specification
-        wire, metadata = codec.decode(content)
-        name = RecordedMetadata.model_validate_json(metadata[UPDATE_METADATA_KEY]).encoding
-        encoding = encoding_for(specification.encoding, name)
-        with np.errstate(over="ignore"):  # bounded here if it is clipped, else refused by name
-            changes = encoding.decode(wire, specification.parameters)
-        if one.factor < 1.0:
-            changes = {
-                tensor: robust_rules.scale_change(change, one.factor)
-                for tensor, change in changes.items()
-            }
-        mean.add(one.weight, changes)
-
-    async def _combine_factored(self) -> NewVersion:
-        # The rules follow a shift of all changes, so a part of W that the clients have in common
-        # is published as the scale that it is, and not as components.
-        offsets = await common_scales(self.updates, self.counted)
-        base = await self.updates.read_base()
-        mean = await self._begin_mean(1)
-        for name, scale in offsets.items():
-            mean.add_base(name, scale)
-        async for block, stack in self.updates.stacks(self.counted, base, offsets):
-            await asyncio.to_thread(self._combine_onto, mean, block, stack)
-        del base
-        published = await self._publish(mean)
-        del mean
-        return await self._advance(published)
-
-    def _combine_onto(self, mean: FactoredMean, block: RowBlock, stack: Float64) -> None:
-        mean.add_rows(block.tensor.name, block.start, self._combine(stack))
-
-    def _combine(self, stack: Float64) -> Float64:
-        plan = self.updates.specification.aggregation
-        if plan.rule == "median":
-            return robust_rules.coordinate_median(stack)
-        return robust_rules.trimmed_mean(stack, plan.num_trimmed(len(stack)))
-
-    async def _begin_mean(self, total_examples: int) -> FactoredMean:
-        return await asyncio.to_thread(
-            FactoredMean,
-            self.updates.specification.parameters,
-            await self.updates.read_residual(),
-            total_examples,
-        )
+        residual = await self._write(published.residual)
+        published.residual.clear()  # it is as large, too
+        weights, moved = await self._advance(published.wire)
+        # Two for the scale of W, two for every component.
+        limit = await self._limit(num_operations=2 + 2 * plan.publish_max_rank)
+        wire = published.wire
+        if limit is not None:
+            scale = limit.scale_for(moved)
+            if scale < 1.0:
+                del weights
+                wire = await asyncio.to_thread(scale_wire, wire, scale)
+                weights, moved = await self._advance(wire)
+            _refuse_move(limit, moved)
+        digest = await asyncio.to_thread(digest_arrays, weights)
+        delta = await self._write(wire)
+        return NewVersion(digest, await self._write(weights), delta, residual)
 
     async def _publish(self, mean: FactoredMean) -> PublishedDelta:
         plan = self.updates.specification.encoding
         compression = Compression(plan.wire_dtype, plan.publish_tolerance, plan.publish_max_rank)
-        return await asyncio.to_thread(mean.publish, compression)
+        largest_residual = await self.updates.largest_change()
+        return await asyncio.to_thread(mean.publish, compression, largest_residual)
 
-    async def _advance(self, published: PublishedDelta) -> NewVersion:
-        residual = await self._write(published.residual)
-        published.residual.clear()  # before the weights are read: it is as large
-        delta = await self._write(published.wire)
+    async def _advance(self, wire: NamedArrays) -> tuple[dict[str, Array], float]:
+        """The weights with a delta applied, and by how much that moves them."""
         weights = await self.updates.read_base()
         parameters = self.updates.specification.parameters
-        await asyncio.to_thread(advance_weights, weights, published.wire, parameters)
+        moved = await asyncio.to_thread(advance_weights, weights, wire, parameters)
         await asyncio.to_thread(_refuse_overflows, weights)
-        digest = await asyncio.to_thread(digest_arrays, weights)
-        return NewVersion(digest, await self._write(weights), delta, residual)
+        return weights, moved
 
     async def _write(self, arrays: NamedArrays) -> BlobWriter:
         context = self.updates.context
@@ -212,3 +163,21 @@ class _NextVersion:
 def _refuse_overflows(weights: NamedArrays) -> None:
     for name, value in weights.items():
         refuse_overflow(name, value)
+
+
+def _refuse_move(limit: MoveLimit, moved: float) -> None:
+    if not moved <= limit.allowed:
+        raise AggregationFailed(
+            f"the weights would move by {moved:.6g}, over the policy's {limit.cap:g}"
+        )
+
+
+def _distance(one: NamedArrays, other: NamedArrays) -> float:
+    return math.sqrt(math.fsum(squared_distance(one[name], other[name]) for name in one))
+
+
+def _move_towards(base: NamedArrays, weights: dict[str, Array], scale: float) -> None:
+    """Makes of each tensor W′ float32(W + ``scale``·(W′ − W)), in place."""
+    for name, value in weights.items():
+        start = base[name].astype(np.float64)
+        weights[name] = (start + scale * (value - start)).astype(np.float32)

@@ -7,15 +7,44 @@ block of coordinates at a time, so that memory does not grow with the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from shared.arrays import Array
-from shared.tensors.factored_encoding import Delta
-from shared.tensors.low_rank import FactoredDelta, Float64
+from shared.federation.aggregation_plan import AggregationPlan
+from shared.tensors.low_rank import Float64
 
-_LARGEST = np.finfo(np.float32).max
 _COORDINATES_AT_A_TIME = 4096
 """Of 100 clients, 3 MiB: what every pair reads stays in the processor's cache."""
+
+
+def combine(plan: AggregationPlan, weights: Sequence[int], stack: Float64) -> Float64:
+    """What the plan's rule makes of a ``stack`` (clients, …) of changes, which it may change: (…).
+
+    ``weights`` (clients,) are those of the mean, which Multi-Krum takes over the clients that it
+    chose: the others' are 0. The other rules count all alike.
+    """
+    if plan.rule == "median":
+        return coordinate_median(stack)
+    if plan.rule == "trimmed-mean":
+        return trimmed_mean(stack, plan.num_trimmed(len(stack)))
+    return mean(stack, weights)
+
+
+def mean(stack: Float64, weights: Sequence[int]) -> Float64:
+    """Σ wᵢxᵢ / Σ wᵢ (…) over the first axis of ``stack`` (clients, …), in the clients' order.
+
+    Raises:
+        ValueError: no weight is positive.
+    """
+    total = sum(weights)
+    if total <= 0:
+        raise ValueError("no update was added")
+    result: Float64 = np.zeros(stack.shape[1:])
+    for change, weight in zip(stack, weights, strict=True):
+        if weight:
+            result += np.multiply(change, weight / total, out=change)
+    return result
 
 
 def coordinate_median(stack: Float64) -> Float64:
@@ -98,18 +127,3 @@ def choose_multi_krum(distances: Float64, hostile_clients: int) -> list[int]:
 def clip_factor(norm: float, max_norm: float) -> float:
     """What a change of norm ``norm`` is multiplied by, so that it has at most ``max_norm``."""
     return 1.0 if norm <= max_norm else max_norm / norm
-
-
-def scale_change(change: Delta, factor: float) -> Delta:
-    """``factor``·change, for factors of at most 1.
-
-    The product is taken in float64, since a factor that tames a huge change may be too small for
-    float32. Infinities, which half-precision tensors reach through their scale, count as the
-    largest float32.
-    """
-    if isinstance(change, FactoredDelta):
-        right = (change.right.astype(np.float64) * factor).astype(np.float32)
-        return FactoredDelta(change.scale * factor, change.left, right)
-    bounded = np.clip(change.astype(np.float64), -_LARGEST, _LARGEST)
-    scaled: Array = (bounded * factor).astype(np.float32)
-    return scaled

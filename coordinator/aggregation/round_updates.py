@@ -31,7 +31,10 @@ from shared.tensors.low_rank import Float64
 
 @dataclass(frozen=True)
 class CountedUpdate:
-    """An update that counts, with its weight, and the factor that clips its change."""
+    """An update that counts, with its weight, and the factor that clips its change.
+
+    Of weight 0 are updates that others were compared with, and that a rule then left out.
+    """
 
     contribution: Contribution
     weight: int
@@ -53,6 +56,9 @@ class StackMemory:
 
 
 DEFAULT_MEMORY = StackMemory()
+
+_ROUNDING = 2.0**-36
+"""Relative error of a float64 sum of up to 2¹⁶ products, the most that a matrix's change has."""
 
 
 @dataclass
@@ -110,6 +116,37 @@ class RoundUpdates:
         return await self._read_arrays(
             self.base.blob_id, f"the stored weights of version {version} are damaged"
         )
+
+    async def base_norms(self) -> Mapping[str, float]:
+        """The Frobenius norm of every tensor of the weights that the round started from."""
+        try:
+            return await self.context.weight_norms.of(self.context.blobs, self.base)
+        except DamagedBlobError as error:
+            raise AggregationFailed(str(error)) from error
+
+    async def largest_change(self) -> float:
+        """The norm that the policy lets a change have; infinite if it says nothing."""
+        policy, parameters = self.specification.round_policy, self.specification.parameters
+        cap = math.inf if policy.max_update_norm is None else policy.max_update_norm
+        if policy.max_relative_norm is None:
+            return cap
+        base_norm = math.hypot(*(await self.base_norms()).values())
+        return min(cap, policy.relative_limit(base_norm, parameters.num_elements))
+
+    async def certified_norm(self, one: CountedUpdate, base: NamedArrays | None) -> float:
+        """A number that the norm of an update's change does not exceed, however it is rounded.
+
+        It is the norm in float64, and what float64 may have lost where components cancel.
+
+        Raises:
+            AggregationFailed: the update or the weights are damaged.
+        """
+        update = await self.open(one.contribution)
+        parameters = self.specification.parameters
+        norm = await change_norm(update, parameters, base, self.memory)
+        base_norms = await self.base_norms()
+        bound = await asyncio.to_thread(update.squared_norms.bound, parameters, base_norms)
+        return norm + _ROUNDING * bound
 
     async def read_residual(self) -> dict[str, Array]:
         """What the last published delta left out: float32 by name; empty if nothing was.

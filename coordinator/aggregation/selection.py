@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import structlog
 
 from coordinator.aggregation import robust_rules
-from coordinator.aggregation.round_updates import CountedUpdate, RoundUpdates, change_norm
+from coordinator.aggregation.round_updates import CountedUpdate, RoundUpdates
 from coordinator.aggregation.update_file import UpdateFile
 from coordinator.errors import AggregationFailed
 from shared.federation.specification import ParameterSpecification
@@ -40,9 +41,9 @@ async def _limit(updates: RoundUpdates) -> list[CountedUpdate]:
     base = await updates.read_base() if updates.is_factored else None
     limited = []
     for one in counted:
-        update = await updates.open(one.contribution)
-        norm = await change_norm(update, updates.specification.parameters, base, updates.memory)
+        norm = await updates.certified_norm(one, base)
         factor = robust_rules.clip_factor(norm, policy.max_update_norm)
+        update = await updates.open(one.contribution)
         # Dense updates were judged when they came, by a sum in another order.
         if factor == 1.0 or (policy.on_excess == "reject" and not update.is_factored):
             limited.append(one)
@@ -66,7 +67,7 @@ async def _limit(updates: RoundUpdates) -> list[CountedUpdate]:
 
 
 async def _choose(updates: RoundUpdates, counted: list[CountedUpdate]) -> list[CountedUpdate]:
-    """The updates that the rule averages or combines, with their weights."""
+    """The updates that the rule averages or combines, with their weights; some may be 0."""
     plan = updates.specification.aggregation
     if plan.rule == "mean":
         return counted
@@ -86,7 +87,8 @@ async def _choose(updates: RoundUpdates, counted: list[CountedUpdate]) -> list[C
     chosen = await asyncio.to_thread(
         robust_rules.choose_multi_krum, distances.matrix, plan.hostile_clients
     )
-    return [counted[index] for index in chosen]
+    # All of them are read again: a sum of other updates, in other blocks, is rounded differently.
+    return [replace(one, weight=int(index in chosen)) for index, one in enumerate(counted)]
 
 
 async def common_scales(
@@ -94,21 +96,28 @@ async def common_scales(
 ) -> dict[str, float]:
     """For every matrix the median of the clients' scales of W, as float32 can hold it.
 
-    Empty in a dense federation.
+    None of them changes its matrix by more than the policy lets a client change all tensors. Empty
+    in a dense federation.
     """
     if not updates.is_factored:
         return {}
     opened = [(await updates.open(one.contribution), one.factor) for one in counted]
-    return await asyncio.to_thread(_median_scales, opened, updates.specification.parameters)
+    cap = await updates.largest_change()
+    norms = {} if math.isinf(cap) else await updates.base_norms()
+    largest = {name: cap / norm for name, norm in norms.items() if norm > 0.0}
+    parameters = updates.specification.parameters
+    return await asyncio.to_thread(_median_scales, opened, parameters, largest)
 
 
 def _median_scales(
-    opened: Sequence[tuple[UpdateFile, float]], parameters: ParameterSpecification
+    opened: Sequence[tuple[UpdateFile, float]],
+    parameters: ParameterSpecification,
+    largest: Mapping[str, float],
 ) -> dict[str, float]:
-    return {
-        tensor.name: float(
-            np.float32(np.median([factor * update.base_scale(tensor) for update, factor in opened]))
-        )
-        for tensor in parameters.tensors
-        if is_matrix(tensor)
-    }
+    scales = {}
+    for tensor in parameters.tensors:
+        if is_matrix(tensor):
+            median = np.median([factor * update.base_scale(tensor) for update, factor in opened])
+            most = largest.get(tensor.name, 1.0)
+            scales[tensor.name] = float(np.float32(np.clip(median, -most, most)))
+    return scales

@@ -15,9 +15,10 @@ from coordinator.errors import DamagedBlobError
 from coordinator.store.blobs import BlobStore
 from shared.arrays import Digest
 from shared.federation.initialisation import TensorSpecification
-from shared.tensors import codec, file_header
+from shared.tensors import codec
 from shared.tensors.factored_encoding import BASE_SCALE, LEFT, RIGHT, SCALE
 from shared.tensors.file_header import TensorInfo
+from shared.tensors.norms import SquaredNorms
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,30 @@ class UpdateFile:
     data_offset: int
     tensors: Mapping[str, TensorInfo]
     scales: Mapping[str, float]
+    squared_norms: SquaredNorms
 
     @classmethod
     async def open(cls, blobs: BlobStore, blob_id: int, digest: str) -> Self:
-        """Reads all bytes once for the digest, and keeps the tensors' places and the scalars.
+        """Reads all bytes once for digest and norms; keeps the tensors' places and the scalars.
 
         Raises:
             DamagedBlobError: they are not those that were recorded.
+            CodecError: they are no update.
         """
         found = Digest()
-        start = bytearray()
+        squared_norms = SquaredNorms()
+        reader = codec.StreamReader()
+
+        def add_piece(piece: bytes) -> None:
+            found.update(piece)
+            for block in reader.feed(piece):
+                squared_norms.add(block)
+
         async for piece in blobs.read(blob_id):
-            await asyncio.to_thread(found.update, piece)
-            if len(start) < file_header.MAX_HEADER_BYTES + 8:
-                start += piece
+            await asyncio.to_thread(add_piece, piece)
         if str(found) != digest:
             raise DamagedBlobError(f"stored blob {blob_id} is damaged")
-        reader = codec.StreamReader()
-        reader.feed_header_only(start)
-        if reader.header is None:
-            raise DamagedBlobError(f"stored blob {blob_id} is not an update")
-        tensors = {info.name: info for info in reader.header.tensors}
+        tensors = {info.name: info for info in reader.finish().tensors}
         scalars = [info for info in tensors.values() if info.name.endswith((BASE_SCALE, SCALE))]
         contents = await blobs.read_ranges(
             blob_id, [_place(reader.data_offset, info, 0, 1) for info in scalars]
@@ -58,7 +62,7 @@ class UpdateFile:
             info.name: float(info.elements(content)[0])
             for info, content in zip(scalars, contents, strict=True)
         }
-        return cls(blobs, blob_id, reader.data_offset, tensors, scales)
+        return cls(blobs, blob_id, reader.data_offset, tensors, scales, squared_norms)
 
     @property
     def is_factored(self) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from pydantic import ValidationError
 
 from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
@@ -14,6 +14,7 @@ from shared.rest.schema import UPDATE_METADATA_KEY, TaskKind, UpdateMetadata
 from shared.secure_sum.layout import SumLayout
 from shared.tensors import codec, file_header
 from shared.tensors.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
+from shared.tensors.norms import SquaredNorms
 from shared.validation import first_fault
 
 _METADATA_BYTES = 32 << 10
@@ -35,6 +36,8 @@ class Expectation:
     max_bytes: int
     masked: SumLayout | None = None
     """What is summed, where updates come under masks."""
+    base_norms: Mapping[str, float] | None = None
+    """The norm of every tensor of the base weights; without it no change is too large for them."""
 
 
 class UpdateCheck:
@@ -46,9 +49,7 @@ class UpdateCheck:
         self._size_bytes = 0
         self._metadata: UpdateMetadata | None = None
         self._encoding: Encoding = DenseEncoding()
-        policy = expectation.specification.round_policy
-        self._max_norm = policy.max_update_norm if policy.on_excess == "reject" else None
-        self._squared_norm = 0.0
+        self._squared_norms = SquaredNorms()
 
     def feed(self, piece: bytes) -> None:
         """Checks the next bytes.
@@ -66,9 +67,7 @@ class UpdateCheck:
                 if self._expectation.masked is not None:
                     continue  # every byte is as good as any other
                 self._encoding.check_block(block)
-                if self._max_norm is not None:
-                    values = block.values.astype(np.float64)
-                    self._squared_norm += float(np.square(values).sum())
+                self._squared_norms.add(block)
             self._check_header_once()
         except file_header.CodecError as error:
             raise MalformedUpdate(str(error), **error.where) from error
@@ -77,7 +76,7 @@ class UpdateCheck:
         """The update's metadata, once all of it has come.
 
         Raises:
-            MalformedUpdate: bytes are missing, or the change is larger than the policy takes.
+            MalformedUpdate: bytes are missing, or the change may be larger than the policy takes.
         """
         try:
             self._reader.finish()
@@ -85,20 +84,43 @@ class UpdateCheck:
             raise MalformedUpdate(str(error), **error.where) from error
         if self._metadata is None:
             raise MalformedUpdate("the file has no header")
-        self._check_norm()
+        if self._expectation.kind is TaskKind.TRAIN:
+            self._check_norm()
+            self._check_relative_norm()
         return self._metadata
 
     def _check_norm(self) -> None:
-        """Checks dense updates only: factors have a norm that depends on weights not at hand."""
-        if self._max_norm is None or self._encoding.name != DenseEncoding.name:
+        """Checks dense updates only: factors have a norm that depends on the weights' values."""
+        policy = self._expectation.specification.round_policy
+        limit = policy.max_update_norm if policy.on_excess == "reject" else None
+        if limit is None or self._encoding.name != DenseEncoding.name:
             return
-        norm = math.sqrt(self._squared_norm)
-        if norm > self._max_norm:
+        parameters = self._expectation.specification.parameters
+        norm = self._squared_norms.bound(parameters, {})
+        if norm > limit:
             raise MalformedUpdate(
-                f"the update's norm is {norm:.6g}, over max_update_norm {self._max_norm:g}",
+                f"the update's norm is {norm:.6g}, over max_update_norm {limit:g}",
                 member="max_update_norm",
-                expected=self._max_norm,
+                expected=limit,
                 found=norm,
+            )
+
+    def _check_relative_norm(self) -> None:
+        """Checks a bound that counts in full what cancels: float32 need not let it cancel."""
+        specification, base_norms = self._expectation.specification, self._expectation.base_norms
+        if base_norms is None:
+            return
+        limit = specification.round_policy.relative_limit(
+            math.hypot(*base_norms.values()), specification.parameters.num_elements
+        )
+        bound = self._squared_norms.bound(specification.parameters, base_norms)
+        if bound > limit:
+            raise MalformedUpdate(
+                f"the update's parts have norms of {bound:.6g} together, over {limit:.6g}, which "
+                f"max_relative_norm {specification.round_policy.max_relative_norm:g} allows",
+                member="max_relative_norm",
+                expected=limit,
+                found=bound,
             )
 
     def _check_header_once(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coordinator.access.identity import ClientPrincipal, require_admitted
 from coordinator.context import Context
 from coordinator.errors import (
+    DamagedBlobError,
     LeaseLost,
     Refusal,
     RoundClosed,
@@ -29,8 +30,9 @@ from coordinator.store import rounds as round_store
 from coordinator.store import updates as update_store
 from coordinator.store import weights as weights_store
 from coordinator.store.blobs import BlobWriter
-from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow
+from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow, WeightsRow
 from shared.crash_points import reached
+from shared.federation.specification import FederationSpecification
 from shared.rest.schema import Receipt, RoundPhase, TaskKind
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.messages import Terms
@@ -58,7 +60,7 @@ class _Target:
     federation: FederationRow
     round_: RoundRow
     assignment: AssignmentRow
-    base_digest: str
+    base: WeightsRow
 
 
 async def receive(
@@ -99,7 +101,7 @@ async def _receive(
         )
     async with context.database.reading() as session:
         target, recorded = await _find_target(session, principal, incoming)
-    expectation = _expectation(context, principal, target)
+    expectation = await _expectation(context, principal, target)
     if incoming.content_length is not None:
         check_size(incoming.content_length, expectation.max_bytes)
     body = in_time(incoming.body, context.settings)
@@ -154,10 +156,12 @@ async def _find_target(
         if assignment.attempt != incoming.attempt:
             raise _lease_lost(assignment, incoming)
     base = await weights_store.find(session, federation.id, round_.base_version)
-    return _Target(federation, round_, assignment, base.digest), recorded
+    return _Target(federation, round_, assignment, base), recorded
 
 
-def _expectation(context: Context, principal: ClientPrincipal, target: _Target) -> Expectation:
+async def _expectation(
+    context: Context, principal: ClientPrincipal, target: _Target
+) -> Expectation:
     specification = context.specification(target.federation)
     kind = TaskKind(target.round_.kind)
     data_bytes = specification.parameters.size_bytes if kind is TaskKind.TRAIN else 0
@@ -170,11 +174,25 @@ def _expectation(context: Context, principal: ClientPrincipal, target: _Target) 
         client=principal.client.name,
         round_number=target.round_.number,
         base_version=target.round_.base_version,
-        base_digest=target.base_digest,
+        base_digest=target.base.digest,
         kind=kind,
         masked=masked,
         max_bytes=min(data_bytes + file_header.MAX_HEADER_BYTES, context.settings.max_update_bytes),
+        base_norms=None
+        if masked is not None
+        else await _base_norms(context, target.base, specification, kind),
     )
+
+
+async def _base_norms(
+    context: Context, base: WeightsRow, specification: FederationSpecification, kind: TaskKind
+) -> Mapping[str, float] | None:
+    if kind is not TaskKind.TRAIN or specification.round_policy.max_relative_norm is None:
+        return None
+    try:
+        return await context.weight_norms.of(context.blobs, base)
+    except DamagedBlobError:
+        return None  # the round's aggregation finds that too, and fails with the reason
 
 
 async def _record(
@@ -186,7 +204,7 @@ async def _record(
     writer: BlobWriter,
 ) -> tuple[UpdateRow, bool]:
     """The update as it is recorded, and whether its round waits for no other."""
-    metadata = check.finish()
+    metadata = await asyncio.to_thread(check.finish)
     reached("update-received")
     try:
         async with context.database.writing() as session:

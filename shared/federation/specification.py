@@ -63,9 +63,14 @@ class ParameterSpecification(_Model):
         return {tensor.name: tensor for tensor in self.tensors}
 
     @property
+    def num_elements(self) -> int:
+        """Values of all tensors together."""
+        return sum(tensor.num_elements for tensor in self.tensors)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all tensors as float32."""
-        return 4 * sum(tensor.num_elements for tensor in self.tensors)
+        return 4 * self.num_elements
 
     def initial_values(self) -> dict[str, Array]:
         """Weights version 0, float32 in the tensors' shapes: the same bits wherever it is built."""
@@ -105,6 +110,10 @@ class RoundPolicy(_Model):
     """Largest Frobenius norm of a client's whole change, over all shared tensors."""
     on_excess: Literal["clip", "reject"] = "clip"
     """What happens to a change beyond ``max_update_norm``: scaled down to it, or left out."""
+    max_relative_norm: float | None = Field(default=10.0, gt=0.0, allow_inf_nan=False)
+    """Largest norm of a client's change, in units of the weights' own norm or of √(shared values),
+    whichever is larger. A larger change is refused when it comes, whatever ``on_excess`` says; null
+    lets a client send anything finite."""
     evaluate_final: bool = True
     """End with a round in which every client evaluates the final weights without training."""
 
@@ -125,6 +134,16 @@ class RoundPolicy(_Model):
         # As it was written: 0.07 of 100 is 7, which floating point makes a little more.
         share = math.ceil(Fraction(str(self.cohort_fraction or 1)) * num_clients)
         return min(num_clients, max(share, self.minimum_updates))
+
+    def relative_limit(self, base_norm: float, num_elements: int) -> float:
+        """The norm that ``max_relative_norm`` lets a change have; infinite if it is null.
+
+        ``base_norm`` is ‖W‖ over all shared tensors, which have ``num_elements`` values.
+        """
+        if self.max_relative_norm is None:
+            return math.inf
+        # Weights that start as nothing may change too: by values of size 1.
+        return self.max_relative_norm * max(base_norm, math.sqrt(num_elements))
 
     @property
     def clients_needed(self) -> int:

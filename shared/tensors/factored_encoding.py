@@ -123,6 +123,19 @@ def encode_whole(name: str, wanted: Array, wire_dtype: WireDtype) -> tuple[dict[
     return {name: wire, name + SCALE: scale[0].reshape(())}, wanted - received
 
 
+def scale_wire(wire: NamedArrays, factor: float) -> dict[str, Array]:
+    """Wire tensors of ``factor`` times the change that ``wire`` stands for, in the same dtypes.
+
+    ``left`` and what is sent whole stay as they are: ``right`` and the scales take the factor.
+    """
+    return {
+        name: np.multiply(array, factor, dtype=np.float64).astype(np.float32)
+        if name.endswith((RIGHT, BASE_SCALE, SCALE))
+        else array
+        for name, array in wire.items()
+    }
+
+
 def _normalised(rows: Float32, wire_dtype: WireDtype) -> tuple[Array, Float32]:
     """Rows divided by their largest magnitude (1 where a row is zero), and those magnitudes."""
     magnitudes: Float32 = np.abs(rows).max(axis=1, initial=np.float32(0.0))

@@ -7,6 +7,7 @@ and compares the digest. PROTOCOL.md, section "Deltas between versions", is norm
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from shared.federation.specification import ParameterSpecification
 from shared.tensors.factored_encoding import decode_factored
 from shared.tensors.file_header import Header, TensorInfo, UnexpectedTensorsError
 from shared.tensors.low_rank import FactoredDelta
+from shared.tensors.norms import squared_distance
 
 CHAIN_METADATA_KEY = "hyperfl-deltas"
 """Metadata entry of a file of deltas, which a file of whole weights does not have."""
@@ -28,8 +30,8 @@ _BLOCK_ELEMENTS = 1 << 17
 
 def advance_weights(
     weights: NamedArrays, delta: NamedArrays, parameters: ParameterSpecification
-) -> None:
-    """Makes the next version's weights of this version's, in place.
+) -> float:
+    """Makes the next version's weights of this version's, in place; returns ‖after − before‖.
 
     ``weights`` are float32 in the specification's shapes; ``delta`` has the wire tensors of a
     published delta, in the factored encoding.
@@ -37,28 +39,50 @@ def advance_weights(
     Every operation is one float32 multiplication or addition of one element, in a fixed order. A
     matrix product would be faster, but libraries sum it in orders of their own. Values beyond
     float32 become infinite: the digest tells a worker, and a coordinator looks before it publishes.
+    The norm that is returned is over all tensors, in float64, of the values as they are afterwards.
     """
     changes = decode_factored(delta, parameters)
+    squared = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for tensor in parameters.tensors:
             change = changes[tensor.name]
             if isinstance(change, FactoredDelta):
-                _add_components(weights[tensor.name], change)
+                squared += _add_components(weights[tensor.name], change)
             else:
-                np.add(weights[tensor.name], change, out=weights[tensor.name])
+                squared += _add_whole(weights[tensor.name], change)
+    return math.sqrt(squared)
 
 
-def _add_components(value: Array, change: FactoredDelta) -> None:
-    grown = np.float32(1.0) + np.float32(change.scale)
-    rows_at_a_time = max(1, _BLOCK_ELEMENTS // value.shape[1])
-    product = np.empty((rows_at_a_time, value.shape[1]), np.float32)
+def _add_whole(value: Array, change: Array) -> float:
+    squared = 0.0
+    rows_at_a_time = _rows_at_a_time(value)
     for start in range(0, len(value), rows_at_a_time):
         block = value[start : start + rows_at_a_time]
+        before = block.copy()
+        np.add(block, change[start : start + rows_at_a_time], out=block)
+        squared += squared_distance(block, before)
+    return squared
+
+
+def _rows_at_a_time(value: Array) -> int:
+    return max(1, _BLOCK_ELEMENTS * len(value) // value.size)
+
+
+def _add_components(value: Array, change: FactoredDelta) -> float:
+    grown = np.float32(1.0) + np.float32(change.scale)
+    rows_at_a_time = _rows_at_a_time(value)
+    product = np.empty((rows_at_a_time, value.shape[1]), np.float32)
+    squared = 0.0
+    for start in range(0, len(value), rows_at_a_time):
+        block = value[start : start + rows_at_a_time]
+        before = block.copy()
         np.multiply(block, grown, out=block)
         for left, right in zip(change.left, change.right, strict=True):
             column = left[start : start + rows_at_a_time, None]
             np.multiply(column, right, out=product[: len(block)])
             np.add(block, product[: len(block)], out=block)
+        squared += squared_distance(block, before)
+    return squared
 
 
 def join_tensors(deltas: Mapping[int, Header]) -> Iterator[TensorInfo]:

@@ -23,7 +23,7 @@ from coordinator.aggregation import (
 from coordinator.aggregation.aggregate import aggregate
 from coordinator.aggregation.round_updates import StackMemory
 from coordinator.rounds.driver import Driver
-from shared.tensors import factored_encoding, low_rank, version_deltas
+from shared.tensors import factored_encoding, low_rank, norms, version_deltas
 from tests.support.changes import CLIENTS, ENCODINGS, RULES, changes, send, specified
 from tests.support.coordinator import RunningCoordinator, on_sqlite
 
@@ -38,6 +38,7 @@ COMPUTING = {
         row_blocks,
         factored_encoding,
         low_rank,
+        norms,
         version_deltas,
     )
 }
@@ -108,7 +109,7 @@ HELD: dict[str, tuple[Any, str]] = {
     "median": (robust_rules, "coordinate_median"),
     "trimmed-mean": (robust_rules, "trimmed_mean"),
     "multi-krum": (robust_rules, "choose_multi_krum"),
-    "mean": (robust_rules, "scale_change"),
+    "mean": (robust_rules, "mean"),
 }
 
 

@@ -39,7 +39,10 @@ def _specified(name: str, rule: str) -> FederationSpecification:
         num_classes=10,
         hyperparameters={"epochs": 2, "learning_rate": 0.1, "batch_size": 20},
         round_policy=RoundPolicy(
-            rounds=_ROUNDS, minimum_updates=len(CLIENTS), evaluate_final=False
+            rounds=_ROUNDS,
+            minimum_updates=len(CLIENTS),
+            max_relative_norm=None,
+            evaluate_final=False,
         ),
         encoding=EncodingPlan(name="dense"),
         seed=1,

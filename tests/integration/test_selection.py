@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.changes import (
     ENCODINGS,
+    MATRIX,
     assert_close,
     change_of_round_one,
     changes,
@@ -97,6 +98,25 @@ async def test_half_precision_tensors_beyond_float32_are_clipped_too(
         assert (await send(coordinator, specification, client, sent)).status_code == 201
     found = await change_of_round_one(coordinator, specification)
     assert norm({n: found[n] - small[n] / 2 for n in small}) <= 5.0 + 1e-4
+
+
+async def test_components_that_cancel_do_not_move_a_capped_federation(
+    coordinator: RunningCoordinator,
+) -> None:
+    """Their sum is 0 in float64, and in float32 a billionth of either."""
+    specification = specified("factored", max_update_norm=10.0)
+    await coordinator.started(specification, "a", "b")
+    small, small_wire = changes(specification, 1)
+    _, wire = changes(specification, 2, 0.0)
+    generator = np.random.default_rng(3)
+    left = generator.uniform(1e14, 1e15, (1, 4)).astype(np.float32)
+    right = generator.uniform(1e14, 1e15, (1, 2)).astype(np.float32)
+    wire[MATRIX + "/left"] = np.concatenate([left, left])
+    wire[MATRIX + "/right"] = np.concatenate([right, -right])
+    for client, sent in (("a", small_wire), ("b", wire)):
+        assert (await send(coordinator, specification, client, sent)).status_code == 201
+    found = await change_of_round_one(coordinator, specification)
+    assert_close(found, {name: value / 2 for name, value in small.items()})
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

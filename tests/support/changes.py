@@ -28,6 +28,8 @@ ENCODINGS = {"dense": "dense", "factored": FACTORED}
 
 
 def specified(encoding: str, aggregation: Any = "mean", **policy: Any) -> FederationSpecification:
+    """Without ``max_relative_norm``, which would refuse what caps and rules are tested with."""
+    policy = {"max_relative_norm": None} | policy
     document = tiny_specification(encoding=ENCODINGS[encoding], **policy).model_dump(mode="json")
     return FederationSpecification.model_validate(document | {"aggregation": aggregation})
 

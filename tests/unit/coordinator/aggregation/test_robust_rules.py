@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ from coordinator.aggregation.robust_rules import (
     choose_multi_krum,
     clip_factor,
     coordinate_median,
-    scale_change,
+    mean,
     trimmed_mean,
 )
-from shared.tensors.low_rank import FactoredDelta, Float64
+from shared.tensors.low_rank import Float64
 
 LARGEST = np.finfo(np.float32).max
 STACKS = st.tuples(st.integers(1, 9), st.integers(1, 6)).flatmap(
@@ -48,6 +47,13 @@ def test_a_trimmed_mean_leaves_out_both_ends_of_every_coordinate(stack: Float64,
     expected = [np.mean(sorted(column)[k : len(column) - k]) for column in stack.T]
     scale = max(float(np.abs(stack).max()), 1.0)
     np.testing.assert_allclose(trimmed_mean(stack.copy(), k), expected, rtol=0, atol=1e-14 * scale)
+
+
+def test_a_mean_leaves_out_updates_of_no_weight() -> None:
+    stack = np.array([[1.0, 2.0], [np.finfo(np.float32).max, 0.0], [4.0, -1.0]])
+    np.testing.assert_allclose(mean(stack, [3, 0, 1]), [1.75, 1.25])
+    with pytest.raises(ValueError, match="no update was added"):
+        mean(stack, [0, 0, 0])
 
 
 @pytest.mark.parametrize("rule", [coordinate_median, lambda stack: trimmed_mean(stack, 2)])
@@ -140,24 +146,3 @@ def test_a_clipped_norm_is_the_largest_allowed(norm: float, largest: float) -> N
     assert 0.0 < factor <= 1.0
     assert norm * factor == pytest.approx(min(norm, largest))
     assert (factor == 1.0) == (norm <= largest)
-
-
-def _factors(size: float) -> FactoredDelta:
-    return FactoredDelta(-0.5, np.full((1, 3), size, np.float32), np.full((1, 2), size, np.float32))
-
-
-@pytest.mark.parametrize("size", [1.0, 1e10, float(LARGEST)])
-def test_factors_of_any_size_are_scaled_without_loss(size: float) -> None:
-    base = np.zeros((3, 2))
-    norm = size * size * np.sqrt(6)
-    scaled: Any = scale_change(_factors(size), 2.0 / norm)
-    assert scaled.scale == pytest.approx(-1.0 / norm)
-    product = scaled.left.astype(np.float64).T @ scaled.right.astype(np.float64) + base
-    assert np.linalg.norm(product) == pytest.approx(2.0, rel=1e-6)
-
-
-def test_an_infinite_element_is_scaled_like_the_largest() -> None:
-    change = np.array([np.inf, -np.inf, 1.0], np.float32)
-    scaled: Any = scale_change(change, 1e-38)
-    assert scaled.dtype == np.float32
-    np.testing.assert_allclose(scaled, [LARGEST * 1e-38, -LARGEST * 1e-38, 1e-38], rtol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,8 @@ def tensor(name: str, rows: int = 1) -> dict[str, Any]:
         ({"encoding": {"rank": 1}}, "Extra inputs are not permitted"),
         ({"encoding": None}, "EncodingPlan"),
         ({"round_policy__max_update_norm": 0.0}, "greater than 0"),
+        ({"round_policy__max_relative_norm": 0.0}, "greater than 0"),
+        ({"round_policy__max_relative_norm": float("inf")}, "finite number"),
         ({"round_policy__on_excess": "ignore"}, "Input should be 'clip' or 'reject'"),
         ({"round_policy__max_examples_weight": 0}, "greater than or equal to 1"),
         ({"aggregation": "medain"}, "Input should be 'mean', 'median'"),
@@ -279,3 +282,14 @@ def test_another_federation_has_another_digest(changed: dict[str, Any]) -> None:
 def test_a_specification_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         specification().name = "other"
+
+
+@pytest.mark.parametrize(
+    ("factor", "base_norm", "expected"),
+    [(10.0, 3.0, 90.0), (10.0, 20.0, 200.0), (0.5, 0.0, 4.5), (None, 3.0, math.inf)],
+)
+def test_a_change_is_measured_by_the_weights_or_by_their_number(
+    factor: float | None, base_norm: float, expected: float
+) -> None:
+    policy = RoundPolicy(rounds=1, max_relative_norm=factor)
+    assert policy.relative_limit(base_norm, num_elements=81) == expected

@@ -22,6 +22,7 @@ from shared.tensors.factored_encoding import (
     decode_factored,
     encode_matrix,
     encode_whole,
+    scale_wire,
 )
 from shared.tensors.file_header import CodecError, NonFiniteError, UnexpectedTensorsError
 from shared.tensors.low_rank import FactoredDelta, Float64
@@ -391,3 +392,22 @@ def test_a_value_that_is_not_finite_is_refused_in_every_part(part: str) -> None:
     with pytest.raises(NonFiniteError) as refusal:
         check(wire | {MATRIX + "/" + part: poisoned})
     assert refusal.value.where["tensor"] == MATRIX + "/" + part
+
+
+def test_a_scaled_delta_is_the_same_multiple_of_the_change() -> None:
+    generator = np.random.default_rng(1)
+    wire = {
+        "w/left": generator.uniform(-1, 1, (2, 6)).astype(np.float16),
+        "w/right": generator.standard_normal((2, 3), np.float32),
+        "w/base_scale": np.array(-0.5, np.float32),
+        "b": generator.uniform(-1, 1, 4).astype(np.float16),
+        "b/scale": np.array(3.0, np.float32),
+    }
+    scaled = scale_wire(wire, 0.25)
+    assert {name: array.dtype for name, array in scaled.items()} == {
+        name: array.dtype for name, array in wire.items()
+    }
+    for name in ("w/left", "b"):
+        np.testing.assert_array_equal(scaled[name], wire[name])
+    for name in ("w/right", "w/base_scale", "b/scale"):
+        np.testing.assert_allclose(scaled[name], 0.25 * wire[name], rtol=1e-7)

@@ -122,6 +122,18 @@ def test_a_matrix_of_several_blocks_is_no_different(rows: int, columns: int) -> 
     assert after.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("rows", "columns"), [(5, 3), (70_000, 2)], ids=str)
+def test_it_says_by_how_much_the_weights_moved(rows: int, columns: int, whole: bool) -> None:
+    specification = parameters(rows, columns)
+    before = specification.initial_values()
+    after = {name: array.copy() for name, array in before.items()}
+    delta = random_delta(specification, 1, 2, np.float16, whole)
+    moved = advance_weights(after, delta, specification)
+    squares = (np.square(after[n].astype(np.float64) - before[n]).sum() for n in before)
+    assert moved == pytest.approx(np.sqrt(sum(squares)))
+
+
 def test_products_are_rounded_before_they_are_added() -> None:
     """A fused multiply-add would keep the product's low bits: 2⁻²⁴ is left after −1."""
     specification = parameters(1, 1)
