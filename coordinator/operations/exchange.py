@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.access.identity import ClientPrincipal, require_admitted
@@ -218,35 +217,34 @@ async def _record(
     principal, kind = incoming.principal, incoming.kind
     digest = digest_bytes(canonical(message.model_dump(mode="json")))
     receipt = ExchangeReceipt(round_number=incoming.round_number, kind=kind, digest=digest)
-    try:
-        async with context.database.writing() as session:
-            await require_admitted(session, principal)
-            round_ = await round_store.find(session, principal.federation.id, incoming.round_number)
-            recorded = await store.find_digest(session, round_.id, principal.client.id, kind)
-            if recorded is not None:
-                _check_same(recorded, digest, incoming)
-                return receipt
-            assignment = await _lock_assignment(session, round_, incoming)
-            terms = Terms.model_validate_json(round_.terms or "")
-            content = await record(session, round_, terms)
-            await store.add(
-                session,
-                ExchangeMessageRow(
-                    round_id=round_.id,
-                    client_id=principal.client.id,
-                    kind=kind,
-                    content=content,
-                    digest=digest,
-                ),
+    async with context.database.writing() as session:
+        # The same message may come twice at once: whoever is second sees the first's.
+        await client_store.lock(session, principal.client.id)
+        await require_admitted(session, principal)
+        round_ = await round_store.find(session, principal.federation.id, incoming.round_number)
+        recorded = await store.find_digest(session, round_.id, principal.client.id, kind)
+        if recorded is not None:
+            _check_same(recorded, digest, incoming)
+            return receipt
+        assignment = await _lock_assignment(session, round_, incoming)
+        terms = Terms.model_validate_json(round_.terms or "")
+        content = await record(session, round_, terms)
+        await store.add(
+            session,
+            ExchangeMessageRow(
+                round_id=round_.id,
+                client_id=principal.client.id,
+                kind=kind,
+                content=content,
+                digest=digest,
+            ),
+        )
+        if not await assignment_store.submit(session, assignment.id, incoming.attempt):
+            raise LeaseLost(
+                f"the work is not leased to attempt {incoming.attempt}",
+                attempt=assignment.attempt,
             )
-            if not await assignment_store.submit(session, assignment.id, incoming.attempt):
-                raise LeaseLost(
-                    f"the work is not leased to attempt {incoming.attempt}",
-                    attempt=assignment.attempt,
-                )
-            reached("exchange-recorded-uncommitted")
-    except IntegrityError as error:
-        raise UpdateConflict("another message for this phase was recorded meanwhile") from error
+        reached("exchange-recorded-uncommitted")
     reached("exchange-recorded")
     context.driver_wake.set()
     return receipt

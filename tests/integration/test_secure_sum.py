@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -189,6 +190,21 @@ async def test_every_message_may_be_sent_again_and_no_other_in_its_place(
         (one, task, _), (_, _, other) = kept[0], kept[1]
         changed = await one.send(task, other)
         assert changed.status_code in (409, 422), changed.text
+        await coordinator.driver.step()
+    assert await live_phase(coordinator) == "committed"
+
+
+async def test_a_message_that_comes_twice_at_once_is_recorded_once(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    for _ in range(4):
+        for one in members:
+            task = await one.task()
+            body = await one.make(task)
+            answers = await asyncio.gather(*(one.send(task, body) for _ in range(3)))
+            assert all(answer.is_success for answer in answers), [one.text for one in answers]
+            assert len({answer.text for answer in answers}) == 1
         await coordinator.driver.step()
     assert await live_phase(coordinator) == "committed"
 

@@ -6,7 +6,7 @@ extractor: no features multiply it, by which a sum over clients could be taken a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -75,14 +75,15 @@ class BiasGroup:
         gradients = self._gradients[:count]
         features = self._hidden(count)
         upstream = (gradients @ self._weights.output_weight) * (features > 0) * self._feature_scale
-        for parameter, gradient, velocity in zip(
+        for parameter, gradient, velocity, settings in zip(
             (self._biases[:count], self._embeddings[:count]),
             (gradients, upstream @ self._weights.trunk_weight),
             self._velocities,
+            (self._settings, replace(self._settings, weight_decay=0.0)),
             strict=True,
         ):
             factors = clip_factor(torch.linalg.vector_norm(gradient, dim=-1), self._clip_norm)
-            sgd_step(parameter, gradient * factors[:, None], velocity[:count], self._settings)
+            sgd_step(parameter, gradient * factors[:, None], velocity[:count], settings)
 
     def change(self, client: int) -> BiasChange:
         """What the steps so far made of one client.
