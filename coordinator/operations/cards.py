@@ -8,6 +8,7 @@ from coordinator.access.identity import ClientPrincipal, require_admitted
 from coordinator.context import Context
 from coordinator.errors import MalformedUpdate
 from coordinator.store import clients as store
+from coordinator.store import federations as federation_store
 from shared.secure_sum.cards import Card, canonical
 
 _log = structlog.get_logger()
@@ -35,8 +36,13 @@ async def put_card(context: Context, principal: ClientPrincipal, card: Card) -> 
     return card
 
 
-async def list_cards(context: Context, federation_id: int) -> list[Card]:
-    """The cards of a federation's enrolled clients, in order of name."""
+async def list_cards(context: Context, federation_name: str) -> list[Card]:
+    """The cards of a federation's enrolled clients, in order of name.
+
+    Raises:
+        UnknownThing: there is no such federation.
+    """
     async with context.database.reading() as session:
-        cards = await store.list_members(session, federation_id, only_with_card=True)
+        federation = await federation_store.find_by_name(session, federation_name)
+        cards = await store.list_members(session, federation.id, only_with_card=True)
     return [Card.model_validate_json(cards[name] or "") for name in sorted(cards)]

@@ -5,7 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from coordinator.operations import cards
-from coordinator.routes.dependencies import ClientDependency, ContextDependency, NameInPath
+from coordinator.routes.dependencies import (
+    ClientDependency,
+    ContextDependency,
+    NameInPath,
+    ViewerDependency,
+)
 from coordinator.routes.json_route import JsonRoute
 from shared.secure_sum.cards import Card
 
@@ -15,9 +20,11 @@ router = APIRouter(
 
 
 @router.get("/cards")
-async def list_cards(context: ContextDependency, client: ClientDependency) -> list[Card]:
+async def list_cards(
+    federation_name: NameInPath, context: ContextDependency, _viewer: ViewerDependency
+) -> list[Card]:
     """The public keys of all clients that can take part in a secure sum."""
-    return await cards.list_cards(context, client.federation.id)
+    return await cards.list_cards(context, federation_name)
 
 
 @router.put("/cards/{client_name}")
