@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.aggregation.next_version import NewVersion, make_next_version
@@ -9,6 +10,7 @@ from coordinator.aggregation.round_updates import DEFAULT_MEMORY, RoundUpdates, 
 from coordinator.aggregation.selection import select_updates
 from coordinator.context import Context
 from coordinator.errors import AggregationFailed, DamagedBlobError
+from coordinator.store import assignments as assignment_store
 from coordinator.store import updates as update_store
 from coordinator.store import weights as weights_store
 from coordinator.store.tables import FederationRow, RoundRow
@@ -22,6 +24,8 @@ class AggregatedRound:
 
     num_updates: int
     new: NewVersion | None
+    not_heard_from: Sequence[str] = ()
+    """Clients of the cohort without an update, by name."""
 
 
 async def aggregate(
@@ -38,13 +42,15 @@ async def aggregate(
     """
     async with context.database.reading() as session:
         contributions = await update_store.contributions(session, round_.id)
+        unheard = await assignment_store.not_heard_from(session, round_.id)
         base = await weights_store.find(session, federation.id, round_.base_version)
     if round_.kind == TaskKind.EVALUATE:
-        return AggregatedRound(len(contributions), None)
+        return AggregatedRound(len(contributions), None, unheard)
     specification = context.specification(federation)
     updates = RoundUpdates(context, specification, base, contributions, memory)
     try:
         counted = await select_updates(updates)
-        return AggregatedRound(len(contributions), await make_next_version(updates, counted))
+        new = await make_next_version(updates, counted)
     except (NonFiniteError, DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
+    return AggregatedRound(len(contributions), new, unheard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +23,7 @@ from coordinator.errors import (
 from coordinator.operations.update_body import digest_of, in_time, rechunked
 from coordinator.operations.update_check import Expectation, UpdateCheck, check_size
 from coordinator.operations.upload_slots import UploadSlots
+from coordinator.rules.verdicts import early_end
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
@@ -204,10 +206,35 @@ async def _record(
                 raise _lease_lost(current or target.assignment, incoming)
             reached("update-recorded-uncommitted")
             was_last = not await assignment_store.has_outstanding(session, target.round_.id)
+            ends_early_at = await _bring_forward_end(context, session, target, update.received_at)
     except IntegrityError as error:
         raise UpdateConflict("another update for this round was recorded meanwhile") from error
     reached("update-recorded")
+    if ends_early_at is not None:
+        _log.info(
+            "round has its quorum",
+            federation=target.federation.name,
+            round=target.round_.number,
+            deadline=ends_early_at.isoformat(),
+        )
     return update, was_last
+
+
+async def _bring_forward_end(
+    context: Context, session: AsyncSession, target: _Target, now: datetime
+) -> datetime | None:
+    """Lets the grace time run if the update makes its round's quorum; returns when it ends.
+
+    The round is locked, so that updates that come at once are counted one after the other.
+    """
+    policy = context.specification(target.federation).round_policy
+    if policy.grace_seconds is None:
+        return None
+    submitted = await round_store.count_submitted(session, target.round_.id)
+    end = early_end(policy, submitted, now)
+    if end is None or not await round_store.bring_deadline_forward(session, target.round_.id, end):
+        return None
+    return end
 
 
 async def _round_closed(

@@ -38,6 +38,7 @@ from coordinator.rules.verdicts import (
     judge,
     next_step,
 )
+from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
@@ -45,7 +46,7 @@ from coordinator.store import weights as weights_store
 from coordinator.store.tables import FederationRow, RoundRow, WeightsRow
 from shared.crash_points import reached
 from shared.federation.specification import RoundPolicy
-from shared.rest.schema import FederationAction, RoundPhase, TaskKind
+from shared.rest.schema import MAX_NAMED, FederationAction, RoundPhase, TaskKind
 
 _log = structlog.get_logger()
 
@@ -310,13 +311,17 @@ async def _put_off_deadline(
     context: Context, session: AsyncSession, federation: FederationRow, now: datetime
 ) -> None:
     """Gives a round that a pause interrupted its whole time again."""
-    deadline_at = deadline_from(now, context.specification(federation).round_policy)
-    number = await round_store.put_off_deadline(session, federation.id, deadline_at)
-    if number is not None:
+    live = await round_store.find_live(session, federation.id)
+    if live is None or not await round_store.lock_open(session, live.id):
+        return
+    policy = context.specification(federation).round_policy
+    submitted = await round_store.count_submitted(session, live.id)
+    deadline_at = deadline_from(now, policy, submitted)
+    if await round_store.put_off_deadline(session, live.id, deadline_at):
         _log.info(
             "round goes on",
             federation=federation.name,
-            round=number,
+            round=live.number,
             deadline=deadline_at.isoformat(),
         )
 
@@ -340,26 +345,38 @@ async def _fail(
     )
     if failed:
         await federation_store.count_failed_round(session, federation.id)
-        _tell_of_failure(context, session, federation, round_.number, reason)
+        await _tell_of_failure(context, session, federation, round_, reason)
 
 
 async def _fail_live_round(
     context: Context, session: AsyncSession, federation: FederationRow, now: datetime, reason: str
 ) -> None:
     """Ends the round that is open or being aggregated, if there is one."""
-    number = await round_store.fail_live(session, federation.id, now, reason)
-    if number is not None:
-        _tell_of_failure(context, session, federation, number, reason)
+    round_ = await round_store.fail_live(session, federation.id, now, reason)
+    if round_ is not None:
+        await _tell_of_failure(context, session, federation, round_, reason)
 
 
-def _tell_of_failure(
-    context: Context, session: AsyncSession, federation: FederationRow, number: int, reason: str
+async def _tell_of_failure(
+    context: Context,
+    session: AsyncSession,
+    federation: FederationRow,
+    round_: RoundRow,
+    reason: str,
 ) -> None:
     """Logs and counts a failed round when the transaction is committed, and only then."""
-    name = federation.name
+    name, number = federation.name, round_.number
+    unheard = await assignment_store.not_heard_from(session, round_.id)
 
     def tell(_session: Any) -> None:
         context.metrics.rounds_closed.labels(phase="failed").inc()
-        _log.warning("round failed", federation=name, round=number, reason=reason)
+        _log.warning(
+            "round failed",
+            federation=name,
+            round=number,
+            reason=reason,
+            not_heard_from=unheard[:MAX_NAMED],
+            num_not_heard_from=len(unheard),
+        )
 
     event.listen(session.sync_session, "after_commit", tell, once=True)

@@ -26,9 +26,25 @@ class RoundFacts:
     """Clients of the cohort, not revoked, that have not submitted."""
 
 
-def deadline_from(start: datetime, policy: RoundPolicy) -> datetime:
-    """The end of a round that opens at ``start``, or goes on then after a pause of any length."""
-    return start + timedelta(seconds=policy.deadline_seconds)
+def deadline_from(start: datetime, policy: RoundPolicy, submitted: int = 0) -> datetime:
+    """The end of a round that opens at ``start``, or goes on then after a pause of any length.
+
+    A round that goes on may have updates.
+    """
+    deadline_at = start + timedelta(seconds=policy.deadline_seconds)
+    if policy.grace_seconds is None or submitted < policy.minimum_updates:
+        return deadline_at
+    return min(deadline_at, start + timedelta(seconds=policy.grace_seconds))
+
+
+def early_end(policy: RoundPolicy, submitted: int, now: datetime) -> datetime | None:
+    """The end that the update recorded ``now`` gives its round; None if it leaves the deadline.
+
+    One update of a round makes the quorum, and those after it give nobody more time or less.
+    """
+    if policy.grace_seconds is None or submitted != policy.minimum_updates:
+        return None
+    return now + timedelta(seconds=policy.grace_seconds)
 
 
 class Verdict(Enum):

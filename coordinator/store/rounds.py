@@ -99,14 +99,14 @@ async def move(
 
 async def fail_live(
     session: AsyncSession, federation_id: int, now: datetime, reason: str
-) -> int | None:
-    """Ends the round that is open or being aggregated; its number, if there is one."""
+) -> RoundRow | None:
+    """Ends and returns the round that is open or being aggregated, if there is one."""
     live = await find_live(session, federation_id)
     if live is None:
         return None
     transition = ROUND_TRANSITIONS[RoundEvent.FAIL]
     failed = await move(session, live.id, transition, closed_at=now, reason=reason)
-    return live.number if failed else None
+    return live if failed else None
 
 
 def not_leased_at(now: datetime) -> Any:
@@ -149,21 +149,38 @@ async def lock_open(session: AsyncSession, round_id: int) -> bool:
     return open_id is not None
 
 
-async def put_off_deadline(
-    session: AsyncSession, federation_id: int, deadline_at: datetime
-) -> int | None:
-    """Gives the federation's open round a later deadline; the round's number if it has one."""
-    number: int | None = await session.scalar(
+async def put_off_deadline(session: AsyncSession, round_id: int, deadline_at: datetime) -> bool:
+    """Gives a round that this transaction holds open a later deadline; false if it has one."""
+    return await _set_deadline(session, round_id, deadline_at, RoundRow.deadline_at < deadline_at)
+
+
+async def bring_deadline_forward(
+    session: AsyncSession, round_id: int, deadline_at: datetime
+) -> bool:
+    """Gives a round that this transaction holds open an earlier deadline; false if it has one."""
+    return await _set_deadline(session, round_id, deadline_at, RoundRow.deadline_at > deadline_at)
+
+
+async def _set_deadline(
+    session: AsyncSession, round_id: int, deadline_at: datetime, condition: Any
+) -> bool:
+    changed = await session.scalar(
         update(RoundRow)
-        .where(
-            RoundRow.federation_id == federation_id,
-            RoundRow.phase == RoundPhase.OPEN,
-            RoundRow.deadline_at < deadline_at,
-        )
+        .where(RoundRow.id == round_id, condition)
         .values(deadline_at=deadline_at)
-        .returning(RoundRow.number)
+        .returning(RoundRow.id)
     )
-    return number
+    return changed is not None
+
+
+async def count_submitted(session: AsyncSession, round_id: int) -> int:
+    """Updates that a round has."""
+    count = await session.scalar(
+        select(func.count()).where(
+            AssignmentRow.round_id == round_id, AssignmentRow.state == AssignmentState.SUBMITTED
+        )
+    )
+    return count or 0
 
 
 async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.rules.verdicts import RoundFacts, Verdict, deadline_from, judge
+from coordinator.rules.verdicts import RoundFacts, Verdict, deadline_from, early_end, judge
 from shared.federation.specification import RoundPolicy
 from shared.rest.schema import RoundPhase, TaskKind
 
@@ -192,3 +192,27 @@ def test_a_round_goes_on_for_its_whole_time_after_a_pause(paused: timedelta) -> 
     whole = timedelta(seconds=POLICY.deadline_seconds)
     assert judge(resumed, POLICY, resumed_at + whole - SECOND)[0] is Verdict.WAIT
     assert judge(resumed, POLICY, resumed_at + whole)[0] is Verdict.FAIL
+
+
+PATIENT = POLICY.model_copy(update={"deadline_seconds": 100.0, "grace_seconds": 10.0})
+
+
+@pytest.mark.parametrize(
+    ("submitted", "end"), [(0, None), (1, None), (2, NOW + 10 * SECOND), (3, None)]
+)
+def test_the_update_that_makes_the_quorum_ends_the_round_early(
+    submitted: int, end: datetime | None
+) -> None:
+    assert early_end(PATIENT, submitted, NOW) == end
+    assert early_end(POLICY, submitted, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("submitted", "grace", "seconds"),
+    [(1, 10.0, 100), (2, 10.0, 10), (3, 10.0, 10), (2, 200.0, 100), (2, None, 100), (2, 0.0, 0)],
+)
+def test_a_round_with_a_quorum_has_its_grace_time_again_after_a_pause(
+    submitted: int, grace: float | None, seconds: int
+) -> None:
+    policy = PATIENT.model_copy(update={"grace_seconds": grace})
+    assert deadline_from(NOW, policy, submitted) == NOW + seconds * SECOND
