@@ -228,7 +228,7 @@ class Driver:
         log.info(
             "round committed",
             updates=result.num_updates,
-            not_heard_from=result.not_heard_from[:MAX_NAMED],
+            not_heard_from=", ".join(result.not_heard_from[:MAX_NAMED]),
             num_not_heard_from=len(result.not_heard_from),
         )
         self._context.tasks_bell.ring(federation.id)

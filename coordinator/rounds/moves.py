@@ -375,7 +375,7 @@ async def _tell_of_failure(
             federation=name,
             round=number,
             reason=reason,
-            not_heard_from=unheard[:MAX_NAMED],
+            not_heard_from=", ".join(unheard[:MAX_NAMED]),
             num_not_heard_from=len(unheard),
         )
 
