@@ -17,7 +17,7 @@ from tests.support.two_workers import TwoWorkers, two_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-_ROUNDS = 25
+_ROUNDS = 20
 _MEAN_SECONDS = 2.5
 _LONGER_EACH = 1.06
 """The mean time to the next kill grows, so that a slow machine gets to the end too."""
