@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.aggregation.next_version import NewVersion, make_next_version, write_version
@@ -11,6 +12,7 @@ from coordinator.aggregation.selection import select_updates
 from coordinator.aggregation.unmasking import unmask_sum
 from coordinator.context import Context
 from coordinator.errors import AggregationFailed, DamagedBlobError
+from coordinator.store import assignments as assignment_store
 from coordinator.store import updates as update_store
 from coordinator.store import weights as weights_store
 from coordinator.store.tables import FederationRow, RoundRow
@@ -26,6 +28,8 @@ class AggregatedRound:
     new: NewVersion | None
     metrics: dict[str, float] | None = None
     """The cohort's means, where only their sum is known."""
+    not_heard_from: Sequence[str] = ()
+    """Clients of the cohort without an update, by name."""
 
 
 async def aggregate(
@@ -42,22 +46,24 @@ async def aggregate(
     """
     async with context.database.reading() as session:
         contributions = await update_store.contributions(session, round_.id)
+        unheard = await assignment_store.not_heard_from(session, round_.id)
         base = await weights_store.find(session, federation.id, round_.base_version)
     specification = context.specification(federation)
     updates = RoundUpdates(context, specification, base, contributions, memory)
     if round_.terms is not None:
-        return await _aggregate_sum(context, round_, updates)
+        return await _aggregate_sum(context, round_, updates, unheard)
     if round_.kind == TaskKind.EVALUATE:
-        return AggregatedRound(len(contributions), None)
+        return AggregatedRound(len(contributions), None, not_heard_from=unheard)
     try:
         counted = await select_updates(updates)
-        return AggregatedRound(len(contributions), await make_next_version(updates, counted))
+        new = await make_next_version(updates, counted)
     except (NonFiniteError, DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
+    return AggregatedRound(len(contributions), new, not_heard_from=unheard)
 
 
 async def _aggregate_sum(
-    context: Context, round_: RoundRow, updates: RoundUpdates
+    context: Context, round_: RoundRow, updates: RoundUpdates, unheard: Sequence[str]
 ) -> AggregatedRound:
     try:
         total = await unmask_sum(context, round_, updates)
@@ -68,4 +74,4 @@ async def _aggregate_sum(
             new = await write_version(updates, weights)
     except (NonFiniteError, DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
-    return AggregatedRound(len(updates.contributions), new, total.metrics)
+    return AggregatedRound(len(updates.contributions), new, total.metrics, unheard)

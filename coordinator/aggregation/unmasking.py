@@ -78,7 +78,7 @@ async def unmask_sum(context: Context, round_: RoundRow, updates: RoundUpdates) 
     Raises:
         AggregationFailed: stored bytes are damaged, or a secret is not what its owner said.
     """
-    terms = Terms.model_validate_json(round_.terms or "")
+    terms = store.terms_of(round_)
     layout = SumLayout.of(updates.specification, terms.kind, len(terms.cohort))
     joined = await _read_joined(context, round_)
     total = layout.zeros()

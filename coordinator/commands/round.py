@@ -26,6 +26,7 @@ _LIST_COLUMNS = (
     "phase",
     "cohort_size",
     "updates_received",
+    "not_heard_from",
     "bytes_up",
     "bytes_down",
     "accuracy_before",
@@ -57,7 +58,7 @@ def list_all(
     if as_json:
         print_json(found)
     else:
-        print_table([row | row["metrics"] for row in found], _LIST_COLUMNS)
+        print_table([_line(row) for row in found], _LIST_COLUMNS)
 
 
 def _all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, Any]]:
@@ -67,6 +68,14 @@ def _all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, A
     ):
         yield from page
         first = page[-1]["number"] + 1
+
+
+def _line(found: dict[str, Any]) -> dict[str, Any]:
+    """A round as a line of a table."""
+    names = list(found["not_heard_from"])
+    if more := found["cohort_size"] - found["updates_received"] - len(names):
+        names.append(f"{more} more")
+    return {**found, **found["metrics"], "not_heard_from": ", ".join(names)}
 
 
 @round_.command()
@@ -86,7 +95,7 @@ def show(
     if as_json:
         print_json(found)
         return
-    print_table([found | found["metrics"]], _LIST_COLUMNS)
+    print_table([_line(found)], _LIST_COLUMNS)
     print_table(
         [row | row["metrics"] for row in found["assignments"]],
         (
@@ -143,7 +152,7 @@ def _watch(connection: Connection, federation: str, as_json: bool) -> dict[str, 
             if as_json:
                 print_json({"round": row})
             else:
-                print_table([row | row["metrics"]], _LIST_COLUMNS)
+                print_table([_line(row)], _LIST_COLUMNS)
             first = row["number"] + 1
         if found["state"] in still:
             return found

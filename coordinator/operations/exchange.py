@@ -70,7 +70,7 @@ async def show(context: Context, principal: ClientPrincipal, round_number: int) 
                 f"round {round_number} has no exchange now", round_number=round_number
             )
         if phase is RoundPhase.JOINING:
-            return ExchangeView(terms=Terms.model_validate_json(round_.terms))
+            return ExchangeView(terms=store.terms_of(round_))
         if phase is RoundPhase.OPEN:
             return ExchangeView(joined=tuple(await _joined(session, round_.id)))
         survivors = tuple(await store.list_survivors(session, round_.id))
@@ -227,7 +227,7 @@ async def _record(
             _check_same(recorded, digest, incoming)
             return receipt
         assignment = await _lock_assignment(session, round_, incoming)
-        terms = Terms.model_validate_json(round_.terms or "")
+        terms = store.terms_of(round_)
         content = await record(session, round_, terms)
         await store.add(
             session,

@@ -13,6 +13,7 @@ from coordinator.store import rounds as round_store
 from coordinator.store import weights as weights_store
 from coordinator.store.tables import AssignmentRow, RoundRow, UpdateRow
 from shared.rest.schema import (
+    MAX_NAMED,
     AssignmentState,
     AssignmentView,
     RoundPhase,
@@ -58,6 +59,7 @@ def _summarise(
     round_: RoundRow, members: Sequence[Member], digests: Mapping[int, str]
 ) -> RoundSummary:
     updates = [recorded for _, _, recorded in members if recorded is not None]
+    unheard = sorted(name for _, name, recorded in members if recorded is None)
     return RoundSummary(
         number=round_.number,
         kind=TaskKind(round_.kind),
@@ -68,6 +70,7 @@ def _summarise(
         new_digest=None if round_.new_version is None else digests[round_.new_version],
         cohort_size=len(members),
         updates_received=len(updates),
+        not_heard_from=unheard[:MAX_NAMED],
         opened_at=round_.opened_at,
         deadline_at=round_.deadline_at,
         closed_at=round_.closed_at,

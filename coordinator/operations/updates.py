@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -13,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coordinator.access.identity import ClientPrincipal, require_admitted
 from coordinator.context import Context
 from coordinator.errors import (
-    DamagedBlobError,
     LeaseLost,
     Refusal,
     RoundClosed,
@@ -21,8 +21,10 @@ from coordinator.errors import (
     UpdateConflict,
 )
 from coordinator.operations.update_body import digest_of, in_time, rechunked
-from coordinator.operations.update_check import Expectation, UpdateCheck, check_size
+from coordinator.operations.update_check import UpdateCheck, check_size
+from coordinator.operations.update_expectation import expect_update
 from coordinator.operations.upload_slots import UploadSlots
+from coordinator.rules.verdicts import early_end
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
@@ -32,11 +34,8 @@ from coordinator.store import weights as weights_store
 from coordinator.store.blobs import BlobWriter
 from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow, WeightsRow
 from shared.crash_points import reached
-from shared.federation.specification import FederationSpecification
-from shared.rest.schema import Receipt, RoundPhase, TaskKind
-from shared.secure_sum.layout import SumLayout
-from shared.secure_sum.messages import Terms
-from shared.tensors import codec, file_header
+from shared.rest.schema import Receipt, RoundPhase
+from shared.tensors import codec
 
 _OVERTAKEN = (RoundClosed, LeaseLost, UpdateConflict)
 """How an update is refused that was welcome when its first byte came."""
@@ -101,7 +100,9 @@ async def _receive(
         )
     async with context.database.reading() as session:
         target, recorded = await _find_target(session, principal, incoming)
-    expectation = await _expectation(context, principal, target)
+    expectation = await expect_update(
+        context, target.federation, target.round_, target.base, principal.client.name
+    )
     if incoming.content_length is not None:
         check_size(incoming.content_length, expectation.max_bytes)
     body = in_time(incoming.body, context.settings)
@@ -159,42 +160,6 @@ async def _find_target(
     return _Target(federation, round_, assignment, base), recorded
 
 
-async def _expectation(
-    context: Context, principal: ClientPrincipal, target: _Target
-) -> Expectation:
-    specification = context.specification(target.federation)
-    kind = TaskKind(target.round_.kind)
-    data_bytes = specification.parameters.size_bytes if kind is TaskKind.TRAIN else 0
-    masked = None
-    if target.round_.terms is not None:
-        terms = Terms.model_validate_json(target.round_.terms)
-        masked = SumLayout.of(specification, kind.value, len(terms.cohort))
-    return Expectation(
-        specification=specification,
-        client=principal.client.name,
-        round_number=target.round_.number,
-        base_version=target.round_.base_version,
-        base_digest=target.base.digest,
-        kind=kind,
-        masked=masked,
-        max_bytes=min(data_bytes + file_header.MAX_HEADER_BYTES, context.settings.max_update_bytes),
-        base_norms=None
-        if masked is not None
-        else await _base_norms(context, target.base, specification, kind),
-    )
-
-
-async def _base_norms(
-    context: Context, base: WeightsRow, specification: FederationSpecification, kind: TaskKind
-) -> Mapping[str, float] | None:
-    if kind is not TaskKind.TRAIN or specification.round_policy.max_relative_norm is None:
-        return None
-    try:
-        return await context.weight_norms.of(context.blobs, base)
-    except DamagedBlobError:
-        return None  # the round's aggregation finds that too, and fails with the reason
-
-
 async def _record(
     context: Context,
     principal: ClientPrincipal,
@@ -229,10 +194,34 @@ async def _record(
                 raise _lease_lost(current or target.assignment, incoming)
             reached("update-recorded-uncommitted")
             was_last = not await assignment_store.has_outstanding(session, target.round_.id)
+            ends_early_at = await _bring_forward_end(context, session, target, update.received_at)
     except IntegrityError as error:
         raise UpdateConflict("another update for this round was recorded meanwhile") from error
     reached("update-recorded")
+    if ends_early_at is not None:
+        _log.info(
+            "round has its quorum",
+            federation=target.federation.name,
+            round=target.round_.number,
+            deadline=ends_early_at.isoformat(),
+        )
     return update, was_last
+
+
+async def _bring_forward_end(
+    context: Context, session: AsyncSession, target: _Target, now: datetime
+) -> datetime | None:
+    """Lets the grace time run if the update makes its round's quorum; returns when it ends.
+
+    The round is locked, so that updates that come at once are counted one after the other.
+    """
+    policy = context.specification(target.federation).round_policy
+    if policy.grace_seconds is None:
+        return None
+    end = early_end(await round_store.facts(session, target.round_), policy, now)
+    if end is None or not await round_store.bring_deadline_forward(session, target.round_.id, end):
+        return None
+    return end
 
 
 async def _round_closed(

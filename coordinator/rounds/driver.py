@@ -30,7 +30,7 @@ from coordinator.store import assignments as assignment_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
 from coordinator.store.tables import FederationRow, RoundRow
-from shared.rest.schema import FederationState
+from shared.rest.schema import MAX_NAMED, FederationState
 
 _AGGREGATED_AT_ONCE = 2
 """Each holds a few copies of its federation's weights in memory, so they are few; with a second
@@ -231,6 +231,11 @@ class Driver:
             return True
         self._context.metrics.rounds_closed.labels(phase="committed").inc()
         self._context.metrics.aggregation_seconds.set(asyncio.get_running_loop().time() - started)
-        log.info("round committed", updates=result.num_updates)
+        log.info(
+            "round committed",
+            updates=result.num_updates,
+            not_heard_from=", ".join(result.not_heard_from[:MAX_NAMED]),
+            num_not_heard_from=len(result.not_heard_from),
+        )
         self._context.tasks_bell.ring(federation.id)
         return True

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,6 +19,7 @@ from coordinator.aggregation.next_version import NewVersion
 from coordinator.context import Context
 from coordinator.errors import IllegalTransition, UnreadableSpecification
 from coordinator.rounds.aggregation_lease import AggregationLease
+from coordinator.rounds.failure_notice import tell_of_failure
 from coordinator.rounds.sum_phases import write_terms
 from coordinator.rules import cohort
 from coordinator.rules.phases import (
@@ -331,8 +331,11 @@ async def _put_off_deadline(
     if live is None or live.phase not in WAITING_PHASES:
         return
     phase = RoundPhase(live.phase)
-    deadline_at = deadline_from(now, phase, context.specification(federation))
-    if await round_store.put_off_deadline(session, live.id, phase, deadline_at):
+    if not await round_store.lock_in(session, live.id, phase):
+        return
+    facts = await round_store.facts(session, live)
+    deadline_at = deadline_from(now, phase, context.specification(federation), facts)
+    if await round_store.put_off_deadline(session, live.id, deadline_at):
         _log.info(
             "round goes on",
             federation=federation.name,
@@ -360,26 +363,13 @@ async def _fail(
     )
     if failed:
         await federation_store.count_failed_round(session, federation.id)
-        _tell_of_failure(context, session, federation, round_.number, reason)
+        await tell_of_failure(context, session, federation, round_, reason)
 
 
 async def _fail_live_round(
     context: Context, session: AsyncSession, federation: FederationRow, now: datetime, reason: str
 ) -> None:
     """Ends the round that is open or being aggregated, if there is one."""
-    number = await round_store.fail_live(session, federation.id, now, reason)
-    if number is not None:
-        _tell_of_failure(context, session, federation, number, reason)
-
-
-def _tell_of_failure(
-    context: Context, session: AsyncSession, federation: FederationRow, number: int, reason: str
-) -> None:
-    """Logs and counts a failed round when the transaction is committed, and only then."""
-    name = federation.name
-
-    def tell(_session: Any) -> None:
-        context.metrics.rounds_closed.labels(phase="failed").inc()
-        _log.warning("round failed", federation=name, round=number, reason=reason)
-
-    event.listen(session.sync_session, "after_commit", tell, once=True)
+    round_ = await round_store.fail_live(session, federation.id, now, reason)
+    if round_ is not None:
+        await tell_of_failure(context, session, federation, round_, reason)

@@ -30,15 +30,40 @@ class RoundFacts:
     is_protected: bool = False
     """Its updates are summed under masks."""
 
+    def quorum(self, policy: RoundPolicy) -> int:
+        """Updates that are enough for it, of whatever kind it is."""
+        if self.is_protected:
+            return clients_needed(self.cohort_size, policy.minimum_updates)
+        return policy.minimum_updates
+
 
 def deadline_from(
-    start: datetime, phase: RoundPhase, specification: FederationSpecification
+    start: datetime,
+    phase: RoundPhase,
+    specification: FederationSpecification,
+    facts: RoundFacts | None = None,
 ) -> datetime:
-    """The end of a phase that begins at ``start``, or goes on then after a pause of any length."""
-    protection = specification.protection
+    """The end of a phase that begins at ``start``, or goes on then after a pause of any length.
+
+    One that goes on has ``facts``, and may have updates.
+    """
+    protection, policy = specification.protection, specification.round_policy
     if protection is not None and phase in EXCHANGE_TASKS:
         return start + timedelta(seconds=protection.phase_seconds)
-    return start + timedelta(seconds=specification.round_policy.deadline_seconds)
+    deadline_at = start + timedelta(seconds=policy.deadline_seconds)
+    if policy.grace_seconds is None or facts is None or facts.submitted < facts.quorum(policy):
+        return deadline_at
+    return min(deadline_at, start + timedelta(seconds=policy.grace_seconds))
+
+
+def early_end(facts: RoundFacts, policy: RoundPolicy, now: datetime) -> datetime | None:
+    """The end that the update recorded ``now`` gives its round; None if it leaves the deadline.
+
+    One update of a round makes the quorum, and those after it give nobody more time or less.
+    """
+    if policy.grace_seconds is None or facts.submitted != facts.quorum(policy):
+        return None
+    return now + timedelta(seconds=policy.grace_seconds)
 
 
 class Verdict(Enum):
@@ -80,9 +105,9 @@ _ENOUGH_WHEN_NEEDED = (RoundPhase.CONFIRMING, RoundPhase.UNMASKING)
 
 
 def _needed(facts: RoundFacts, policy: RoundPolicy) -> int:
-    if facts.is_protected:
-        return clients_needed(facts.cohort_size, policy.minimum_updates)
-    return policy.minimum_updates if facts.kind is TaskKind.TRAIN else 0
+    if facts.is_protected or facts.kind is TaskKind.TRAIN:
+        return facts.quorum(policy)
+    return 0
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,22 @@ async def has_outstanding(session: AsyncSession, round_id: int) -> bool:
     return await session.scalar(query) is not None
 
 
+async def not_heard_from(session: AsyncSession, round_id: int) -> Sequence[str]:
+    """Names of the clients of a round's cohort that have sent no update, in order."""
+    names = await session.scalars(
+        select(ClientRow.name)
+        .join(AssignmentRow, AssignmentRow.client_id == ClientRow.id)
+        .outerjoin(UpdateRow, UpdateRow.assignment_id == AssignmentRow.id)
+        .where(
+            AssignmentRow.round_id == round_id,
+            AssignmentRow.state != AssignmentState.SUBMITTED,
+            UpdateRow.id.is_(None),
+        )
+    )
+    # Ordered here and not by the database, whose collation is its own.
+    return sorted(names)
+
+
 def _of_client_admitted_by(token_id: int) -> Any:
     """Condition on an assignment; see :func:`coordinator.store.clients.admitted_by`."""
     return exists().where(ClientRow.id == AssignmentRow.client_id, admitted_by(token_id))

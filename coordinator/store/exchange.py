@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +19,7 @@ from coordinator.store.tables import (
     UpdateRow,
 )
 from shared.rest.schema import TaskKind
+from shared.secure_sum.messages import Terms
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,19 @@ class SealedRow:
     sealed: str
     seed: str
     mask_key: str
+
+
+def terms_of(round_: RoundRow) -> Terms:
+    """The terms of a round with a secure sum.
+
+    Those read last are kept, since reading checks every card's signature.
+    """
+    return _read_terms(round_.terms or "")
+
+
+@lru_cache(maxsize=8)
+def _read_terms(text: str) -> Terms:
+    return Terms.model_validate_json(text)
 
 
 async def find_digest(

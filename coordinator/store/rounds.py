@@ -99,14 +99,14 @@ async def move(
 
 async def fail_live(
     session: AsyncSession, federation_id: int, now: datetime, reason: str
-) -> int | None:
-    """Ends the round that is open or being aggregated; its number, if there is one."""
+) -> RoundRow | None:
+    """Ends and returns the round that is open or being aggregated, if there is one."""
     live = await find_live(session, federation_id)
     if live is None:
         return None
     transition = ROUND_TRANSITIONS[RoundEvent.FAIL]
     failed = await move(session, live.id, transition, closed_at=now, reason=reason)
-    return live.number if failed else None
+    return live if failed else None
 
 
 def not_leased_at(now: datetime) -> Any:
@@ -154,21 +154,28 @@ async def lock_in(session: AsyncSession, round_id: int, phase: RoundPhase) -> bo
     return locked is not None
 
 
-async def put_off_deadline(
-    session: AsyncSession, round_id: int, phase: RoundPhase, deadline_at: datetime
+async def put_off_deadline(session: AsyncSession, round_id: int, deadline_at: datetime) -> bool:
+    """Gives a round that this transaction has locked a later deadline; false if it has one."""
+    return await _set_deadline(session, round_id, deadline_at, RoundRow.deadline_at < deadline_at)
+
+
+async def bring_deadline_forward(
+    session: AsyncSession, round_id: int, deadline_at: datetime
 ) -> bool:
-    """Gives a round in this phase a later deadline; whether it had an earlier one."""
-    put_off = await session.scalar(
+    """Gives a round that this transaction has locked an earlier deadline; false if it has one."""
+    return await _set_deadline(session, round_id, deadline_at, RoundRow.deadline_at > deadline_at)
+
+
+async def _set_deadline(
+    session: AsyncSession, round_id: int, deadline_at: datetime, condition: Any
+) -> bool:
+    changed = await session.scalar(
         update(RoundRow)
-        .where(
-            RoundRow.id == round_id,
-            RoundRow.phase == phase,
-            RoundRow.deadline_at < deadline_at,
-        )
+        .where(RoundRow.id == round_id, condition)
         .values(deadline_at=deadline_at)
         .returning(RoundRow.id)
     )
-    return put_off is not None
+    return changed is not None
 
 
 async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:

@@ -98,6 +98,8 @@ class RoundPolicy(_Model):
     minimum_updates: int = Field(default=1, ge=1, le=MAX_COUNT)
     """At its deadline a round commits if it has at least this many updates, or else fails."""
     deadline_seconds: float = Field(default=3600.0, gt=0.0, le=30 * 86400.0)
+    grace_seconds: float | None = Field(default=None, ge=0.0, le=30 * 86400.0)
+    """Once it has ``minimum_updates``, a round waits this long for more; None: to its deadline."""
     lease_seconds: float = Field(default=120.0, gt=0.0, le=86400.0)
     """Work is offered again after this long without a heartbeat."""
     max_failed_rounds: int = Field(default=3, ge=0, le=MAX_COUNT)

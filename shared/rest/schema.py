@@ -18,6 +18,8 @@ from shared.validation import MAX_COUNT, MAX_EXAMPLES
 
 PROTOCOL_VERSION: Literal[1] = 1
 MAX_METRICS = 64
+MAX_NAMED = 10
+"""Clients that a summary or a log line names."""
 
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 
@@ -325,6 +327,9 @@ class RoundSummary(_Reply):
     new_digest: str | None
     cohort_size: int
     updates_received: int
+    not_heard_from: list[str] = Field(
+        description=f"clients of the cohort without an update: the first {MAX_NAMED} by name"
+    )
     opened_at: datetime
     deadline_at: datetime
     closed_at: datetime | None

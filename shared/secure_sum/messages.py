@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -66,7 +67,7 @@ class Terms(_Message):
             )
         return self
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """``sha256:<hex>`` of the canonical JSON."""
         return _digest(self.model_dump(mode="json"))
@@ -78,7 +79,11 @@ class Terms(_Message):
 
     def card_of(self, client: str) -> Card | None:
         """The card of one member; None if it is not in the cohort."""
-        return next((card for card in self.cohort if card.client == client), None)
+        return self._by_name.get(client)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Card]:
+        return {card.client: card for card in self.cohort}
 
 
 class JoinedMember(_Message):

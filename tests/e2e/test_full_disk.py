@@ -1,4 +1,7 @@
-"""The coordinator's disk fills up in a round: 503 by name, nothing half stored, and on it goes."""
+"""A disk fills up in a round: the coordinator answers 503 by name, the worker ends by name.
+
+Neither stores anything by half, and both go on when there is room.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,7 +19,9 @@ import psutil
 import pytest
 
 from shared.rest.problems import MEDIA_TYPE
-from tests.support.two_sites import ROUNDS, TwoSites, two_sites
+from tests.support.two_sites import FEDERATION, ROUNDS, WORKER, TwoSites, two_sites
+from worker.demo.processes import run_in_background
+from worker.site.private_state import FILE_NAME
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -23,6 +29,9 @@ _DISK = "32m"
 _LEFT_BYTES = 5 << 18
 """Enough for the first chunk of an update, and not for the second."""
 _REFUSALS = 5
+_LOG_BYTES = 64 << 10
+"""Room for a worker's log, and for no update."""
+_PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
@@ -125,3 +134,35 @@ def test_a_full_disk_costs_time_alone(
     tmp_path: Path, small_disk: Path, undisturbed_digest: str
 ) -> None:
     _run_out_of_room(tmp_path / "site", _filled_disk, undisturbed_digest)
+
+
+def _act(sites: TwoSites, action: str) -> None:
+    answer = sites.http.patch(
+        f"/v1/federations/{FEDERATION}", json={"action": action}, headers=dict(sites.admin)
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_workers_full_disk_costs_time_alone(tmp_path: Path, undisturbed_digest: str) -> None:
+    folder = tmp_path / "site"
+    state = folder / "state" / WORKER / FILE_NAME
+    with two_sites(folder) as sites:
+        sites.worker.wait_for_event("update sent", _PATIENCE_SECONDS)
+        task = sites.take_task()
+        # Paused, so that the next round opens when there is no room.
+        _act(sites, "pause")
+        assert sites.send_update(task).status_code == 201
+        saved = state.read_bytes()
+        process = psutil.Process(sites.worker.process.pid)
+        room = max(sites.worker.log_file.stat().st_size, len(saved)) + _LOG_BYTES
+        process.rlimit(resource.RLIMIT_FSIZE, (room, room))
+        _act(sites, "resume")
+        assert sites.worker.process.wait(_PATIENCE_SECONDS) == 1
+        assert f"File too large: '{folder}/state/{WORKER}/" in sites.worker.last_words()
+        assert state.read_bytes() == saved
+        again = ("worker", "run", "--config", str(folder / "worker.toml"))
+        with run_in_background("worker-again", folder, *again) as worker:
+            healed = replace(sites, worker=worker)
+            for _ in range(ROUNDS - 1):
+                healed.play_round()
+            assert healed.finish() == undisturbed_digest

@@ -27,6 +27,7 @@ from tests.support.updates import random_deltas, update_bytes
 NUM_REPLICAS = 2
 CLIENTS_EACH = 3
 LEASE_SECONDS, DEADLINE_SECONDS, AGGREGATION_LEASE_SECONDS = 30.0, 100.0, 60.0
+GRACE_SECONDS = 50.0
 SPECIFICATIONS = (
     tiny_specification(
         "everybody",
@@ -34,6 +35,7 @@ SPECIFICATIONS = (
         minimum_updates=1,
         lease_seconds=LEASE_SECONDS,
         deadline_seconds=DEADLINE_SECONDS,
+        grace_seconds=GRACE_SECONDS,
         evaluate_final=True,
     ),
     tiny_specification(

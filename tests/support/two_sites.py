@@ -146,12 +146,11 @@ def two_sites(
         url = f"http://127.0.0.1:{port}"
         stack.enter_context(
             child_environment(
-                PYTHONPATH=str(PROJECT),
                 HYPERFL_COORDINATOR_URL=url,
                 HYPERFL_AGGREGATION_LEASE_SECONDS="2",
                 HYPERFL_TICK_SECONDS="0.2",
                 HYPERFL_DEVICE="cpu",
-                **environment,
+                **{"PYTHONPATH": str(PROJECT)} | environment,
             )
         )
         coordinator = stack.enter_context(

@@ -75,6 +75,13 @@ def specify(
         int, typer.Option(help="Fewest updates for a round to commit; with fewer it fails.")
     ] = 1,
     deadline_seconds: Annotated[float, typer.Option(help="Longest duration of a round.")] = 3600.0,
+    grace_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="A round that has --minimum-updates waits this long for more, and not to its "
+            "deadline."
+        ),
+    ] = None,
     lease_seconds: Annotated[
         float, typer.Option(help="Work is offered again after this long without a heartbeat.")
     ] = 120.0,
@@ -126,6 +133,7 @@ def specify(
                     cohort_size=cohort_size,
                     minimum_updates=minimum_updates,
                     deadline_seconds=deadline_seconds,
+                    grace_seconds=grace_seconds,
                     lease_seconds=lease_seconds,
                     **policy_caps(max_update_norm, on_excess, max_examples_weight),
                 ),

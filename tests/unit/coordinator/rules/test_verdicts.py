@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.rules.verdicts import RoundFacts, Verdict, deadline_from, judge
+from coordinator.rules.verdicts import RoundFacts, Verdict, deadline_from, early_end, judge
 from shared.federation.specification import RoundPolicy
 from shared.rest.schema import RoundPhase, TaskKind
 from tests.support.specifications import tiny_specification
@@ -195,3 +195,36 @@ def test_a_round_goes_on_for_its_whole_time_after_a_pause(paused: timedelta) -> 
     whole = timedelta(seconds=POLICY.deadline_seconds)
     assert judge(resumed, POLICY, resumed_at + whole - SECOND)[0] is Verdict.WAIT
     assert judge(resumed, POLICY, resumed_at + whole)[0] is Verdict.FAIL
+
+
+PATIENT = POLICY.model_copy(update={"deadline_seconds": 100.0, "grace_seconds": 10.0})
+
+
+@pytest.mark.parametrize(
+    ("submitted", "end"), [(0, None), (1, None), (2, NOW + 10 * SECOND), (3, None)]
+)
+def test_the_update_that_makes_the_quorum_ends_the_round_early(
+    submitted: int, end: datetime | None
+) -> None:
+    assert early_end(facts(submitted), PATIENT, NOW) == end
+    assert early_end(facts(submitted), POLICY, NOW) is None
+
+
+def test_a_secure_sum_has_its_quorum_with_more_than_two_thirds_of_its_cohort() -> None:
+    protected = replace(facts(2), is_protected=True, cohort_size=6)
+    assert early_end(replace(protected, submitted=5), PATIENT, NOW) == NOW + 10 * SECOND
+    for submitted in (2, 4, 6):
+        assert early_end(replace(protected, submitted=submitted), PATIENT, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("submitted", "grace", "seconds"),
+    [(1, 10.0, 100), (2, 10.0, 10), (3, 10.0, 10), (2, 200.0, 100), (2, None, 100), (2, 0.0, 0)],
+)
+def test_a_round_with_a_quorum_has_its_grace_time_again_after_a_pause(
+    submitted: int, grace: float | None, seconds: int
+) -> None:
+    policy = PATIENT.model_copy(update={"grace_seconds": grace})
+    specification = tiny_specification().model_copy(update={"round_policy": policy})
+    deadline_at = deadline_from(NOW, RoundPhase.OPEN, specification, facts(submitted))
+    assert deadline_at == NOW + seconds * SECOND

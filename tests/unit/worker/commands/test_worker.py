@@ -131,3 +131,19 @@ def test_the_command_says_what_is_wrong_with_a_rule_or_cap(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert words in done.stderr
+
+
+def test_the_command_says_how_long_a_round_waits_after_its_quorum() -> None:
+    done = specify_command("--grace-seconds", "0.5")
+    assert done.exit_code == 0, done.output
+    policy = FederationSpecification.model_validate_json(done.stdout).round_policy
+    assert (policy.minimum_updates, policy.grace_seconds) == (5, 0.5)
+    plain = FederationSpecification.model_validate_json(specify_command().stdout)
+    assert plain.round_policy.grace_seconds is None
+
+
+@pytest.mark.parametrize("grace", ["-1", "nan", "inf", "2592001"])
+def test_the_command_refuses_a_grace_time_that_is_none(grace: str) -> None:
+    done = specify_command("--grace-seconds", grace)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: grace_seconds: Input should be")

@@ -125,8 +125,8 @@ def test_the_arguments_are_ones_the_demo_takes() -> None:
     arguments = run.arguments(Path("/data/cifar10"), Path("/grids"))
     assert arguments[0] == "demo"
     given = command.make_context("demo", arguments[1:]).params
-    assert given["settings"] == ["epochs=2", "flag=true", "name=x"]
-    assert given["data_dir"] == Path("/data/cifar10")
+    assert list(given["settings"]) == ["epochs=2", "flag=true", "name=x"]
+    assert Path(given["data_dir"]) == Path("/data/cifar10")
     assert (given["clients"], given["rounds"], given["seed"]) == (100, 7, 3)
     assert (given["cohort_size"], given["preset"], given["as_json"]) == (30, "paper", True)
 
