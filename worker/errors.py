@@ -13,6 +13,7 @@ WorkerError
 ├── PrivateStateError       a client's private state cannot be used
 ├── SumRefused              a secure sum's coordinator asked for what a member must not send
 ├── PeerChanged             another client of the federation shows other keys than before
+├── PeerRefused             another client's card is not the one that people named
 ├── RequestFailed           a request to the coordinator did not succeed
 │   ├── Refused             it answered with a problem; act on its type
 │   │   └── FederationFinished
@@ -89,6 +90,10 @@ class SumRefused(WorkerError):
 
 class PeerChanged(WorkerError):
     """Another client shows other keys than before; the message says what to do."""
+
+
+class PeerRefused(WorkerError):
+    """Another client's card is not the one that people named: one line with both."""
 
 
 class RequestFailed(WorkerError):

@@ -6,6 +6,7 @@ their use: the pauses between polls and tries, and the gathering of a round's cl
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections import Counter
@@ -133,6 +134,19 @@ class WorkerConfig(BaseModel):
             if count > 1:
                 raise ValueError(f"two clients have the name {name}")
         return self
+
+    def only(self, name: str) -> Self:
+        """The same worker with one of its clients alone.
+
+        Raises:
+            ConfigError: it hosts none of this name.
+        """
+        for client in self.clients:
+            if client.name == name:
+                return self.model_copy(update={"clients": (client,)})
+        hosted = [client.name for client in self.clients]
+        close = ", ".join(difflib.get_close_matches(name, hosted, n=3, cutoff=0.0))
+        raise ConfigError(f"this worker hosts no client {name!r}; the closest are {close}")
 
 
 def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:

@@ -32,7 +32,7 @@ from worker.site.enrolment import obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
-from worker.site.site_keys import load_keys, make_keys
+from worker.site.site_keys import obtain_keys
 
 NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
 
@@ -131,7 +131,7 @@ async def _membership(
     specification = federation.checked_specification()
     if specification.protection is None:
         return None
-    keys = load_keys(client.state_dir) or make_keys(client.state_dir)
+    keys = obtain_keys(client.state_dir)
     card = keys.card(specification.name, client.name)
     await patience.insist("showing a client's card", lambda: http.put_card(card))
     return Member(
