@@ -99,6 +99,7 @@ def show(
             "accuracy",
             "bytes_up",
             "bytes_down",
+            "reason",
         ),
     )
 

@@ -15,7 +15,7 @@ from shared.secure_sum.messages import Confirmation, ExchangeView, Join, Unmaski
 from worker.errors import PrivateStateError, Refused, SumRefused
 from worker.remote.patience import Patience
 from worker.rounds.held_task import HeldTask
-from worker.rounds.masked_writer import sit_out
+from worker.rounds.sitting_out import refuse_sum
 from worker.secure_sum.member_state import MemberState, RoundExchange
 
 _NOT_WANTED = (
@@ -54,22 +54,22 @@ class ExchangeWork:
             )
             message = await asyncio.to_thread(_make_message, one, view)
         except SumRefused as refusal:
-            sit_out(one, refusal)
+            await refuse_sum(one, refusal, self._patience)
             return
         except Refused as refusal:
-            self._give_up(one, refusal)
+            await self._give_up(one, refusal)
             return
         try:
             await self._patience.insist(
                 "sending a secure sum's message", lambda: client.api.put_message(task, message)
             )
         except Refused as refusal:
-            self._give_up(one, refusal)
+            await self._give_up(one, refusal)
         else:
             _log.debug("message of a secure sum sent", client=client.name, kind=task.kind.value)
         reached("exchange-answered")
 
-    def _give_up(self, one: HeldTask, refusal: Refused) -> None:
+    async def _give_up(self, one: HeldTask, refusal: Refused) -> None:
         if refusal.shuts_out:
             one.client.shut_out(refusal.problem.detail)
         elif refusal.is_a(ProblemType.STATE_RESTORED):
@@ -79,7 +79,7 @@ class ExchangeWork:
                 f"sites have to trust: hyperfl worker keys renew --client {one.client.name}"
             ) from refusal
         elif refusal.is_a(ProblemType.MALFORMED_UPDATE):
-            sit_out(one, SumRefused(refusal.problem.detail))
+            await refuse_sum(one, SumRefused(refusal.problem.detail), self._patience)
         elif refusal.is_a(*_NOT_WANTED):
             _log.warning(
                 "message not wanted",

@@ -23,6 +23,7 @@ from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.heartbeats import heartbeats
 from worker.rounds.held_task import HeldTask
+from worker.rounds.sitting_out import give_up
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
 
@@ -83,7 +84,9 @@ class RoundWork:
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
                 await asyncio.gather(*(self._settle_pending(one) for one in fresh))
                 fresh = [one for one in fresh if not one.client.is_shut_out]
-                fresh = await self._writer.prepare(fresh)
+                ready = await self._writer.prepare(fresh)
+                beating -= {one.client.name for one in fresh if one not in ready}
+                fresh = ready
                 if fresh:
                     log.info("work begins", clients=len(fresh))
                     async for one, state in self._results(fresh):
@@ -91,7 +94,9 @@ class RoundWork:
                         uploads.append(asyncio.create_task(self._upload(one, beating)))
                 await asyncio.gather(*uploads)
             except TrainingFailedError as failed:
-                _give_up_round(ordered, failed)
+                for one in [one for one in ordered if one.client.name in failed.reasons]:
+                    beating.discard(one.client.name)
+                    await give_up(one, failed.reasons[one.client.name], self._patience)
                 await asyncio.gather(*uploads)
             except Refused as refusal:
                 if not refusal.is_a(ProblemType.VERSION_REMOVED, ProblemType.NOT_FOUND):
@@ -220,16 +225,3 @@ class RoundWork:
     def close(self) -> None:
         """Ends the training thread after its current step."""
         self._torch_thread.shutdown(wait=True, cancel_futures=True)
-
-
-def _give_up_round(held: Sequence[HeldTask], failed: TrainingFailedError) -> None:
-    """Training again would fail again, so these clients sit the round out."""
-    for one in held:
-        if one.client.name in failed.reasons:
-            one.client.failed_in_round = one.task.round_number
-            _log.error(
-                "training failed, no update is sent",
-                client=one.client.name,
-                round=one.task.round_number,
-                reason=failed.reasons[one.client.name],
-            )

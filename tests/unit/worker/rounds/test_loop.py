@@ -23,7 +23,7 @@ from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import ConfigError, PrivateStateError, Refused, RequestFailed, Unreachable
-from worker.methods.interface import Participant
+from worker.methods.interface import DIVERGED, Participant
 from worker.remote.patience import Patience
 from worker.rounds import loop
 from worker.settings import WorkerSettings
@@ -373,7 +373,21 @@ async def test_a_refusal_of_a_poll_that_is_a_fault_ends_the_worker(worker: Worke
         await worker.run("alice")
 
 
-async def test_a_diverged_client_sits_the_round_out(worker: Worker) -> None:
+async def test_a_client_that_declines_is_not_asked_again_and_the_others_go_on(
+    worker: Worker,
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.add_task("bob", 1)
+    worker.method.diverging = {"alice"}
+    await worker.run("alice", "bob")
+    assert worker.coordinator.declined() == [("alice", 1, DIVERGED)]
+    assert worker.method.trained == [("bob", 1)]
+
+
+async def test_a_diverged_client_sits_the_round_out_where_its_decline_is_not_taken(
+    worker: Worker,
+) -> None:
+    worker.coordinator.answer("PUT", "/decline", problem(ProblemType.NOT_FOUND))
     worker.coordinator.add_task("alice", 1)
     worker.coordinator.add_task("alice", 2)
     worker.coordinator.add_task("bob", 1)

@@ -28,7 +28,7 @@ from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import Refused, WeightsError
-from worker.methods.interface import Participant, TrainingInterrupted
+from worker.methods.interface import DIVERGED, Participant, TrainingInterrupted
 from worker.remote import bounds
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
@@ -278,10 +278,26 @@ async def test_a_diverged_client_sends_nothing_and_the_others_go_on(bench: Bench
     assert bench.coordinator.updates("bob") == []
     assert bench.file("bob") == before
     assert held["bob"].client.failed_in_round == 1
+    assert bench.coordinator.declined() == [("bob", 1, DIVERGED)]
     for name in ("alice", "carol"):
         assert len(bench.coordinator.updates(name)) == 1
         assert bench.on_disk(name).pending is None
         assert held[name].client.failed_in_round is None
+
+
+async def test_a_client_that_is_shut_out_when_it_declines_is_done(bench: Bench) -> None:
+    held = bench.held("alice")
+    bench.method.diverging = {"alice"}
+    bench.coordinator.answer("PUT", "/decline", problem(ProblemType.UNAUTHENTICATED, "revoked"))
+    await bench.round_work().do([held])
+    assert held.client.is_shut_out
+
+
+async def test_a_decline_is_repeated_until_somebody_answers(bench: Bench) -> None:
+    bench.method.diverging = {"alice"}
+    bench.coordinator.answer("PUT", "/decline", unavailable(), httpx.ConnectError("away"))
+    await bench.round_work().do([bench.held("alice")])
+    assert bench.coordinator.declined() == [("alice", 1, DIVERGED)] * 3
 
 
 async def test_a_stop_ends_training_between_two_steps(bench: Bench) -> None:
