@@ -22,6 +22,7 @@ from shared.terminal.logs import configure_logging
 from worker.commands.configuration import ConfigOption, failures, load
 from worker.commands.keys import keys
 from worker.commands.peers import peers
+from worker.commands.policy import policy
 from worker.commands.specify import specify
 
 worker = typer.Typer(
@@ -209,6 +210,7 @@ def export(
 worker.command()(specify)
 worker.add_typer(keys, name="keys")
 worker.add_typer(peers, name="peers")
+worker.add_typer(policy, name="policy")
 
 
 def _print_clients(rows: list[dict[str, Any]], **measures: str) -> None:

@@ -6,12 +6,13 @@ import structlog
 
 from shared.rest.schema import MAX_REASON
 from shared.terminal.printable import printable
-from worker.errors import Refused, SumRefused
+from worker.errors import PolicyRefused, Refused, SumRefused
 from worker.remote.patience import Patience
 from worker.rounds.held_task import HeldTask
 
 TRAINING_FAILED = "training failed, no update is sent"
 SUM_REFUSED = "secure sum refused, round skipped"
+POLICY_REFUSED = "the site's policy refuses, round skipped"
 
 _log = structlog.get_logger()
 
@@ -48,6 +49,11 @@ async def sit_out(
 async def refuse_sum(one: HeldTask, refusal: SumRefused, patience: Patience) -> None:
     """Declines a round whose secure sum would show too much."""
     await sit_out(one, SUM_REFUSED, str(refusal), patience)
+
+
+async def refuse_by_policy(one: HeldTask, refusal: PolicyRefused, patience: Patience) -> None:
+    """Declines a round that the site's policy excludes; the site's own numbers stay in its log."""
+    await sit_out(one, POLICY_REFUSED, str(refusal), patience, said=refusal.rule)
 
 
 async def give_up(one: HeldTask, reason: str, patience: Patience) -> None:

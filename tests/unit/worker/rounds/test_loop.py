@@ -29,6 +29,7 @@ from worker.rounds import loop
 from worker.settings import WorkerSettings
 from worker.site import opening, private_state
 from worker.site.private_state import FILE_NAME, PrivateState
+from worker.site_policy import SitePolicy
 
 LONGEST_STOP_SECONDS = 1.0
 
@@ -48,6 +49,7 @@ class Worker:
         self.folder = folder
         self.coordinator = FakeCoordinator(tiny_specification())
         self.method = StubMethod(self.coordinator.specification.parameters)
+        self.policy = SitePolicy()
         self.stop = threading.Event()
         self.settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
         self._monkeypatch = monkeypatch
@@ -61,6 +63,7 @@ class Worker:
 
     async def run(self, *names: str) -> None:
         config = worker_config(self.folder, "tiny", *names)
+        config = config.model_copy(update={"policy": self.policy})
         await loop.run(config, self.settings, self.stop, self.coordinator.transport)
 
     def kill_at(self, method: str, path: str) -> None:
@@ -549,6 +552,32 @@ async def test_a_federation_that_shares_something_else_is_refused(
     with pytest.raises(ConfigError, match=message):
         await worker.run("alice")
     assert not (worker.folder / "alice" / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (
+            SitePolicy(require_protection="secure-sum"),
+            "policy.require_protection is secure-sum, and federation tiny asks for updates that "
+            "its coordinator sees",
+        ),
+        (
+            SitePolicy(minimum_examples=6),
+            "policy.minimum_examples is 6, and client alice has 5 training examples",
+        ),
+    ],
+)
+async def test_a_federation_that_the_sites_policy_refuses_gets_nothing(
+    worker: Worker, policy: SitePolicy, message: str
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.policy = policy
+    with pytest.raises(ConfigError) as refused:
+        await worker.run("alice")
+    assert str(refused.value) == message
+    assert worker.coordinator.asked("GET", "/task") == []
+    assert worker.coordinator.asked("PUT") == []
 
 
 async def test_a_specification_of_an_earlier_version_keeps_its_digest(worker: Worker) -> None:
