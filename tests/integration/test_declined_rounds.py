@@ -6,11 +6,14 @@ import asyncio
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator
 from tests.support.rounds import phases, send_updates
 from tests.support.specifications import tiny_specification
+from tests.support.sum_members import mean_change, protected_specification, start_protected
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
@@ -158,3 +161,49 @@ async def test_a_round_that_the_client_is_not_in_cannot_be_declined(
     await coordinator.enrol("tiny", "late")
     assert kind_of(await decline(coordinator, task | {"client": "late"})) == (409, "lease-lost")
     assert kind_of(await decline(coordinator, task | {"round_number": 9}))[0] == 404
+
+
+@pytest.mark.parametrize("phase", ["joining", "open", "confirming", "unmasking"])
+async def test_a_secure_sum_goes_on_without_a_member_that_declines_in_any_phase(
+    coordinator: RunningCoordinator, phase: str
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), "a", "b", "c", "d")
+    active = members
+    for now in ("joining", "open", "confirming", "unmasking"):
+        assert (await coordinator.show("tiny/rounds/1"))["phase"] == now
+        if now == phase:
+            for one in active[1:]:
+                await one.work()
+            declined = await decline(coordinator, (await active[0].task()).model_dump(mode="json"))
+            assert declined.status_code == 200, declined.text
+            active = active[1:]
+        else:
+            for one in active:
+                await one.work()
+        await coordinator.driver.step()
+    round_ = await coordinator.show("tiny/rounds/1")
+    assert round_["phase"] == "committed"
+    a = round_["assignments"][0]
+    assert (a["state"], a["reason"]) == ("dropped", REASON)
+    survivors = members[1:] if phase in ("joining", "open") else members
+    response = await coordinator.http.get(
+        "/v1/federations/tiny/weights/1", headers=coordinator.admin
+    )
+    arrays, _ = codec.decode(bytearray(response.content))
+    (base,) = members[0].specification.parameters.initial_values().values()
+    expected = (base.astype(np.float64) + mean_change(survivors, 1, 4)).astype(np.float32)
+    np.testing.assert_array_equal(arrays["hypernetwork.output.bias"], expected)
+
+
+async def test_who_has_declined_is_asked_for_no_shares_in_a_later_phase(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), "a", "b", "c", "d")
+    for one in members[1:]:
+        await one.work()
+    await decline(coordinator, (await members[0].task()).model_dump(mode="json"))
+    for _ in range(3):
+        await coordinator.driver.step()
+        assert await members[0].poll() is None
+        for one in members[1:]:
+            await one.work()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from shared.secure_sum.cards import Card
+from shared.secure_sum.cards import FINGERPRINT_DIGITS, Card, in_groups
 from shared.validation import first_fault
 from worker.errors import ConfigError, PeerRefused, Refused, RequestFailed
 from worker.remote.connection import Transport
@@ -21,8 +21,6 @@ from worker.site import private_state
 from worker.site.coordinator_address import coordinator_address
 from worker.site.enrolment import CREDENTIAL_NAME
 from worker.site.peers import Peers, load_peers, save_peers
-
-_FINGERPRINT_DIGITS = 60
 
 
 class Standing(StrEnum):
@@ -114,9 +112,9 @@ async def verify_peer(
         RequestFailed: the coordinator refuses, or is not reached.
     """
     digits = "".join(fingerprint.split())
-    if len(digits) != _FINGERPRINT_DIGITS or not (digits.isascii() and digits.isdigit()):
+    if len(digits) != FINGERPRINT_DIGITS or not (digits.isascii() and digits.isdigit()):
         raise ConfigError(
-            f"a fingerprint has {_FINGERPRINT_DIGITS} digits, and this has {len(digits)} "
+            f"a fingerprint has {FINGERPRINT_DIGITS} digits, and this has {len(digits)} "
             f"characters: {fingerprint!r}"
         )
     cards = await _fetch_cards(config, settings, config.clients[0], transport)
@@ -124,11 +122,10 @@ async def verify_peer(
     if card is None:
         shown = ", ".join(card.client for card in cards) or "none"
         raise PeerRefused(f"the coordinator shows no card of client {name}; it shows {shown}")
-    if "".join(card.fingerprint.split()) != digits:
-        given = " ".join(digits[start : start + 5] for start in range(0, len(digits), 5))
+    if card.fingerprint != in_groups(digits):
         raise PeerRefused(
             f"not trusted: the coordinator shows client {name} with fingerprint "
-            f"{card.fingerprint}, and you gave {given}"
+            f"{card.fingerprint}, and you gave {in_groups(digits)}"
         )
     return card, _pin(config, card)
 

@@ -120,7 +120,9 @@ def _find(
     yield _steps(policy, training)
     yield _epsilon(policy, training)
     yield _bound("rounds_per_day", policy.rounds_per_day, "rounds without a pause", None)
-    yield _bound("rounds_in_all", policy.rounds_in_all, f"{rounds.rounds} rounds", rounds.rounds)
+    is_everybody = rounds.cohort_size is None and rounds.cohort_fraction in (None, 1.0)
+    asked = rounds.rounds if is_everybody else None
+    yield _bound("rounds_in_all", policy.rounds_in_all, f"{rounds.rounds} rounds", asked)
     names = policy.metrics if isinstance(policy.metrics, str) else ", ".join(policy.metrics)
     yield Finding("metrics", names, "the method's metrics", Verdict.ACCEPTED)
     digits = "unset" if policy.metric_digits is None else str(policy.metric_digits)
@@ -139,7 +141,7 @@ def _named(member: str, allowed: Sequence[str], asks: str, name: str) -> Finding
 
 
 def _bound(member: str, largest: int | None, asks: str, asked: int | None) -> Finding:
-    """A largest number; None for what is asked is seen round by round."""
+    """A largest number; whether it is asked for is seen round by round where ``asked`` is None."""
     if largest is None:
         return Finding(member, "unset", asks, Verdict.ACCEPTED)
     if asked is None:

@@ -178,6 +178,15 @@ def test_what_depends_on_the_site_is_said_so(policy: dict[str, Any], member: str
     assert found is Verdict.DEPENDS
 
 
+@pytest.mark.parametrize("cohort", [{"cohort_size": 3}, {"cohort_fraction": 0.5}])
+def test_how_many_rounds_a_drawn_client_trains_is_seen_round_by_round(
+    cohort: dict[str, Any],
+) -> None:
+    specification = federation(round_policy=cohort | {"rounds": 200})
+    found = verdict(SitePolicy(rounds_in_all=100), specification, "rounds_in_all")
+    assert found is Verdict.DEPENDS
+
+
 def test_a_federation_without_secure_sums_needs_no_trusted_peers() -> None:
     assert verdict(SitePolicy(), federation(), "minimum_trusted_peers") is Verdict.ACCEPTED
 
