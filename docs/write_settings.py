@@ -1,10 +1,11 @@
-"""Writes the tables of ``settings.md`` from the settings' docstrings.
+"""Writes the tables of ``settings.md`` from the docstrings of settings and of a site's policy.
 
 With ``--check`` it writes nothing, and ends with 1 if the page is stale.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic_settings import BaseSettings
 from coordinator.settings import CoordinatorSettings
 from shared.environment import PREFIX
 from worker.settings import WorkerSettings
+from worker.site_policy import SitePolicy
 
 PAGE = Path(__file__).with_name("settings.md")
 SIDES: dict[str, type[BaseSettings]] = {
@@ -34,14 +36,25 @@ def table(settings: type[BaseSettings]) -> str:
     return "\n".join(rows)
 
 
+def policy_table() -> str:
+    """A row for each member of a site's policy: member, meaning, default."""
+    rows = ["| member | meaning | default |", "|---|---|---|"]
+    for name, field in SitePolicy.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        default = "unset" if field.default is None else f"`{json.dumps(field.default)}`"
+        rows.append(f"| `{name}` | {meaning} | {default} |")
+    return "\n".join(rows)
+
+
 def page(text: str) -> str:
     """The page with its tables written anew."""
-    for side, settings in SIDES.items():
-        before, begin, rest = text.partition(f"<!-- settings: {side} -->\n")
+    tables = {side: table(settings) for side, settings in SIDES.items()}
+    for name, written in (tables | {"policy": policy_table()}).items():
+        before, begin, rest = text.partition(f"<!-- settings: {name} -->\n")
         _, end, after = rest.partition("\n<!-- end -->")
         if not end:
-            raise SystemExit(f"{PAGE.name} has no place for the settings of the {side}")
-        text = before + begin + table(settings) + end + after
+            raise SystemExit(f"{PAGE.name} has no place for the table of {name}")
+        text = before + begin + written + end + after
     return text
 
 

@@ -30,6 +30,13 @@ class Fault(NamedTuple):
         return f"{self.where}: {self.what}" if self.where else self.what
 
 
+def require_printable(text: str) -> str:
+    """The same text. Raises ValueError if a character of it would not be seen as it is."""
+    if not text.isprintable():
+        raise ValueError("every character must be printable")
+    return text
+
+
 def first_fault(error: ValidationError) -> Fault:
     """The first of what a model refuses; never the value that was given."""
     return fault_of(error.errors(include_url=False, include_input=False)[0])

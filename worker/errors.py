@@ -12,7 +12,9 @@ WorkerError
 ├── DownloadError           a hub did not give a backbone's weights
 ├── PrivateStateError       a client's private state cannot be used
 ├── SumRefused              a secure sum's coordinator asked for what a member must not send
+├── PolicyRefused           the site's policy lets a client take no part in a round
 ├── PeerChanged             another client of the federation shows other keys than before
+├── PeerRefused             another client's card is not the one that people named
 ├── RequestFailed           a request to the coordinator did not succeed
 │   ├── Refused             it answered with a problem; act on its type
 │   │   └── FederationFinished
@@ -87,8 +89,24 @@ class SumRefused(WorkerError):
     """A coordinator asked for what would show more than the cohort's sum: one line why."""
 
 
+class PolicyRefused(WorkerError):
+    """The site's policy lets a client take no part in a round.
+
+    Attributes:
+        rule: what the policy says; it may leave the site.
+    """
+
+    def __init__(self, rule: str, why: str) -> None:
+        super().__init__(f"{rule}, and {why}")
+        self.rule = rule
+
+
 class PeerChanged(WorkerError):
     """Another client shows other keys than before; the message says what to do."""
+
+
+class PeerRefused(WorkerError):
+    """Another client's card is not the one that people named: one line with both."""
 
 
 class RequestFailed(WorkerError):

@@ -6,6 +6,7 @@ their use: the pauses between polls and tries, and the gathering of a round's cl
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections import Counter
@@ -17,11 +18,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.addresses import unprotected_host
 from shared.environment import PREFIX, check_environment, shown
-from shared.federation.protection_plan import LARGEST_COHORT
 from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
 from shared.validation import first_fault
 from worker.data.source import DataSource
 from worker.errors import ConfigError
+from worker.site_policy import SitePolicy
 
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 AllowedImport = Annotated[str, Field(pattern=rf"^{_NAME}(:{_NAME})?$", max_length=200)]
@@ -98,16 +99,6 @@ class ClientConfig(BaseModel):
         return self
 
 
-class SitePolicy(BaseModel):
-    """What this site takes part in, whatever a federation asks: the ``[policy]`` table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    minimum_trusted_peers: int = Field(default=2, ge=0, le=LARGEST_COHORT)
-    """Fewest other clients, in every secure sum, whose fingerprints people of this site compared.
-    Of all others the coordinator could be the author."""
-
-
 class WorkerConfig(BaseModel):
     """The TOML file. Relative paths in it are relative to its folder."""
 
@@ -125,6 +116,7 @@ class WorkerConfig(BaseModel):
     """Code of this machine's that the federation's specification may name: `package.module:name`,
     or a whole `package`."""
     policy: SitePolicy = SitePolicy()
+    """What this site takes part in, whatever the federation asks."""
     clients: tuple[ClientConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -133,6 +125,19 @@ class WorkerConfig(BaseModel):
             if count > 1:
                 raise ValueError(f"two clients have the name {name}")
         return self
+
+    def only(self, name: str) -> Self:
+        """The same worker with one of its clients alone.
+
+        Raises:
+            ConfigError: it hosts none of this name.
+        """
+        for client in self.clients:
+            if client.name == name:
+                return self.model_copy(update={"clients": (client,)})
+        hosted = [client.name for client in self.clients]
+        close = ", ".join(difflib.get_close_matches(name, hosted, n=3, cutoff=0.0))
+        raise ConfigError(f"this worker hosts no client {name!r}; the closest are {close}")
 
 
 def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:

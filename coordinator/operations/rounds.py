@@ -101,6 +101,7 @@ def _view(
     return AssignmentView(
         client=client,
         state=AssignmentState(assignment.state),
+        reason=assignment.reason,
         attempt=assignment.attempt,
         num_examples=None if recorded is None or is_masked else recorded.num_examples,
         metrics={} if recorded is None else recorded.metrics,

@@ -1,4 +1,4 @@
-"""Work for a client: leased on a long poll, kept alive by heartbeats."""
+"""Work for a client: leased on a long poll, kept alive by heartbeats, or declined."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from coordinator.store.tables import AssignmentRow, ClientRow, RoundRow
 from shared.crash_points import reached
 from shared.rest.schema import (
     AssignmentState,
+    DeclineReply,
     FederationState,
     HeartbeatReply,
     RoundPhase,
@@ -194,3 +195,46 @@ async def extend_lease(
     return HeartbeatReply(
         round_number=round_number, attempt=attempt, lease_seconds=policy.lease_seconds
     )
+
+
+async def decline(
+    context: Context, principal: ClientPrincipal, round_number: int, attempt: int, reason: str
+) -> DeclineReply:
+    """Records that the client takes no part in the round, which then waits for it no longer.
+
+    Who has declined under an attempt may say so again; the first reason stays.
+
+    Raises:
+        RoundClosed: the round waits for nobody.
+        LeaseLost: the work belongs to another attempt, is done, or was dropped.
+        Unauthenticated: the client's credential has just ended.
+    """
+    async with context.database.writing() as session:
+        await client_store.lock(session, principal.client.id)
+        await require_admitted(session, principal)
+        round_ = await round_store.find(session, principal.federation.id, round_number)
+        assignment = await assignment_store.find(session, round_.id, principal.client.id)
+        if assignment is not None and assignment.attempt == attempt and assignment.reason:
+            return DeclineReply(round_number=round_number, reason=assignment.reason)
+        if round_.phase not in WAITING_PHASES or not await round_store.lock_in(
+            session, round_.id, RoundPhase(round_.phase)
+        ):
+            raise RoundClosed(f"round {round_number} waits for nobody", phase=round_.phase)
+        if assignment is None or not await assignment_store.decline(
+            session, assignment.id, attempt, reason
+        ):
+            raise LeaseLost(
+                f"round {round_number} is not leased to attempt {attempt} of this client",
+                attempt=None if assignment is None else assignment.attempt,
+            )
+        was_last = not await assignment_store.has_outstanding(session, round_.id)
+    _log.info(
+        "work declined",
+        federation=principal.federation.name,
+        round=round_number,
+        client=principal.client.name,
+        reason=reason,
+    )
+    if was_last:
+        context.driver_wake.set()
+    return DeclineReply(round_number=round_number, reason=reason)

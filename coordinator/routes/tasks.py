@@ -9,7 +9,13 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 from coordinator.operations import tasks
 from coordinator.routes.dependencies import ClientDependency, ContextDependency
 from coordinator.routes.json_route import JsonRoute
-from shared.rest.schema import HeartbeatReply, HeartbeatRequest, Task
+from shared.rest.schema import (
+    DeclineReply,
+    DeclineRequest,
+    HeartbeatReply,
+    HeartbeatRequest,
+    Task,
+)
 from shared.validation import MAX_COUNT
 
 router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"], route_class=JsonRoute)
@@ -49,3 +55,15 @@ async def heartbeat(
 ) -> HeartbeatReply:
     """Prolong the lease of the client's work."""
     return await tasks.extend_lease(context, client, round_number, request.attempt)
+
+
+@router.put("/rounds/{round_number}/decline")
+async def decline(
+    round_number: Annotated[int, Path(ge=1, le=MAX_COUNT)],
+    attempt: Annotated[int, Query(ge=1, le=MAX_COUNT)],
+    request: DeclineRequest,
+    context: ContextDependency,
+    client: ClientDependency,
+) -> DeclineReply:
+    """Take no part in the round, and say why; sending the same again is safe."""
+    return await tasks.decline(context, client, round_number, attempt, request.reason)

@@ -60,6 +60,8 @@ class AssignmentEvent(StrEnum):
 
     LEASE = "lease"
     SUBMIT = "submit"
+    DECLINE = "decline"
+    """The client says that it takes no part."""
     EXPIRE = "expire"
     DROP = "drop"
     """The next phase begins without this client."""
@@ -134,6 +136,9 @@ ASSIGNMENT_TRANSITIONS: Mapping[AssignmentEvent, Transition[AssignmentState]] = 
     # An expired lease that nobody took again still delivers: work is not thrown away for a clock.
     AssignmentEvent.SUBMIT: _transition(
         AssignmentState.SUBMITTED, AssignmentState.LEASED, AssignmentState.EXPIRED
+    ),
+    AssignmentEvent.DECLINE: _transition(
+        AssignmentState.DROPPED, AssignmentState.LEASED, AssignmentState.EXPIRED
     ),
     AssignmentEvent.EXPIRE: _transition(AssignmentState.EXPIRED, AssignmentState.LEASED),
     AssignmentEvent.DROP: _transition(

@@ -26,6 +26,7 @@ class RoundFacts:
     submitted: int
     outstanding: int
     """Clients of the cohort, not revoked nor dropped, that have not submitted."""
+    declined: int = 0
     cohort_size: int = 0
     is_protected: bool = False
     """Its updates are summed under masks."""
@@ -92,7 +93,9 @@ def judge(facts: RoundFacts, policy: RoundPolicy, now: datetime) -> tuple[Verdic
         goes_on = facts.is_protected and facts.phase is not RoundPhase.UNMASKING
         return (Verdict.GO_ON if goes_on else Verdict.AGGREGATE), reason
     what = _AWAITED[facts.phase]
-    return Verdict.FAIL, f"{facts.submitted} {what} at the end of the round, {needed} needed"
+    declined = f"; {facts.declined} clients declined" if facts.declined else ""
+    reason = f"{facts.submitted} {what} at the end of the round, {needed} needed{declined}"
+    return Verdict.FAIL, reason
 
 
 _AWAITED = {

@@ -211,6 +211,22 @@ async def submit(session: AsyncSession, assignment_id: int, attempt: int) -> boo
     return submitted is not None
 
 
+async def decline(session: AsyncSession, assignment_id: int, attempt: int, reason: str) -> bool:
+    """Drops work that is still this attempt's, and notes why."""
+    transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.DECLINE]
+    declined = await session.scalar(
+        update(AssignmentRow)
+        .where(
+            AssignmentRow.id == assignment_id,
+            AssignmentRow.attempt == attempt,
+            AssignmentRow.state.in_(transition.sources),
+        )
+        .values(state=transition.target, lease_expires_at=None, reason=reason)
+        .returning(AssignmentRow.id)
+    )
+    return declined is not None
+
+
 async def drop_silent(session: AsyncSession, round_id: int) -> None:
     """Goes on without those that have not submitted."""
     transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.DROP]

@@ -190,6 +190,7 @@ async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
             select(
                 func.count().filter(submitted),
                 func.count().filter(outstanding),
+                func.count().filter(AssignmentRow.reason.is_not(None)),
                 func.count(),
             )
             .select_from(AssignmentRow)
@@ -204,6 +205,7 @@ async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
         lease_expires_at=round_.lease_expires_at,
         submitted=counts[0],
         outstanding=counts[1],
-        cohort_size=counts[2],
+        declined=counts[2],
+        cohort_size=counts[3],
         is_protected=round_.terms is not None,
     )

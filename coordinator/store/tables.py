@@ -201,6 +201,8 @@ class AssignmentRow(Base):
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
     client_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), index=True)
     state: Mapped[str]
+    reason: Mapped[str | None] = mapped_column(Text)
+    """Why the client declined; None where it did not."""
     attempt: Mapped[int]
     lease_expires_at: Mapped[datetime | None]
     bytes_down: Mapped[int] = mapped_column(BigInteger)

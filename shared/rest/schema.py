@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared.federation.specification import (
     CLIENT_NAME,
@@ -14,7 +14,7 @@ from shared.federation.specification import (
     UpdateEncodingName,
     document_digest,
 )
-from shared.validation import MAX_COUNT, MAX_EXAMPLES
+from shared.validation import MAX_COUNT, MAX_EXAMPLES, require_printable
 
 PROTOCOL_VERSION: Literal[1] = 1
 MAX_METRICS = 64
@@ -29,6 +29,12 @@ PositiveCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 LeaseSeconds = Annotated[float, Field(gt=0.0, le=86400.0, allow_inf_nan=False)]
 Credential = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 """What fits into a header."""
+
+MAX_REASON = 200
+DeclineReason = Annotated[
+    str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(require_printable)
+]
+"""Why a client takes no part in a round: one line for people."""
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Metrics = Annotated[
@@ -95,7 +101,8 @@ class AssignmentState(StrEnum):
     SUBMITTED = "submitted"
     EXPIRED = "expired"
     DROPPED = "dropped"
-    """The round goes on without this client: an earlier phase of its secure sum ended."""
+    """The round goes on without this client: it declined, or was silent until an earlier phase of
+    its secure sum ended."""
 
 
 class ClientState(StrEnum):
@@ -266,6 +273,19 @@ class HeartbeatReply(_Reply):
     lease_seconds: LeaseSeconds
 
 
+class DeclineRequest(_Model):
+    """Body of ``PUT /v1/federations/{name}/rounds/{n}/decline``."""
+
+    reason: DeclineReason
+
+
+class DeclineReply(_Reply):
+    """The round goes on without the client; the same for every repetition."""
+
+    round_number: PositiveCount
+    reason: DeclineReason
+
+
 UPDATE_METADATA_KEY = "hyperfl"
 
 
@@ -349,6 +369,7 @@ class AssignmentView(_Reply):
     bytes_up: int
     bytes_down: int
     submitted_at: datetime | None
+    reason: str | None = Field(default=None, description="why the client declined")
 
 
 class RoundView(RoundSummary):

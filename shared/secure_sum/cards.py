@@ -20,6 +20,7 @@ Signature = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
 """64 bytes in base64."""
 
 _GROUPS, _GROUP_DIGITS = 12, 5
+FINGERPRINT_DIGITS = _GROUPS * _GROUP_DIGITS
 
 
 def to_text(content: bytes) -> str:
@@ -57,6 +58,13 @@ def is_signed(identity: str, signature: str, purpose: str, document: Any) -> boo
     return True
 
 
+def in_groups(digits: str) -> str:
+    """A fingerprint's digits as people read them."""
+    return " ".join(
+        digits[start : start + _GROUP_DIGITS] for start in range(0, len(digits), _GROUP_DIGITS)
+    )
+
+
 class Card(BaseModel):
     """What a site shows of itself: its public keys, the second signed by the first."""
 
@@ -80,11 +88,8 @@ class Card(BaseModel):
         """Twelve groups of five digits that two people can compare: SHA-256 of both keys."""
         keys = to_bytes(self.identity) + to_bytes(self.share_key)
         digest = hashlib.sha256(b"hyperfl fingerprint 1\n" + keys).digest()
-        number = int.from_bytes(digest) % 10 ** (_GROUPS * _GROUP_DIGITS)
-        digits = f"{number:0{_GROUPS * _GROUP_DIGITS}d}"
-        return " ".join(
-            digits[start : start + _GROUP_DIGITS] for start in range(0, len(digits), _GROUP_DIGITS)
-        )
+        number = int.from_bytes(digest) % 10**FINGERPRINT_DIGITS
+        return in_groups(f"{number:0{FINGERPRINT_DIGITS}d}")
 
 
 class SiteKeys:

@@ -33,7 +33,9 @@ _COMMANDS = dict(
     for entry_point in entry_points(group=ENTRY_POINT_GROUP)
     for leaf in _leaves(get_command(entry_point.load()), (entry_point.name,))
 )
-_SILENT = {"coordinator serve", "worker run", "worker specify", "client revoke"}
+_SILENT = {
+    *("coordinator serve", "worker run", "worker specify", "worker policy init", "client revoke"),
+}
 
 
 def _create(coordinator: ServingCoordinator, name: str) -> None:

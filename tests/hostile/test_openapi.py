@@ -41,7 +41,8 @@ _EXCHANGE = ("/exchange", "/exchange/join", "/exchange/confirm", "/exchange/unma
 tests/integration/test_secure_sum.py; the round here has none."""
 
 _CLIENTS_OWN = (
-    *("/task", "/heartbeat", "/updates/{client_name}", "/rotate", "/cards/{client_name}"),
+    *("/task", "/heartbeat", "/decline", "/updates/{client_name}", "/rotate"),
+    "/cards/{client_name}",
     *_EXCHANGE,
 )
 """How the paths end that only a client may ask for."""
@@ -184,6 +185,10 @@ _FITTING: dict[tuple[str, str], Callable[[Federation], Any]] = {
         "POST",
         "/v1/federations/{federation_name}/rounds/{round_number}/heartbeat",
     ): lambda one: {"attempt": one.task["attempt"]},
+    (
+        "PUT",
+        "/v1/federations/{federation_name}/rounds/{round_number}/decline",
+    ): lambda _: {"reason": "too few examples"},
     (
         "PUT",
         "/v1/federations/{federation_name}/rounds/{round_number}/updates/{client_name}",

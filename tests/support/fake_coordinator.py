@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from shared.arrays import NamedArrays, digest_arrays, digest_bytes
 from shared.federation.specification import FederationSpecification, document_digest
 from shared.rest.problems import MEDIA_TYPE, Problem, ProblemType
 from shared.rest.schema import (
+    DeclineReply,
     EnrolmentReply,
     FederationState,
     FederationView,
@@ -151,15 +153,30 @@ class FakeCoordinator:
         ]
 
     def updates(self, client: str = "") -> list[bytes]:
-        """The bodies that were PUT, with repetitions."""
-        return [request.content for request in self.asked("PUT", f"/{client}" if client else "")]
+        """The bodies of updates, with repetitions."""
+        return [
+            request.content
+            for request in self.asked("PUT", f"/{client}" if client else "")
+            if "/updates/" in request.url.path
+        ]
+
+    def declined(self) -> list[tuple[str, int, str]]:
+        """Client, round and reason of each round that was declined, with repetitions."""
+        return [
+            (
+                request.headers["Authorization"].removeprefix("Bearer credential-of-"),
+                int(request.url.path.split("/")[-2]),
+                json.loads(request.content)["reason"],
+            )
+            for request in self.asked("PUT", "/decline")
+        ]
 
     def reply_to(self, request: Request) -> httpx.Response:
         """What it answers to a request whose body has been read."""
         self.requests.append(request)
         self.receive(request)
         response = self._scripted(request) or self._reply(request)
-        if request.method == "PUT":
+        if request.method == "PUT" and "/updates/" in request.url.path:
             *_, round_number, _, client = request.url.path.split("/")
             self._note_answer(client, int(round_number), response)
         return response
@@ -193,6 +210,8 @@ class FakeCoordinator:
                 lease_seconds=task.lease_seconds,
             )
             return httpx.Response(200, content=reply.model_dump_json())
+        if path.endswith("/decline"):
+            return self._decline(request, client)
         if request.method == "PUT":
             return self._receipt(request, client)
         if found := re.search(r"/weights/(\d+)$", path):
@@ -219,6 +238,16 @@ class FakeCoordinator:
             received_at=NOW,
         )
         return httpx.Response(201, content=receipt.model_dump_json())
+
+    def _decline(self, request: Request, client: str) -> httpx.Response:
+        round_number = int(request.url.path.split("/")[-2])
+        tasks = self.tasks[client]
+        if tasks and tasks[0].round_number == round_number:
+            tasks.pop(0)
+        reply = DeclineReply(
+            round_number=round_number, reason=json.loads(request.content)["reason"]
+        )
+        return httpx.Response(200, content=reply.model_dump_json())
 
     def _note_answer(self, client: str, round_number: int, response: httpx.Response) -> None:
         tasks = self.tasks[client]

@@ -10,8 +10,6 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,20 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 from shared.terminal.logs import configure_logging
+from worker.commands.configuration import ConfigOption, failures, load
+from worker.commands.keys import keys
+from worker.commands.peers import peers
+from worker.commands.policy import policy
 from worker.commands.specify import specify
-from worker.errors import FAILURES
-from worker.settings import WorkerConfig, WorkerSettings, load_config
 
 worker = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and evaluate where the data lies."
 )
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="The worker's TOML file; the default is HYPERFL_WORKER_CONFIG."),
-]
 
 
 @worker.command()
@@ -45,10 +39,10 @@ def run(config: ConfigOption = None) -> None:
 
     Example: hyperfl worker run --config worker.toml
     """
-    with _failures():
+    with failures():
         from worker.rounds import loop  # noqa: PLC0415 - torch
 
-        loaded, settings = _load(config)
+        loaded, settings = load(config)
         configure_logging(settings.log_level)
         stop = threading.Event()
         asyncio.run(_run_until_signal(loop.run(loaded, settings, stop), stop))
@@ -79,10 +73,10 @@ def evaluate(
 
     Example: hyperfl worker evaluate --config worker.toml
     """
-    with _failures():
+    with failures():
         from worker.operations.evaluation import evaluate_clients  # noqa: PLC0415 - torch
 
-        loaded, settings = _load(config)
+        loaded, settings = load(config)
         configure_logging("warning")
         rows = asyncio.run(evaluate_clients(loaded, settings))
     if as_json:
@@ -117,10 +111,10 @@ def personalize(
 
     Example: hyperfl worker personalize --config worker.toml --epochs 5
     """
-    with _failures():
+    with failures():
         from worker.operations.personalization import personalize_clients  # noqa: PLC0415 - torch
 
-        loaded, settings = _load(config)
+        loaded, settings = load(config)
         configure_logging("warning")
         stop = threading.Event()
         rows = asyncio.run(
@@ -146,10 +140,10 @@ def rotate(
 
     Example: hyperfl worker rotate --config worker.toml
     """
-    with _failures():
+    with failures():
         from worker.operations.rotation import rotate_credentials  # noqa: PLC0415 - torch
 
-        loaded, settings = _load(config)
+        loaded, settings = load(config)
         configure_logging("warning")
         names = asyncio.run(rotate_credentials(loaded, settings))
     if as_json:
@@ -188,10 +182,10 @@ def export(
 
     Example: hyperfl worker export --config worker.toml --client site-a --output site-a.pt2
     """
-    with _failures():
+    with failures():
         from worker.export.client_model import export_client  # noqa: PLC0415 - torch
 
-        loaded, settings = _load(config)
+        loaded, settings = load(config)
         configure_logging("warning")
         description, code = asyncio.run(
             export_client(
@@ -214,25 +208,9 @@ def export(
 
 
 worker.command()(specify)
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """As for every command; and code of the user's own that ends the process has failed."""
-    with one_line_errors(*FAILURES):
-        try:
-            yield
-        except SystemExit as error:
-            fail(f"the federation's method or model asked to end: exit code {error.code or 0}")
-
-
-def _load(config: Path | None) -> tuple[WorkerConfig, WorkerSettings]:
-    """What the TOML file and the environment say. Raises ConfigError if they cannot be used."""
-    settings = WorkerSettings()
-    file = config or settings.worker_config
-    if file is None:
-        fail("give the worker's TOML file with --config or HYPERFL_WORKER_CONFIG", INVALID_INPUT)
-    return load_config(file, settings), settings
+worker.add_typer(keys, name="keys")
+worker.add_typer(peers, name="peers")
+worker.add_typer(policy, name="policy")
 
 
 def _print_clients(rows: list[dict[str, Any]], **measures: str) -> None:

@@ -22,7 +22,11 @@ from worker.errors import DemoError
 from worker.operations.specification_request import SpecificationRequest
 
 _READY_SECONDS = 600.0
-_ENDS_A_CLIENTS_ROUND = ("training failed, no update is sent", "secure sum refused, round skipped")
+_ENDS_A_CLIENTS_ROUND = (
+    "training failed, no update is sent",
+    "secure sum refused, round skipped",
+    "the site's policy refuses, round skipped",
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from pathlib import Path
 
 from worker.errors import ConfigError, ExportError
@@ -46,8 +45,7 @@ async def export_client(
     """
     if file_format not in FORMATS:
         raise ConfigError(f"unknown format {file_format!r}; there are {', '.join(FORMATS)}")
-    config = _only(config, client)
-    async with open_site(config, settings) as site:
+    async with open_site(config.only(client), settings) as site:
         description, model = await _build(site, site.clients[0], version)
         if file_format == "state-dict":
             contract = describe_input(description.image_shape, is_normalised=False)
@@ -55,16 +53,6 @@ async def export_client(
         content = await asyncio.to_thread(encode, model, description, file_format)
         await asyncio.to_thread(write_atomically, output, content)
         return description, loading_code(model, description, file_format, output)
-
-
-def _only(config: WorkerConfig, name: str) -> WorkerConfig:
-    """The same worker with only this client, so that no other's data is loaded."""
-    for client in config.clients:
-        if client.name == name:
-            return config.model_copy(update={"clients": (client,)})
-    hosted = [client.name for client in config.clients]
-    close = difflib.get_close_matches(name, hosted, n=3, cutoff=0.0)
-    raise ConfigError(f"this worker hosts no client {name!r}; the closest are {', '.join(close)}")
 
 
 async def _build(

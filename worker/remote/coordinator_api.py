@@ -14,6 +14,7 @@ from shared.arrays import digest_bytes
 from shared.crash_points import reached
 from shared.rest.schema import (
     DIGEST,
+    DeclineReply,
     EnrolmentReply,
     ExchangeReceipt,
     FederationView,
@@ -87,6 +88,16 @@ class CoordinatorApi:
             json={"attempt": task.attempt},
         )
         return _read(HeartbeatReply, answer)
+
+    async def decline(self, task: Task, reason: str) -> None:
+        """Says why the client takes no part in the task's round; saying it again is safe."""
+        answer = await self._connection.send(
+            "PUT",
+            f"/v1/federations/{task.federation}/rounds/{task.round_number}/decline",
+            params={"attempt": task.attempt},
+            json={"reason": reason},
+        )
+        _read(DeclineReply, answer)
 
     async def put_card(self, card: Card) -> None:
         """Shows the client's public keys; showing the same again is safe."""

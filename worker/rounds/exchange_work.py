@@ -12,10 +12,11 @@ from shared.crash_points import reached
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from shared.secure_sum.messages import Confirmation, ExchangeView, Join, Unmasking
-from worker.errors import PrivateStateError, Refused, SumRefused
+from worker.errors import PolicyRefused, PrivateStateError, Refused, SumRefused
 from worker.remote.patience import Patience
 from worker.rounds.held_task import HeldTask
-from worker.rounds.masked_writer import sit_out
+from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.sitting_out import refuse_by_policy, refuse_sum
 from worker.secure_sum.member_state import MemberState, RoundExchange
 
 _NOT_WANTED = (
@@ -33,8 +34,9 @@ _log = structlog.get_logger()
 class ExchangeWork:
     """Works on tasks of a secure sum that need no training."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, gate: PolicyGate) -> None:
         self._patience = patience
+        self._gate = gate
 
     async def do(self, held: Sequence[HeldTask]) -> None:
         """Does all tasks, which are of the same round and kind.
@@ -52,24 +54,27 @@ class ExchangeWork:
             view = await self._patience.insist(
                 "reading a secure sum's exchange", lambda: client.api.fetch_exchange(task)
             )
-            message = await asyncio.to_thread(_make_message, one, view)
+            message = await asyncio.to_thread(_make_message, one, view, self._gate)
         except SumRefused as refusal:
-            sit_out(one, refusal)
+            await refuse_sum(one, refusal, self._patience)
+            return
+        except PolicyRefused as refusal:
+            await refuse_by_policy(one, refusal, self._patience)
             return
         except Refused as refusal:
-            self._give_up(one, refusal)
+            await self._give_up(one, refusal)
             return
         try:
             await self._patience.insist(
                 "sending a secure sum's message", lambda: client.api.put_message(task, message)
             )
         except Refused as refusal:
-            self._give_up(one, refusal)
+            await self._give_up(one, refusal)
         else:
             _log.debug("message of a secure sum sent", client=client.name, kind=task.kind.value)
         reached("exchange-answered")
 
-    def _give_up(self, one: HeldTask, refusal: Refused) -> None:
+    async def _give_up(self, one: HeldTask, refusal: Refused) -> None:
         if refusal.shuts_out:
             one.client.shut_out(refusal.problem.detail)
         elif refusal.is_a(ProblemType.STATE_RESTORED):
@@ -79,7 +84,7 @@ class ExchangeWork:
                 f"sites have to trust: hyperfl worker keys renew --client {one.client.name}"
             ) from refusal
         elif refusal.is_a(ProblemType.MALFORMED_UPDATE):
-            sit_out(one, SumRefused(refusal.problem.detail))
+            await refuse_sum(one, SumRefused(refusal.problem.detail), self._patience)
         elif refusal.is_a(*_NOT_WANTED):
             _log.warning(
                 "message not wanted",
@@ -91,13 +96,17 @@ class ExchangeWork:
             raise refusal
 
 
-def _make_message(one: HeldTask, view: ExchangeView) -> Join | Confirmation | Unmasking:
+def _make_message(
+    one: HeldTask, view: ExchangeView, gate: PolicyGate
+) -> Join | Confirmation | Unmasking:
     """What the task asks for, saved before anybody has it."""
     client, number = one.client, one.task.round_number
     sums = client.state.sums
     if one.task.kind is TaskKind.JOIN:
         if view.terms is None or view.terms.round_number != number:
             raise SumRefused("there are no terms to join")
+        if view.terms.kind == "train":  # the round is counted when it is trained
+            gate.check(one)
         client.meet(view.terms.cohort)
     member = client.member
     if member is None:

@@ -21,6 +21,7 @@ from worker.rounds.exchange_work import ExchangeWork
 from worker.rounds.held_task import HeldTask
 from worker.rounds.masked_writer import MaskedWriter
 from worker.rounds.pause_notice import PauseNotice
+from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter, UpdateWriter
 from worker.settings import WorkerConfig, WorkerSettings
@@ -80,10 +81,12 @@ async def _work(
         writer: UpdateWriter = PlainWriter(site.specification)
         if site.specification.protection is not None:
             writer = MaskedWriter(site.specification, site.patience)
-        work = RoundWork(writer, site.method, site.cache, site.patience, stop)
+        gate = PolicyGate(config.policy, site.specification.training)
+        work = RoundWork(writer, site.method, site.cache, site.patience, stop, gate)
+        exchange = ExchangeWork(site.patience, gate)
         _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
         try:
-            await _Worker(site, work, settings.poll_wait_seconds).run()
+            await _Worker(site, work, exchange, settings.poll_wait_seconds).run()
         finally:
             work.close()
 
@@ -94,11 +97,13 @@ async def _wait_for(stop: threading.Event) -> None:
 
 
 class _Worker:
-    def __init__(self, site: Site, work: RoundWork, poll_wait_seconds: float) -> None:
+    def __init__(
+        self, site: Site, work: RoundWork, exchange: ExchangeWork, poll_wait_seconds: float
+    ) -> None:
         self._site = site
         self._work = work
         self._poll_wait_seconds = poll_wait_seconds
-        self._exchange = ExchangeWork(site.patience)
+        self._exchange = exchange
         self._pause_notice = PauseNotice(site.specification.name)
 
     async def run(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import structlog
 
 from shared.arrays import Array, NamedArrays
 from shared.federation.specification import FederationSpecification
@@ -21,12 +20,11 @@ from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.methods.local_round.random_streams import client_generator
 from worker.remote.patience import Patience
 from worker.rounds.held_task import HeldTask
+from worker.rounds.sitting_out import refuse_sum
 from worker.rounds.update_writer import pending_update, serialise
 from worker.secure_sum.member import Member
 from worker.secure_sum.member_state import MemberState
 from worker.site.private_state import PrivateState
-
-_log = structlog.get_logger()
 
 
 class MaskedWriter:
@@ -50,7 +48,7 @@ class MaskedWriter:
         try:
             member.check_joined(one.client.state.sums, number, view.joined)
         except SumRefused as refusal:
-            sit_out(one, refusal)
+            await refuse_sum(one, refusal, self._patience)
             return False
         self._views[one.client.name] = view
         return True
@@ -130,18 +128,6 @@ class MaskedWriter:
             start += tensor.num_elements
             arrays[tensor.name] = part.astype(np.float32).reshape(tensor.shape)
         return arrays
-
-
-def sit_out(one: HeldTask, refusal: SumRefused) -> None:
-    """The client takes no further part in the round, and the log says why."""
-    one.client.failed_in_round = one.task.round_number
-    _log.error(
-        "secure sum refused, round skipped",
-        client=one.client.name,
-        round=one.task.round_number,
-        kind=one.task.kind.value,
-        reason=str(refusal),
-    )
 
 
 def _member_of(one: HeldTask) -> Member:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import structlog
 
@@ -17,12 +18,14 @@ from shared.arrays import NamedArrays
 from shared.crash_points import reached
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
-from worker.errors import Refused, WeightsError
+from worker.errors import PolicyRefused, Refused, WeightsError
 from worker.methods.interface import Method, TrainingFailedError
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.heartbeats import heartbeats
 from worker.rounds.held_task import HeldTask
+from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.sitting_out import give_up, refuse_by_policy
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
 
@@ -50,7 +53,9 @@ class RoundWork:
         cache: WeightsCache,
         patience: Patience,
         stop: threading.Event,
+        gate: PolicyGate,
     ) -> None:
+        self._gate = gate
         self._writer = writer
         self._method = method
         self._cache = cache
@@ -83,7 +88,9 @@ class RoundWork:
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
                 await asyncio.gather(*(self._settle_pending(one) for one in fresh))
                 fresh = [one for one in fresh if not one.client.is_shut_out]
-                fresh = await self._writer.prepare(fresh)
+                ready = await self._writer.prepare(await self._admit(fresh))
+                beating -= {one.client.name for one in fresh if one not in ready}
+                fresh = ready
                 if fresh:
                     log.info("work begins", clients=len(fresh))
                     async for one, state in self._results(fresh):
@@ -91,7 +98,9 @@ class RoundWork:
                         uploads.append(asyncio.create_task(self._upload(one, beating)))
                 await asyncio.gather(*uploads)
             except TrainingFailedError as failed:
-                _give_up_round(ordered, failed)
+                for one in [one for one in ordered if one.client.name in failed.reasons]:
+                    beating.discard(one.client.name)
+                    await give_up(one, failed.reasons[one.client.name], self._patience)
                 await asyncio.gather(*uploads)
             except Refused as refusal:
                 if not refusal.is_a(ProblemType.VERSION_REMOVED, ProblemType.NOT_FOUND):
@@ -112,6 +121,18 @@ class RoundWork:
                     upload.cancel()
         log.info("work done", clients=len(ordered))
         return True
+
+    async def _admit(self, fresh: Sequence[HeldTask]) -> list[HeldTask]:
+        """Those whom the site's policy lets train in this round; an evaluation is not counted."""
+        admitted = []
+        for one in fresh:
+            try:
+                if one.task.kind is TaskKind.TRAIN:
+                    await asyncio.to_thread(self._gate.admit, one)
+                admitted.append(one)
+            except PolicyRefused as refusal:
+                await refuse_by_policy(one, refusal, self._patience)
+        return admitted
 
     async def _results(
         self, fresh: Sequence[HeldTask]
@@ -145,14 +166,15 @@ class RoundWork:
         )
         for result in results:
             one = by_name[result.participant]
-            yield one, self._writer.trained(one, result, weights)
+            shown = replace(result, metrics=self._gate.shown(result.metrics))
+            yield one, self._writer.trained(one, shown, weights)
 
     def _evaluate(
         self, fresh: Sequence[HeldTask], weights: NamedArrays
     ) -> Iterator[tuple[HeldTask, PrivateState]]:
         for one in fresh:
             metrics = self._method.evaluate(one.client.participant(), weights)
-            yield one, self._writer.evaluated(one, metrics)
+            yield one, self._writer.evaluated(one, self._gate.shown(metrics))
 
     async def _settle_pending(self, one: HeldTask) -> None:
         """Sends an update of an earlier round again, whose answer a crash kept from us.
@@ -220,16 +242,3 @@ class RoundWork:
     def close(self) -> None:
         """Ends the training thread after its current step."""
         self._torch_thread.shutdown(wait=True, cancel_futures=True)
-
-
-def _give_up_round(held: Sequence[HeldTask], failed: TrainingFailedError) -> None:
-    """Training again would fail again, so these clients sit the round out."""
-    for one in held:
-        if one.client.name in failed.reasons:
-            one.client.failed_in_round = one.task.round_number
-            _log.error(
-                "training failed, no update is sent",
-                client=one.client.name,
-                round=one.task.round_number,
-                reason=failed.reasons[one.client.name],
-            )

@@ -23,6 +23,7 @@ from worker.settings import ClientConfig
 from worker.site import private_state
 from worker.site.peers import load_peers, save_peers
 from worker.site.private_state import PrivateState
+from worker.site.round_ledger import RoundLedger, load_ledger, save_ledger
 
 SEED_BITS = 128
 """Of a private seed that no configuration gives; a stream's key has as many."""
@@ -67,6 +68,18 @@ class HostedClient:
         private_state.save(self._folder, state)
         self.state = state
         reached("state-saved")
+
+    def trained_rounds(self) -> RoundLedger:
+        """The rounds that it has trained.
+
+        Raises:
+            PrivateStateError: they cannot be read.
+        """
+        return load_ledger(self._folder)
+
+    def count_round(self, ledger: RoundLedger) -> None:
+        """Remembers a round that it is about to train."""
+        save_ledger(self._folder, ledger)
 
     def meet(self, cards: Sequence[Card]) -> None:
         """Looks at a cohort's cards, and remembers those of clients that are new.
@@ -114,7 +127,6 @@ def load_client(
     specification_digest: str,
     method: Method,
     datasets: DatasetCache,
-    member: Member | None = None,
 ) -> HostedClient:
     """The client with its data and its private state, which is created where there is none.
 
@@ -133,7 +145,7 @@ def load_client(
     if state is None:
         state = _new_state(config, specification.name, specification_digest, method)
         private_state.save(config.state_dir, state)
-    client = HostedClient(config, api, data, state, member)
+    client = HostedClient(config, api, data, state)
     try:
         method.check_private(client.participant().private)
     except ValueError as error:

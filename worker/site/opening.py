@@ -32,7 +32,8 @@ from worker.site.enrolment import obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
-from worker.site.site_keys import load_keys, make_keys
+from worker.site.policy import check_examples, check_specification
+from worker.site.site_keys import obtain_keys
 
 NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
 
@@ -90,6 +91,7 @@ async def open_site(
         if not members:
             raise RequestFailed(NOBODY_TAKEN)
         specification = _read_specification(federation, config.federation)
+        check_specification(config.policy, specification, federation.specification_digest)
         max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
         check_needed_memory(specification, max_bytes)
         for client, _ in members:  # before anything that the specification names is run
@@ -103,18 +105,15 @@ async def open_site(
         method = build_method(specification.training, device, _resources(config, settings, device))
         _check_specification(specification.parameters, method)
         datasets = DatasetCache(pixel_statistics(specification.training.model), max_bytes)
-        clients = [
-            load_client(
-                client,
-                http,
-                specification,
-                federation.specification_digest,
-                method,
-                datasets,
-                await _membership(config, client, http, federation, patience),
+        clients = []
+        for client, http in members:
+            hosted = load_client(
+                client, http, specification, federation.specification_digest, method, datasets
             )
-            for client, http in members
-        ]
+            check_examples(config.policy, client.name, len(hosted.data.train))
+            clients.append(hosted)
+        for (client, http), hosted in zip(members, clients, strict=True):
+            hosted.member = await _membership(config, client, http, federation, patience)
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
         yield Site(specification, method, clients, cache, patience)
@@ -131,14 +130,14 @@ async def _membership(
     specification = federation.checked_specification()
     if specification.protection is None:
         return None
-    keys = load_keys(client.state_dir) or make_keys(client.state_dir)
+    keys = obtain_keys(client.state_dir)
     card = keys.card(specification.name, client.name)
     await patience.insist("showing a client's card", lambda: http.put_card(card))
     return Member(
         keys,
         card,
         federation.specification_digest,
-        specification.round_policy.minimum_updates,
+        max(specification.round_policy.minimum_updates, config.policy.minimum_cohort),
         minimum_trusted=config.policy.minimum_trusted_peers,
     )
 

@@ -125,11 +125,28 @@ def save(folder: Path, state: PrivateState) -> None:
         pending_base_version=None if pending is None else pending.base_version,
         pending_base_digest=None if pending is None else pending.base_digest,
     )
-    description = description.model_copy(update={"digest": _digest(description, arrays)})
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write_whole(folder / FILE_NAME, arrays, description)
+
+
+def forget_sums(folder: Path) -> None:
+    """Takes what was drawn and sent for secure sums out of the state in ``folder``.
+
+    New keys must be in place: under the old ones nothing may be drawn twice for a round.
+    Raises PrivateStateError if the file is damaged.
+    """
+    file = folder / FILE_NAME
+    if file.exists():
+        arrays, description = _read_whole(file)
+        if arrays.pop(_SUMS, None) is not None:
+            _write_whole(file, arrays, description)
+
+
+def _write_whole(file: Path, arrays: NamedArrays, description: _Description) -> None:
+    description = description.model_copy(update={"digest": _digest(description, arrays)})
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     content = safetensors.numpy.save(contiguous, {_METADATA_KEY: description.model_dump_json()})
-    write_atomically(folder / FILE_NAME, content)
+    write_atomically(file, content)
 
 
 def load(

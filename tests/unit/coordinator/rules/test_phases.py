@@ -54,6 +54,8 @@ ASSIGNMENT_MOVES = {
     ("expired", "lease", "leased"),
     ("leased", "submit", "submitted"),
     ("expired", "submit", "submitted"),
+    ("leased", "decline", "dropped"),
+    ("expired", "decline", "dropped"),
     ("leased", "expire", "expired"),
     ("offered", "drop", "dropped"),
     ("leased", "drop", "dropped"),

@@ -80,6 +80,12 @@ def test_an_open_training_round(round_: RoundFacts, verdict: Verdict, reason: st
     assert judge(round_, POLICY, NOW) == (verdict, reason)
 
 
+def test_a_round_that_fails_says_how_many_declined() -> None:
+    round_ = replace(facts(1, 0), declined=2)
+    reason = "1 updates at the end of the round, 2 needed; 2 clients declined"
+    assert judge(round_, POLICY, NOW) == (Verdict.FAIL, reason)
+
+
 @pytest.mark.parametrize(
     ("round_", "verdict"),
     [

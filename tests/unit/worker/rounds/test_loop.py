@@ -23,12 +23,13 @@ from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import ConfigError, PrivateStateError, Refused, RequestFailed, Unreachable
-from worker.methods.interface import Participant
+from worker.methods.interface import DIVERGED, Participant
 from worker.remote.patience import Patience
 from worker.rounds import loop
 from worker.settings import WorkerSettings
 from worker.site import opening, private_state
 from worker.site.private_state import FILE_NAME, PrivateState
+from worker.site_policy import SitePolicy
 
 LONGEST_STOP_SECONDS = 1.0
 
@@ -48,6 +49,7 @@ class Worker:
         self.folder = folder
         self.coordinator = FakeCoordinator(tiny_specification())
         self.method = StubMethod(self.coordinator.specification.parameters)
+        self.policy = SitePolicy()
         self.stop = threading.Event()
         self.settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
         self._monkeypatch = monkeypatch
@@ -61,6 +63,7 @@ class Worker:
 
     async def run(self, *names: str) -> None:
         config = worker_config(self.folder, "tiny", *names)
+        config = config.model_copy(update={"policy": self.policy})
         await loop.run(config, self.settings, self.stop, self.coordinator.transport)
 
     def kill_at(self, method: str, path: str) -> None:
@@ -373,7 +376,21 @@ async def test_a_refusal_of_a_poll_that_is_a_fault_ends_the_worker(worker: Worke
         await worker.run("alice")
 
 
-async def test_a_diverged_client_sits_the_round_out(worker: Worker) -> None:
+async def test_a_client_that_declines_is_not_asked_again_and_the_others_go_on(
+    worker: Worker,
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.coordinator.add_task("bob", 1)
+    worker.method.diverging = {"alice"}
+    await worker.run("alice", "bob")
+    assert worker.coordinator.declined() == [("alice", 1, DIVERGED)]
+    assert worker.method.trained == [("bob", 1)]
+
+
+async def test_a_diverged_client_sits_the_round_out_where_its_decline_is_not_taken(
+    worker: Worker,
+) -> None:
+    worker.coordinator.answer("PUT", "/decline", problem(ProblemType.NOT_FOUND))
     worker.coordinator.add_task("alice", 1)
     worker.coordinator.add_task("alice", 2)
     worker.coordinator.add_task("bob", 1)
@@ -535,6 +552,32 @@ async def test_a_federation_that_shares_something_else_is_refused(
     with pytest.raises(ConfigError, match=message):
         await worker.run("alice")
     assert not (worker.folder / "alice" / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (
+            SitePolicy(require_protection="secure-sum"),
+            "policy.require_protection is secure-sum, and federation tiny asks for updates that "
+            "its coordinator sees",
+        ),
+        (
+            SitePolicy(minimum_examples=6),
+            "policy.minimum_examples is 6, and client alice has 5 training examples",
+        ),
+    ],
+)
+async def test_a_federation_that_the_sites_policy_refuses_gets_nothing(
+    worker: Worker, policy: SitePolicy, message: str
+) -> None:
+    worker.coordinator.add_task("alice", 1)
+    worker.policy = policy
+    with pytest.raises(ConfigError) as refused:
+        await worker.run("alice")
+    assert str(refused.value) == message
+    assert worker.coordinator.asked("GET", "/task") == []
+    assert worker.coordinator.asked("PUT") == []
 
 
 async def test_a_specification_of_an_earlier_version_keeps_its_digest(worker: Worker) -> None:

@@ -22,9 +22,11 @@ from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.held_task import HeldTask
+from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter
 from worker.site.hosted_client import HostedClient, load_client
+from worker.site_policy import SitePolicy
 
 ROUNDS, STEPS_PER_ROUND = 2, 3
 
@@ -68,8 +70,9 @@ class Site:
         patience = Patience(60.0, RecordedSleep())
         cache = WeightsCache(self.folder / "weights", specification, patience)
         stop = threading.Event()
+        gate = PolicyGate(SitePolicy(), specification.training)
         self.groups.append(
-            RoundWork(PlainWriter(specification), self.method, cache, patience, stop)
+            RoundWork(PlainWriter(specification), self.method, cache, patience, stop, gate)
         )
         client = self.client()
         await self.groups[-1].do([HeldTask(client, tasks[0])])

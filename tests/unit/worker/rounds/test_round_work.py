@@ -17,6 +17,7 @@ import pytest
 from shared.federation.specification import EncodingName
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
+from tests.support.clock import ManualClock
 from tests.support.fake_coordinator import FakeCoordinator, Request, problem, unavailable
 from tests.support.hosted_clients import (
     NUM_TRAIN_EXAMPLES,
@@ -28,14 +29,17 @@ from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import Refused, WeightsError
-from worker.methods.interface import Participant, TrainingInterrupted
+from worker.methods.interface import DIVERGED, Participant, TrainingInterrupted
 from worker.remote import bounds
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.held_task import HeldTask
+from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter
 from worker.site.private_state import FILE_NAME, PendingUpdate, PrivateState
+from worker.site.round_ledger import load_ledger
+from worker.site_policy import SitePolicy
 
 BIAS = "hypernetwork.output.bias"
 
@@ -51,6 +55,8 @@ class Bench:
     folder: Path
     encoding: EncodingName = "dense"
     stop: threading.Event = field(default_factory=threading.Event)
+    policy: SitePolicy = field(default_factory=SitePolicy)
+    clock: ManualClock = field(default_factory=ManualClock)
 
     def __post_init__(self) -> None:
         self.coordinator = FakeCoordinator(tiny_specification(encoding=self.encoding))
@@ -63,8 +69,9 @@ class Bench:
         patience = Patience(60.0, self.sleep)
         specification = self.coordinator.specification
         cache = WeightsCache(self.folder / "weights", specification, patience)
+        gate = PolicyGate(self.policy, specification.training, self.clock)
         self.groups.append(
-            RoundWork(PlainWriter(specification), self.method, cache, patience, self.stop)
+            RoundWork(PlainWriter(specification), self.method, cache, patience, self.stop, gate)
         )
         return self.groups[-1]
 
@@ -278,10 +285,76 @@ async def test_a_diverged_client_sends_nothing_and_the_others_go_on(bench: Bench
     assert bench.coordinator.updates("bob") == []
     assert bench.file("bob") == before
     assert held["bob"].client.failed_in_round == 1
+    assert bench.coordinator.declined() == [("bob", 1, DIVERGED)]
     for name in ("alice", "carol"):
         assert len(bench.coordinator.updates(name)) == 1
         assert bench.on_disk(name).pending is None
         assert held[name].client.failed_in_round is None
+
+
+async def test_a_client_that_is_shut_out_when_it_declines_is_done(bench: Bench) -> None:
+    held = bench.held("alice")
+    bench.method.diverging = {"alice"}
+    bench.coordinator.answer("PUT", "/decline", problem(ProblemType.UNAUTHENTICATED, "revoked"))
+    await bench.round_work().do([held])
+    assert held.client.is_shut_out
+
+
+async def test_a_decline_is_repeated_until_somebody_answers(bench: Bench) -> None:
+    bench.method.diverging = {"alice"}
+    bench.coordinator.answer("PUT", "/decline", unavailable(), httpx.ConnectError("away"))
+    await bench.round_work().do([bench.held("alice")])
+    assert bench.coordinator.declined() == [("alice", 1, DIVERGED)] * 3
+
+
+async def test_a_client_that_its_sites_policy_excludes_declines_and_the_others_train(
+    bench: Bench,
+) -> None:
+    bench.policy = SitePolicy(rounds_in_all=1)
+    group = bench.round_work()
+    await group.do([bench.held("alice", round_number=1)])
+    await group.do([bench.held(name, round_number=2) for name in ("alice", "bob")])
+    assert bench.method.trained == [("alice", 1), ("bob", 2)]
+    assert bench.coordinator.declined() == [("alice", 2, "policy.rounds_in_all is 1")]
+
+
+async def test_a_round_is_counted_before_it_is_trained_and_once(bench: Bench) -> None:
+    counted: list[int] = []
+    bench.policy = SitePolicy(rounds_per_day=1)
+    bench.method.before_step = lambda participant: counted.append(
+        load_ledger(bench.folder / participant.name).num_rounds
+    )
+
+    def kill_at_upload(request: Request) -> None:
+        if request.method == "PUT":
+            raise Killed
+
+    bench.coordinator.receive = kill_at_upload
+    held = bench.held("alice", round_number=1)
+    with pytest.raises(Killed):
+        await bench.round_work().do([held])
+    held.client.discard_pending()
+    bench.coordinator.receive = lambda _: None
+    await bench.round_work().do([bench.restarted("alice")])
+    assert counted == [1, 1]
+    assert bench.coordinator.declined() == []
+
+
+async def test_an_evaluation_is_no_round_of_training(bench: Bench) -> None:
+    bench.policy = SitePolicy(rounds_in_all=1)
+    group = bench.round_work()
+    await group.do([bench.held("alice", round_number=1)])
+    await group.do([bench.held("alice", round_number=2, kind=TaskKind.EVALUATE)])
+    assert bench.coordinator.declined() == []
+
+
+async def test_numbers_leave_only_as_the_policy_says(bench: Bench) -> None:
+    bench.policy = SitePolicy(metrics=("accuracy_after", "accuracy"), metric_digits=1)
+    group = bench.round_work()
+    await group.do([bench.held("alice", round_number=1)])
+    await group.do([bench.held("alice", round_number=2, kind=TaskKind.EVALUATE)])
+    sent = [read_update(content)[1].metrics for content in bench.coordinator.updates()]
+    assert sent == [{"accuracy_after": 0.5}, {"accuracy": 0.2}]
 
 
 async def test_a_stop_ends_training_between_two_steps(bench: Bench) -> None:

@@ -1,0 +1,98 @@
+"""Which rounds a site's policy lets a client train in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared.federation.plans import TrainingPlan
+from tests.support.clock import ManualClock
+from tests.support.fake_coordinator import FakeCoordinator
+from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, hosted_client
+from tests.support.specifications import tiny_specification
+from worker.errors import PolicyRefused
+from worker.rounds.held_task import HeldTask
+from worker.rounds.policy_gate import PolicyGate
+from worker.site_policy import SitePolicy
+
+DAY_SECONDS = 86400
+
+
+class Rounds:
+    """One client's tasks, and a clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = ManualClock()
+        self._coordinator = FakeCoordinator(tiny_specification())
+        self._client = hosted_client(self._coordinator, folder, "alice")
+
+    def gate(self, policy: SitePolicy, **hyperparameters: int) -> PolicyGate:
+        training = self._coordinator.specification.training
+        plan = training.model_dump() | {"hyperparameters": hyperparameters}
+        return PolicyGate(policy, TrainingPlan.model_validate(plan), self.clock)
+
+    def task(self, round_number: int) -> HeldTask:
+        return HeldTask(self._client, self._coordinator.add_task("alice", round_number))
+
+
+@pytest.fixture
+def rounds(tmp_path: Path) -> Rounds:
+    return Rounds(tmp_path)
+
+
+def test_a_default_policy_lets_every_round_pass(rounds: Rounds) -> None:
+    gate = rounds.gate(SitePolicy())
+    for number in range(1, 50):
+        gate.admit(rounds.task(number))
+
+
+def test_so_many_rounds_a_day_and_no_more(rounds: Rounds) -> None:
+    gate = rounds.gate(SitePolicy(rounds_per_day=2))
+    gate.admit(rounds.task(1))
+    rounds.clock.advance(DAY_SECONDS / 2)
+    gate.admit(rounds.task(2))
+    with pytest.raises(PolicyRefused) as refused:
+        gate.admit(rounds.task(3))
+    assert refused.value.rule == "policy.rounds_per_day is 2"
+    assert str(refused.value) == (
+        "policy.rounds_per_day is 2, and client alice has trained 2 in the last 24 hours"
+    )
+    rounds.clock.advance(DAY_SECONDS / 2)
+    gate.admit(rounds.task(4))
+
+
+def test_so_many_rounds_in_all(rounds: Rounds) -> None:
+    gate = rounds.gate(SitePolicy(rounds_in_all=2))
+    for number in (1, 2):
+        gate.admit(rounds.task(number))
+        rounds.clock.advance(10 * DAY_SECONDS)
+    with pytest.raises(PolicyRefused, match="rounds_in_all is 2, and client alice has trained 2"):
+        gate.admit(rounds.task(3))
+
+
+def test_a_round_that_is_counted_may_be_trained_again(rounds: Rounds) -> None:
+    gate = rounds.gate(SitePolicy(rounds_per_day=1, rounds_in_all=1))
+    gate.admit(rounds.task(1))
+    gate.check(rounds.task(1))
+    gate.admit(rounds.task(1))
+
+
+def test_looking_counts_nothing(rounds: Rounds) -> None:
+    gate = rounds.gate(SitePolicy(rounds_in_all=1))
+    for number in (1, 2, 3):
+        gate.check(rounds.task(number))
+    gate.admit(rounds.task(3))
+
+
+def test_a_round_of_too_few_steps_is_refused_and_the_number_stays_here(rounds: Rounds) -> None:
+    batch_size = NUM_TRAIN_EXAMPLES - 1
+    enough = rounds.gate(SitePolicy(minimum_steps=6), epochs=3, batch_size=batch_size)
+    enough.admit(rounds.task(1))
+    gate = rounds.gate(SitePolicy(minimum_steps=7), epochs=3, batch_size=batch_size)
+    with pytest.raises(PolicyRefused) as refused:
+        gate.admit(rounds.task(2))
+    assert str(refused.value) == (
+        "policy.minimum_steps is 7, and client alice makes 6 steps in a round"
+    )
+    assert refused.value.rule == "policy.minimum_steps is 7"

@@ -1,0 +1,129 @@
+"""What the coordinator is told of a round that a client takes no part in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.rest.problems import ProblemType
+from shared.rest.schema import MAX_REASON, TaskKind
+from shared.secure_sum.cards import SiteKeys
+from shared.secure_sum.messages import ExchangeView, Terms
+from tests.support.fake_coordinator import FakeCoordinator, problem
+from tests.support.hosted_clients import hosted_client
+from tests.support.specifications import tiny_specification
+from tests.support.waiting import RecordedSleep
+from worker.errors import PolicyRefused, SumRefused
+from worker.remote.patience import Patience
+from worker.rounds.exchange_work import ExchangeWork
+from worker.rounds.held_task import HeldTask
+from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.sitting_out import TRAINING_FAILED, give_up, refuse_by_policy, refuse_sum
+from worker.secure_sum.member import Member
+from worker.site_policy import SitePolicy
+
+PATIENCE = Patience(60.0, RecordedSleep())
+
+
+class Bench:
+    """A client with keys, and its task."""
+
+    def __init__(self, folder: Path) -> None:
+        self.coordinator = FakeCoordinator(tiny_specification())
+        self.client = hosted_client(self.coordinator, folder, "alice")
+        keys = SiteKeys.generate()
+        self.member = Member(
+            keys, keys.card("tiny", "alice"), self.coordinator.specification_digest, 3
+        )
+
+    def held(self, kind: TaskKind = TaskKind.TRAIN) -> HeldTask:
+        return HeldTask(self.client, self.coordinator.add_task("alice", 5, kind=kind))
+
+    def reasons(self) -> list[str]:
+        return [reason for _, _, reason in self.coordinator.declined()]
+
+    async def join(self, policy: SitePolicy, kind: str = "train") -> None:
+        """Asks the client to join a round of this kind, with two others."""
+        others = [SiteKeys.generate().card("tiny", name) for name in ("bob", "carol")]
+        terms = Terms.model_validate(
+            {
+                "federation": "tiny",
+                "specification_digest": self.coordinator.specification_digest,
+                "round_number": 5,
+                "kind": kind,
+                "base_version": 0,
+                "base_digest": self.coordinator.digest(0),
+                "threshold": 3,
+                "cohort": [self.member.card, *others],
+            }
+        )
+        self.client.member = self.member
+        view = ExchangeView(terms=terms).model_dump_json()
+        self.coordinator.answer("GET", "/exchange", httpx.Response(200, content=view))
+        self.coordinator.answer("PUT", "/exchange/join", problem(ProblemType.ROUND_CLOSED))
+        gate = PolicyGate(policy, self.coordinator.specification.training)
+        await ExchangeWork(PATIENCE, gate).do([self.held(TaskKind.JOIN)])
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_a_refused_sum_is_declined_with_its_reason(bench: Bench) -> None:
+    await refuse_sum(bench.held(), SumRefused("2 clients have joined, 3 are needed"), PATIENCE)
+    assert bench.coordinator.declined() == [("alice", 5, "2 clients have joined, 3 are needed")]
+    assert bench.client.failed_in_round == 5
+
+
+async def test_a_reason_is_one_short_line_whatever_was_wrong(bench: Bench) -> None:
+    await refuse_sum(bench.held(), SumRefused("two\nlines " + 500 * "x"), PATIENCE)
+    (reason,) = bench.reasons()
+    assert reason.startswith("two\\nlines x")
+    assert len(reason) == MAX_REASON
+
+
+async def test_the_sites_own_numbers_stay_in_its_log(bench: Bench) -> None:
+    refusal = PolicyRefused("policy.minimum_steps is 20", "client alice makes 5 steps in a round")
+    await refuse_by_policy(bench.held(), refusal, PATIENCE)
+    assert bench.reasons() == ["policy.minimum_steps is 20"]
+
+
+async def test_why_training_failed_leaves_a_site_only_where_updates_do(bench: Bench) -> None:
+    reason = "its privacy budget was made for 70 training examples, not for 71"
+    await give_up(bench.held(), reason, PATIENCE)
+    bench.client.member = bench.member
+    await give_up(bench.held(), reason, PATIENCE)
+    assert bench.reasons() == [reason, TRAINING_FAILED]
+
+
+@pytest.mark.parametrize("kind", [ProblemType.ROUND_CLOSED, ProblemType.LEASE_LOST])
+async def test_a_decline_that_nobody_wants_ends_nothing(bench: Bench, kind: ProblemType) -> None:
+    bench.coordinator.answer("PUT", "/decline", problem(kind))
+    await give_up(bench.held(), "why", PATIENCE)
+    assert not bench.client.is_done
+
+
+async def test_a_round_that_the_policy_excludes_is_declined_before_it_is_joined(
+    bench: Bench,
+) -> None:
+    await bench.join(SitePolicy(minimum_steps=1000))
+    assert bench.reasons() == ["policy.minimum_steps is 1000"]
+    assert bench.coordinator.asked("PUT", "/exchange/join") == []
+    assert bench.client.state.sums.generation == 0
+
+
+async def test_an_evaluation_is_joined_whatever_the_policy_says_of_training(bench: Bench) -> None:
+    await bench.join(SitePolicy(minimum_steps=1000), kind="evaluate")
+    assert bench.reasons() == []
+    assert len(bench.coordinator.asked("PUT", "/exchange/join")) == 1
+
+
+async def test_a_join_without_enough_trusted_peers_is_declined(bench: Bench) -> None:
+    bench.member = replace(bench.member, minimum_trusted=2)
+    await bench.join(SitePolicy())
+    (reason,) = bench.reasons()
+    assert "this site trusts 0, and policy.minimum_trusted_peers is 2" in reason

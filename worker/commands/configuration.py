@@ -1,0 +1,43 @@
+"""What the worker's commands have in common: the TOML file that they read, and how they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
+from worker.errors import FAILURES
+from worker.settings import WorkerConfig, WorkerSettings, load_config
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="The worker's TOML file; the default is HYPERFL_WORKER_CONFIG."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """As for every command; and code of the user's own that ends the process has failed."""
+    with one_line_errors(*FAILURES):
+        try:
+            yield
+        except SystemExit as error:
+            fail(f"the federation's method or model asked to end: exit code {error.code or 0}")
+
+
+def load(config: Path | None) -> tuple[WorkerConfig, WorkerSettings]:
+    """What the TOML file and the environment say.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    settings = WorkerSettings()
+    file = config or settings.worker_config
+    if file is None:
+        fail("give the worker's TOML file with --config or HYPERFL_WORKER_CONFIG", INVALID_INPUT)
+    return load_config(file, settings), settings

@@ -1,0 +1,74 @@
+"""Lets clients into a round only as far as their site's policy goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from shared.federation.plans import TrainingPlan
+from worker.errors import PolicyRefused
+from worker.rounds.held_task import HeldTask
+from worker.site.policy import shown_metrics, steps_of_round
+from worker.site.round_ledger import RoundLedger
+from worker.site_policy import SitePolicy
+
+
+class PolicyGate:
+    """What a policy says of single rounds; :mod:`worker.site.policy` judges the federation.
+
+    ``clock`` gives the time with its zone.
+    """
+
+    def __init__(
+        self,
+        policy: SitePolicy,
+        training: TrainingPlan,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._policy = policy
+        self._training = training
+        self._clock = clock
+
+    def check(self, one: HeldTask) -> RoundLedger:
+        """Whether a client may train in a round; what it has trained so far.
+
+        Raises:
+            PolicyRefused: it may not.
+            PrivateStateError: what it has trained cannot be read.
+        """
+        policy, name = self._policy, one.client.name
+        steps = steps_of_round(self._training, len(one.client.data.train))
+        if policy.minimum_steps > (steps or 1):
+            raise PolicyRefused(
+                f"policy.minimum_steps is {policy.minimum_steps}",
+                f"client {name} makes {steps or 'an unknown number of'} steps in a round",
+            )
+        ledger = one.client.trained_rounds()
+        if ledger.has(one.task):
+            return ledger
+        today = ledger.num_in_day_before(self._clock())
+        if policy.rounds_per_day is not None and today >= policy.rounds_per_day:
+            raise PolicyRefused(
+                f"policy.rounds_per_day is {policy.rounds_per_day}",
+                f"client {name} has trained {today} in the last 24 hours",
+            )
+        if policy.rounds_in_all is not None and ledger.num_rounds >= policy.rounds_in_all:
+            raise PolicyRefused(
+                f"policy.rounds_in_all is {policy.rounds_in_all}",
+                f"client {name} has trained {ledger.num_rounds}",
+            )
+        return ledger
+
+    def admit(self, one: HeldTask) -> None:
+        """Counts a round before it is trained, so that none is trained that is not counted.
+
+        Raises:
+            PolicyRefused, PrivateStateError: as :meth:`check`.
+        """
+        ledger = self.check(one)
+        if not ledger.has(one.task):
+            one.client.count_round(ledger.with_round(one.task, self._clock()))
+
+    def shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What may leave of a method's numbers."""
+        return shown_metrics(self._policy, metrics)

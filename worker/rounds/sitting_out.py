@@ -1,0 +1,65 @@
+"""A round that a client takes no part in: the log and the coordinator are told why."""
+
+from __future__ import annotations
+
+import structlog
+
+from shared.rest.schema import MAX_REASON
+from shared.terminal.printable import printable
+from worker.errors import PolicyRefused, Refused, SumRefused
+from worker.remote.patience import Patience
+from worker.rounds.held_task import HeldTask
+
+TRAINING_FAILED = "training failed, no update is sent"
+SUM_REFUSED = "secure sum refused, round skipped"
+POLICY_REFUSED = "the site's policy refuses, round skipped"
+
+_log = structlog.get_logger()
+
+
+async def sit_out(
+    one: HeldTask, event: str, reason: str, patience: Patience, *, said: str | None = None
+) -> None:
+    """The client takes no further part in the round, which then does not wait for it.
+
+    Args:
+        one: the work that is declined.
+        event: of the log.
+        reason: for the log.
+        patience: with a coordinator that is not reached.
+        said: to the coordinator in place of the reason.
+
+    Raises:
+        Unreachable: nobody takes the message for too long.
+    """
+    client, task = one.client, one.task
+    log = _log.bind(client=client.name, round=task.round_number, kind=task.kind.value)
+    client.failed_in_round = task.round_number
+    log.error(event, reason=reason)
+    shown = printable(said or reason)[:MAX_REASON]
+    try:
+        await patience.insist("declining a round", lambda: client.api.decline(task, shown))
+    except Refused as refusal:
+        if refusal.shuts_out:
+            client.shut_out(refusal.problem.detail)
+        else:  # the round is over, or is decided without this client
+            log.warning("decline not wanted", detail=refusal.problem.detail)
+
+
+async def refuse_sum(one: HeldTask, refusal: SumRefused, patience: Patience) -> None:
+    """Declines a round whose secure sum would show too much."""
+    await sit_out(one, SUM_REFUSED, str(refusal), patience)
+
+
+async def refuse_by_policy(one: HeldTask, refusal: PolicyRefused, patience: Patience) -> None:
+    """Declines a round that the site's policy excludes; the site's own numbers stay in its log."""
+    await sit_out(one, POLICY_REFUSED, str(refusal), patience, said=refusal.rule)
+
+
+async def give_up(one: HeldTask, reason: str, patience: Patience) -> None:
+    """Declines a round that the client has nothing to send for: training again fails again.
+
+    In a secure sum the reason stays in the site's log: it may tell how many examples there are.
+    """
+    said = None if one.client.member is None else TRAINING_FAILED
+    await sit_out(one, TRAINING_FAILED, reason, patience, said=said)

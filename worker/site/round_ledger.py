@@ -1,0 +1,75 @@
+"""Which rounds a client has trained, for policies that bound them: written before training."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from shared.rest.schema import Count, Digest, PositiveCount, Task
+from shared.validation import first_fault
+from worker.errors import PrivateStateError
+from worker.files import write_atomically
+
+FILE_NAME = "rounds.json"
+DAY = timedelta(days=1)
+
+
+class TrainedRound(BaseModel):
+    """A round, by the weights that it starts from: a restored coordinator counts from there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    round_number: PositiveCount
+    base_digest: Digest
+    at: AwareDatetime
+
+
+class RoundLedger(BaseModel):
+    """A client's rounds: how many in all, and those of the last day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_rounds: Count = 0
+    recent: tuple[TrainedRound, ...] = ()
+
+    def has(self, task: Task) -> bool:
+        """Whether the round is counted: a worker that was killed trains it again."""
+        return any(
+            (one.round_number, one.base_digest) == (task.round_number, task.base_digest)
+            for one in self.recent
+        )
+
+    def num_in_day_before(self, now: datetime) -> int:
+        """Rounds of the last 24 hours; those that a clock set back has put into the future, too."""
+        return sum(one.at > now - DAY for one in self.recent)
+
+    def with_round(self, task: Task, now: datetime) -> RoundLedger:
+        """The same with one round more."""
+        recent = [one for one in self.recent if one.at > now - DAY]
+        added = TrainedRound(round_number=task.round_number, base_digest=task.base_digest, at=now)
+        return RoundLedger(num_rounds=self.num_rounds + 1, recent=(*recent, added))
+
+
+def load_ledger(folder: Path) -> RoundLedger:
+    """What ``folder`` has counted.
+
+    Raises:
+        PrivateStateError: the file cannot be used; it is left as it is.
+    """
+    file = folder / FILE_NAME
+    try:
+        return RoundLedger.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return RoundLedger()
+    except ValidationError as error:
+        raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
+    except OSError as error:
+        raise PrivateStateError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def save_ledger(folder: Path, ledger: RoundLedger) -> None:
+    """Replaces what ``folder`` has counted."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(folder / FILE_NAME, ledger.model_dump_json().encode() + b"\n")
