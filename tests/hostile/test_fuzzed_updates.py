@@ -238,7 +238,7 @@ async def test_requests_with_changed_updates_store_nothing_and_never_fail(
 
 @pytest.mark.parametrize(
     ("count", "is_seed_drawn"),
-    [(1_000, False), pytest.param(66_000, True, marks=pytest.mark.slow)],
+    [(1_000, False), pytest.param(70_000, True, marks=pytest.mark.slow)],
     ids=["a few", "many"],
 )
 async def test_changed_updates_are_judged_alike_however_their_bytes_are_cut(

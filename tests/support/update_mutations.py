@@ -44,7 +44,7 @@ class UpdateFile:
         text = metadata.get(UPDATE_METADATA_KEY) if isinstance(metadata, dict) else None
         try:
             return json.loads(text or "null")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def claim(self, text: str) -> None:
