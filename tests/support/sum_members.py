@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
@@ -57,14 +57,27 @@ def protected_specification(name: str = "tiny", **policy: Any) -> FederationSpec
     )
 
 
+class Speaks(Protocol):
+    """What a member asks of a coordinator."""
+
+    http: httpx.AsyncClient
+    credentials: dict[str, dict[str, str]]
+
+    async def poll(self, federation: str, client: str) -> httpx.Response: ...
+
+    async def put(self, task: dict[str, Any], body: bytes) -> httpx.Response: ...
+
+
 class SumMember:
     """One client with its keys; ``state`` is what it has saved."""
 
     def __init__(
-        self, coordinator: RunningCoordinator, specification: FederationSpecification, name: str
+        self, coordinator: Speaks, specification: FederationSpecification, name: str
     ) -> None:
         self.coordinator, self.specification, self.name = coordinator, specification, name
         self.state = MemberState()
+        self.viewed_bytes = 0
+        """Of the exchange that it was shown last."""
         self.masked: dict[int, bytes] = {}
         """The update of each round, as it is sent."""
         self._renew(SiteKeys.generate())
@@ -102,6 +115,7 @@ class SumMember:
             headers=self.coordinator.credentials[self.name],
         )
         assert response.status_code == 200, response.text
+        self.viewed_bytes = len(response.content)
         return ExchangeView.model_validate_json(response.content)
 
     def vector(self, round_number: int, kind: str, cohort_size: int) -> RingVector:
