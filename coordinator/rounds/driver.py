@@ -29,6 +29,7 @@ from coordinator.rules.verdicts import OpenRound, Verdict, WaitForClients, judge
 from coordinator.store import assignments as assignment_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
+from coordinator.store.assignments import ExpiredLease
 from coordinator.store.tables import FederationRow, RoundRow
 from shared.rest.schema import MAX_NAMED, FederationState
 
@@ -105,14 +106,15 @@ class Driver:
         with isolated("federations could not be advanced", outages_too=True):
             async with self._context.database.reading() as session:
                 running = await federation_store.list_running(session)
-            for federation_id in running:
+            for federation_id, name in running:
                 if federation_id in self._aggregating:
                     continue
-                with isolated("a federation could not be advanced", federation=federation_id):
+                with isolated("a federation could not be advanced", federation=name):
                     if await self._advance_to_aggregation(federation_id) is None:
                         continue
                     self._aggregating.add(federation_id)
-                    begun.append(aggregations.create_task(self._aggregate_next(federation_id)))
+                    work = self._aggregate_next(federation_id, name)
+                    begun.append(aggregations.create_task(work))
         return begun
 
     async def _advance_to_aggregation(self, federation_id: int) -> _DueAggregation | None:
@@ -121,13 +123,11 @@ class Driver:
             step = await self._advance(federation_id)
         return step or None
 
-    async def _aggregate_next(self, federation_id: int) -> bool:
+    async def _aggregate_next(self, federation_id: int, name: str) -> bool:
         """Aggregates when there is a place for it; whether the federation may go on at once."""
         goes_on = False
         try:
-            with isolated(
-                "a federation could not be advanced", outages_too=True, federation=federation_id
-            ):
+            with isolated("a federation could not be advanced", outages_too=True, federation=name):
                 async with self._places:
                     # Looked at again, since somebody else may have moved it while it waited.
                     due = await self._advance_to_aggregation(federation_id)
@@ -140,15 +140,21 @@ class Driver:
 
     async def _expire_leases(self) -> None:
         now = self._context.clock()
-        expired: Sequence[tuple[int, int]] = ()
+        expired: Sequence[ExpiredLease] = ()
         with isolated("leases could not be expired", outages_too=True):
             async with self._context.database.reading() as session:
                 if not await assignment_store.has_expired_lease(session, now):
                     return
             async with self._context.database.writing() as session:
                 expired = await assignment_store.expire_leases(session, now)
-        for assignment_id, attempt in expired:
-            _log.info("lease expired", assignment=assignment_id, attempt=attempt)
+        for lease in expired:
+            _log.info(
+                "lease expired",
+                federation=lease.federation,
+                round=lease.round_number,
+                client=lease.client,
+                attempt=lease.attempt,
+            )
 
     async def _tidy_up(self) -> None:
         with isolated("changes could not be looked up", outages_too=True):

@@ -117,14 +117,14 @@ class Retention:
         """Removes what is surplus, one version in a transaction, so that nobody waits for long."""
         async with self._context.database.reading() as session:
             newest_versions = await weights_store.newest_versions(session)
-        for federation_id, newest in newest_versions.items():
+        for (federation_id, name), newest in newest_versions.items():
             if self._looked_at.get(federation_id) == newest:
                 continue
-            with isolated("older versions could not be removed", federation=federation_id):
-                await self._remove_surplus(federation_id, newest)
+            with isolated("older versions could not be removed", federation=name):
+                await self._remove_surplus(federation_id, name, newest)
                 self._looked_at[federation_id] = newest
 
-    async def _remove_surplus(self, federation_id: int, newest: int) -> None:
+    async def _remove_surplus(self, federation_id: int, name: str, newest: int) -> None:
         for stored in await self._surplus(federation_id, newest):
             async with self._context.database.writing(durable=False) as session:
                 locked = await blobs.lock(session, [stored.blob_id])
@@ -134,7 +134,7 @@ class Retention:
                 await blobs.delete_blobs(session, locked)
             _log.info(
                 "version no longer kept",
-                federation=federation_id,
+                federation=name,
                 version=stored.version,
                 size_bytes=stored.size_bytes,
             )

@@ -163,8 +163,18 @@ async def extend_lease(
     return extended is not None
 
 
-async def expire_leases(session: AsyncSession, now: datetime) -> Sequence[tuple[int, int]]:
-    """Marks leases that ran out; returns (assignment, attempt) of each."""
+@dataclass(frozen=True)
+class ExpiredLease:
+    """Work that a client held for too long."""
+
+    federation: str
+    round_number: int
+    client: str
+    attempt: int
+
+
+async def expire_leases(session: AsyncSession, now: datetime) -> list[ExpiredLease]:
+    """Marks leases that ran out, and says whose they were."""
     transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.EXPIRE]
     # Those that another transaction holds are renewed, delivered or marked there.
     due = await session.scalars(
@@ -176,13 +186,19 @@ async def expire_leases(session: AsyncSession, now: datetime) -> Sequence[tuple[
         .order_by(AssignmentRow.id)
         .with_for_update(key_share=True, skip_locked=True)
     )
-    rows = await session.execute(
-        update(AssignmentRow)
-        .where(AssignmentRow.id.in_(due.all()))
-        .values(state=transition.target)
-        .returning(AssignmentRow.id, AssignmentRow.attempt)
+    expired = due.all()
+    await session.execute(
+        update(AssignmentRow).where(AssignmentRow.id.in_(expired)).values(state=transition.target)
     )
-    return [(assignment_id, attempt) for assignment_id, attempt in rows]
+    rows = await session.execute(
+        select(FederationRow.name, RoundRow.number, ClientRow.name, AssignmentRow.attempt)
+        .join(RoundRow, RoundRow.id == AssignmentRow.round_id)
+        .join(FederationRow, FederationRow.id == RoundRow.federation_id)
+        .join(ClientRow, ClientRow.id == AssignmentRow.client_id)
+        .where(AssignmentRow.id.in_(expired))
+        .order_by(AssignmentRow.id)
+    )
+    return [ExpiredLease(*row) for row in rows]
 
 
 async def has_expired_lease(session: AsyncSession, now: datetime) -> bool:

@@ -36,15 +36,14 @@ async def get(session: AsyncSession, federation_id: int) -> FederationRow:
     return await session.get_one(FederationRow, federation_id)
 
 
-async def list_running(session: AsyncSession) -> Sequence[int]:
-    """Keys of the federations that have work to do."""
-    return (
-        await session.scalars(
-            select(FederationRow.id)
-            .where(FederationRow.state == FederationState.RUNNING)
-            .order_by(FederationRow.id)
-        )
-    ).all()
+async def list_running(session: AsyncSession) -> list[tuple[int, str]]:
+    """Keys and names of the federations that have work to do."""
+    rows = await session.execute(
+        select(FederationRow.id, FederationRow.name)
+        .where(FederationRow.state == FederationState.RUNNING)
+        .order_by(FederationRow.id)
+    )
+    return [(key, name) for key, name in rows]
 
 
 async def move(

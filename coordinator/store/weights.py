@@ -97,10 +97,12 @@ async def forget_residuals(session: AsyncSession, blob_ids: Sequence[int]) -> No
     )
 
 
-async def newest_versions(session: AsyncSession) -> dict[int, int]:
-    """The newest version of every federation, by the federation's key."""
-    rows = await session.execute(select(FederationRow.id, FederationRow.weights_version))
-    return {row[0]: row[1] for row in rows}
+async def newest_versions(session: AsyncSession) -> dict[tuple[int, str], int]:
+    """The newest version of every federation, by the federation's key and name."""
+    rows = await session.execute(
+        select(FederationRow.id, FederationRow.name, FederationRow.weights_version)
+    )
+    return {(key, name): version for key, name, version in rows}
 
 
 async def kept_weights(session: AsyncSession, federation_id: int) -> Sequence[StoredVersion]:

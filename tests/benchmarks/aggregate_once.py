@@ -31,7 +31,7 @@ async def _main(database_url: str, rule: dict[str, Any]) -> dict[str, float]:
     database = Database(settings.effective_database_url)
     context = Context(database, BlobStore(database), settings, utc_now, CoordinatorMetrics())
     async with database.reading() as session:
-        (federation_id,) = await federation_store.list_running(session)
+        ((federation_id, _),) = await federation_store.list_running(session)
         federation = await federation_store.get(session, federation_id)
         round_ = await round_store.find_live(session, federation.id)
     assert round_ is not None

@@ -6,6 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
+import structlog
 from sqlalchemy import select
 
 from coordinator.context import Context
@@ -225,12 +226,19 @@ async def test_every_lease_that_runs_out_is_offered_again_with_the_next_attempt(
     await coordinator.started(tiny_specification(lease_seconds=30), "a", "b", "c")
     await coordinator.task("tiny", "c")
     attempts = []
-    for _ in range(3):
-        for client in ("a", "b"):
-            attempts.append((await coordinator.task("tiny", client))["attempt"])
-        coordinator.clock.advance(30)
-        await asyncio.gather(coordinator.driver.step(), replica.step())
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            for client in ("a", "b"):
+                attempts.append((await coordinator.task("tiny", client))["attempt"])
+            coordinator.clock.advance(30)
+            await asyncio.gather(coordinator.driver.step(), replica.step())
     assert attempts == [1, 1, 2, 2, 3, 3]
+    expired = [line for line in logs if line["event"] == "lease expired"]
+    assert [(line["federation"], line["round"], line["client"]) for line in expired[:3]] == [
+        ("tiny", 1, "a"),
+        ("tiny", 1, "b"),
+        ("tiny", 1, "c"),
+    ]
     members = (await coordinator.show("tiny/rounds/1"))["assignments"]
     assert [(m["state"], m["attempt"]) for m in members] == [
         ("expired", 3),
@@ -242,7 +250,7 @@ async def test_every_lease_that_runs_out_is_offered_again_with_the_next_attempt(
 async def test_weights_that_would_exceed_float32_fail_the_round_with_a_reason(
     coordinator: RunningCoordinator,
 ) -> None:
-    specification = tiny_specification(rounds=3)
+    specification = tiny_specification(rounds=3, max_relative_norm=None)
     await coordinator.started(specification, "a")
     deltas = random_deltas(specification, 1)
     deltas[BIAS][2] = LARGEST
@@ -278,7 +286,7 @@ async def send_factored(
 async def test_factors_whose_product_exceeds_float32_fail_the_round_with_a_reason(
     coordinator: RunningCoordinator,
 ) -> None:
-    specification = tiny_specification(encoding="factored")
+    specification = tiny_specification(encoding="factored", max_relative_norm=None)
     await coordinator.started(specification, "a")
     largest = float(LARGEST)
     await send_factored(
@@ -292,7 +300,7 @@ async def test_factors_whose_product_exceeds_float32_fail_the_round_with_a_reaso
 async def test_published_deltas_that_add_up_beyond_float32_fail_the_round_with_a_reason(
     coordinator: RunningCoordinator,
 ) -> None:
-    specification = tiny_specification(encoding="factored", rounds=3)
+    specification = tiny_specification(encoding="factored", rounds=3, max_relative_norm=None)
     await coordinator.started(specification, "a")
     for _ in range(2):
         await send_factored(coordinator, specification, left=[[1.5e19] * 4], right=[[1.5e19] * 2])
