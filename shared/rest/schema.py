@@ -348,7 +348,8 @@ class RoundSummary(_Reply):
     cohort_size: int
     updates_received: int
     not_heard_from: list[str] = Field(
-        description=f"clients of the cohort without an update: the first {MAX_NAMED} by name"
+        default=[],
+        description=f"clients of the cohort without an update: the first {MAX_NAMED} by name",
     )
     opened_at: datetime
     deadline_at: datetime

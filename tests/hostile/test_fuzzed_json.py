@@ -12,11 +12,13 @@ from urllib.parse import quote
 
 import pytest
 
+from shared.secure_sum.cards import SiteKeys
 from tests.support.audit import create_token
 from tests.support.fuzzing import Cases, Fuzzed, Memory, fuzzed_coordinator
 from tests.support.json_mutations import NUMBERS, TEXTS, mutated
 from tests.support.raw_requests import RawRequest
 from tests.support.specifications import tiny_specification
+from tests.support.sum_members import example_messages
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +64,16 @@ _BODIES: dict[tuple[str, str], Callable[[_Known], Any]] = {
     ("POST", f"{_PATCH}/clients"): lambda _: {"name": "site-c"},
     ("POST", "/v1/enrolments"): lambda known: {"enrolment_token": known.enrolment_token},
     ("POST", f"{_PATCH}/rounds/{{round_number}}/heartbeat"): lambda _: {"attempt": 1},
+    ("PUT", f"{_PATCH}/rounds/{{round_number}}/decline"): lambda _: {"reason": "too few images"},
+    ("PUT", f"{_PATCH}/cards/{{client_name}}"): lambda known: (
+        SiteKeys.generate().card(known.name, _CLIENT).model_dump()
+    ),
+    **{
+        ("PUT", f"{_PATCH}/rounds/{{round_number}}/exchange/{kind}"): lambda _, kind=kind: (
+            example_messages()[kind]
+        )
+        for kind in ("join", "confirm", "unmask")
+    },
     ("POST", "/v1/tokens"): lambda _: {
         "name": "reader-2",
         "scope": "read-only",

@@ -23,6 +23,7 @@ from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker.methods.interface import Participant, TrainingResult
 from worker.rounds.held_task import HeldTask
+from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter
 from worker.settings import WorkerConfig, WorkerSettings
@@ -82,7 +83,9 @@ async def train_once(config: WorkerConfig, transport: WatchedTransport) -> None:
         task = await client.api.next_task("tiny", wait_seconds=0.0)
         assert task is not None
         writer = PlainWriter(opened.specification)
-        group = RoundWork(writer, opened.method, opened.cache, opened.patience, threading.Event())
+        gate = PolicyGate(config.policy, opened.specification.training)
+        stop = threading.Event()
+        group = RoundWork(writer, opened.method, opened.cache, opened.patience, stop, gate)
         await group.do([HeldTask(client, task)])
         group.close()
 

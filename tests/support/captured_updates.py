@@ -18,7 +18,11 @@ from worker.methods import build_method
 from worker.operations.specification import build_specification
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
-from worker.rounds.round_work import HeldTask, RoundWork
+from worker.rounds.held_task import HeldTask
+from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.round_work import RoundWork
+from worker.rounds.update_writer import PlainWriter
+from worker.site_policy import SitePolicy
 
 CLIENT = "site-a"
 ENCODINGS: dict[str, EncodingPlan] = {
@@ -58,7 +62,9 @@ async def capture_update(folder: Path, encoding: str, **policy: Any) -> Captured
     client.save(replace(client.state, tensors=private))
     patience = Patience(60.0, RecordedSleep())
     cache = WeightsCache(folder / "weights", specification, patience)
-    work = RoundWork(specification, method, cache, patience, threading.Event())
+    gate = PolicyGate(SitePolicy(), specification.training)
+    writer = PlainWriter(specification)
+    work = RoundWork(writer, method, cache, patience, threading.Event(), gate)
     try:
         assert await work.do([HeldTask(client, coordinator.add_task(CLIENT))])
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol
 
 import httpx
@@ -12,7 +13,7 @@ from shared.rest.schema import UPDATE_METADATA_KEY, Task
 from shared.secure_sum.cards import SiteKeys
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.masks import RingVector
-from shared.secure_sum.messages import ExchangeView
+from shared.secure_sum.messages import ExchangeView, Terms
 from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator
 from worker.rounds.update_writer import serialise
@@ -206,3 +207,47 @@ def mean_change(members: list[SumMember], round_number: int, cohort_size: int) -
 def metadata_of(body: bytes) -> str:
     """What a masked update says of itself."""
     return codec.decode(bytearray(body))[1][UPDATE_METADATA_KEY]
+
+
+@cache
+def example_messages() -> dict[str, Any]:
+    """What a member of a cohort of three sends in each phase beside its update, as JSON."""
+    specification, names = protected_specification(), ("a", "b", "c")
+    digest = document_digest(specification.document)
+    keys = {name: SiteKeys.generate() for name in names}
+    cards = {name: keys[name].card(specification.name, name) for name in names}
+    members = {name: Member(keys[name], cards[name], digest, 3) for name in names}
+    terms = Terms(
+        federation=specification.name,
+        specification_digest=digest,
+        round_number=1,
+        kind="train",
+        base_version=0,
+        base_digest=digest,
+        threshold=3,
+        cohort=tuple(cards.values()),
+    )
+    states = {name: members[name].join(MemberState(), terms) for name in names}
+    joins = {name: _newest(states[name]).join for name in names}
+    joined = [join.member for join in joins.values()]
+    vector = SumLayout.of(specification, "train", 3).zeros()
+    for name in names:
+        states[name] = members[name].mask(states[name], 1, joined, vector)
+        states[name] = members[name].confirm(states[name], 1, names)
+    confirmations = {name: _newest(states[name]).confirmation for name in names}
+    view = ExchangeView(
+        survivors=names,
+        sealed={name: join.shares["a"].sealed for name, join in joins.items()},
+        confirmations={name: one.signature for name, one in confirmations.items()},
+    )
+    unmasking = _newest(members["a"].unmask(states["a"], 1, view)).unmasking
+    return {
+        "join": joins["a"].model_dump(mode="json"),
+        "confirm": confirmations["a"].model_dump(mode="json"),
+        "unmask": unmasking.model_dump(mode="json"),
+    }
+
+
+def _newest(state: MemberState) -> Any:
+    assert state.newest is not None
+    return state.newest
