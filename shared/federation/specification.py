@@ -237,20 +237,6 @@ class FederationSpecification(_Model):
         return {"rule": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _check_aggregation(self) -> Self:
-        plan, policy = self.aggregation, self.round_policy
-        if policy.minimum_updates < plan.fewest_updates:
-            raise ValueError(
-                f"aggregation {plan.rule} needs minimum_updates of at least "
-                f"{plan.fewest_updates}, not {policy.minimum_updates}"
-            )
-        if plan.rule != "mean" and policy.max_examples_weight is not None:
-            raise ValueError(
-                f"aggregation {plan.rule} weighs all clients alike: leave out max_examples_weight"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_protection(self) -> Self:
         policy = self.round_policy
         if self.protection is not None:
@@ -262,6 +248,20 @@ class FederationSpecification(_Model):
                 on_excess=None if policy.max_update_norm is None else policy.on_excess,
                 max_examples_weight=policy.max_examples_weight,
                 minimum_updates=policy.minimum_updates,
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_aggregation(self) -> Self:
+        plan, policy = self.aggregation, self.round_policy
+        if policy.minimum_updates < plan.fewest_updates:
+            raise ValueError(
+                f"aggregation {plan.rule} needs minimum_updates of at least "
+                f"{plan.fewest_updates}, not {policy.minimum_updates}"
+            )
+        if plan.rule != "mean" and policy.max_examples_weight is not None:
+            raise ValueError(
+                f"aggregation {plan.rule} weighs all clients alike: leave out max_examples_weight"
             )
         return self
 

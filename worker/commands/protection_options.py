@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import EncodingPlan
+from shared.validation import first_fault
 from worker.errors import ConfigError
 
 ProtectionOption = Annotated[
@@ -46,13 +48,16 @@ def protection_plan(
     """The plan that the options say; None for no protection.
 
     Raises:
-        ConfigError: there is no such protection, or none that an option is for.
-        pydantic.ValidationError: a value is out of its bounds.
+        ConfigError: there is no such protection, or none that an option is for, or a value is out
+            of its bounds.
     """
     given = {"bits": sum_bits, "bound": sum_bound, "allow_separable": allow_separable or None}
     settings = {name: value for name, value in given.items() if value is not None}
     if protection == "secure-sum":
-        return ProtectionPlan.model_validate(settings)
+        try:
+            return ProtectionPlan.model_validate(settings)
+        except ValidationError as error:
+            raise ConfigError(f"protection.{first_fault(error)}") from error
     if protection != "none":
         raise ConfigError(f"--protection must be none or secure-sum, not {protection}")
     options = {"bits": "sum-bits", "bound": "sum-bound", "allow_separable": "allow-separable"}
