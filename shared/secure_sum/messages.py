@@ -21,9 +21,9 @@ from shared.validation import MAX_COUNT
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 Digest = Annotated[str, Field(pattern=_DIGEST)]
 Name = Annotated[str, Field(pattern=CLIENT_NAME)]
-_CHECK_BYTES = 16
-Check = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{22}==$")]
-"""The first 16 bytes of a SHA-256 in base64: nobody finds another secret with the same."""
+_CHECK_BYTES = 12
+Check = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{16}$")]
+"""The first 12 bytes of a SHA-256 in base64: nobody finds another secret with the same."""
 Share = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{44}$")]
 """A share of :data:`SHARE_BYTES` bytes, big-endian, in base64."""
 Sealed = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{126}==$")]
