@@ -90,7 +90,7 @@ SUM_WORKER_POINTS = (
     "exchange-saved:8",
     "exchange-answered:5",
 )
-_ALWAYS_RUN = ("update-recorded", "weights-written", "update-unconfirmed", "exchange-recorded:5")
+_ALWAYS_RUN = ("update-recorded", "weights-written", "update-unconfirmed")
 
 Finished = dict[str, Any]
 Undisturbed = Callable[[str], tuple[Path, Finished]]

@@ -80,6 +80,7 @@ async def test_the_new_weights_are_the_mean_that_nobody_computed_in_the_clear(
         assert (part["num_examples"], part["metrics"]) == (None, {})
 
 
+@on_sqlite
 @pytest.mark.parametrize("phase", ["joining", "open", "confirming", "unmasking"])
 async def test_a_client_that_drops_out_of_any_phase_ends_no_round(
     coordinator: RunningCoordinator, phase: str
@@ -106,6 +107,7 @@ async def test_a_client_that_drops_out_of_any_phase_ends_no_round(
     assert (states["a"] == "dropped") == (phase in ("joining", "open"))
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("phase", "what"),
     [
