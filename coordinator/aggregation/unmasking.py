@@ -87,19 +87,22 @@ async def unmask_sum(context: Context, round_: RoundRow, updates: RoundUpdates) 
             content = await context.blobs.read_whole(blob_of(one))
         except DamagedBlobError as error:
             raise damaged(one) from error
-        if digest_bytes(content) != one.digest:
+        if not await asyncio.to_thread(_add, total, layout, content, one.digest):
             raise damaged(one)
-        await asyncio.to_thread(_add, total, layout, content)
     survivors = [one.client_name for one in updates.contributions]
     secrets = await _rebuild_secrets(context, round_, terms, joined)
     masks = Masks(terms, joined, survivors, secrets)
     await asyncio.to_thread(masks.take_off, total)
-    return _read_sum(updates, layout, total, len(survivors))
+    return await asyncio.to_thread(_read_sum, updates, layout, total, len(survivors))
 
 
-def _add(total: RingVector, layout: SumLayout, content: bytearray) -> None:
+def _add(total: RingVector, layout: SumLayout, content: bytearray, digest: str) -> bool:
+    """Adds an update; false, and nothing is added, if its bytes are not those recorded."""
+    if digest_bytes(content) != digest:
+        return False
     wire, _ = codec.decode(content)
     total.add(layout.from_wire(wire))
+    return True
 
 
 async def _read_joined(context: Context, round_: RoundRow) -> list[RecordedJoin]:
@@ -114,20 +117,25 @@ async def _rebuild_secrets(
     """Of every member that joined its seed if it survived, else its mask key, from the shares."""
     async with context.database.reading() as session:
         senders = await store.list_senders(session, round_.id, TaskKind.UNMASK)
-        chosen = senders[: terms.threshold]
-        if len(chosen) < terms.threshold:
-            raise AggregationFailed(
-                f"{len(chosen)} members have given shares; {terms.threshold} are needed"
-            )
-        points = [terms.names.index(name) + 1 for name in chosen]
-        weights = dict(zip(chosen, weights_at_zero(points), strict=True))
-        secrets = {join.member.client: 0 for join in joined}
-        messages = store.each_message(session, round_.id, TaskKind.UNMASK, chosen)
-        async for sender, content in messages:
-            shares = Unmasking.model_validate_json(content).shares
-            for name in secrets:
-                secrets[name] += weights[sender] * share_to_number(shares[name])
-    return {name: secret % PRIME for name, secret in secrets.items()}
+    chosen = senders[: terms.threshold]
+    if len(chosen) < terms.threshold:
+        raise AggregationFailed(
+            f"{len(chosen)} members have given shares; {terms.threshold} are needed"
+        )
+    points = [terms.names.index(name) + 1 for name in chosen]
+    weights = await asyncio.to_thread(weights_at_zero, points)
+    secrets = {join.member.client: 0 for join in joined}
+    for sender, weight in zip(chosen, weights, strict=True):
+        async with context.database.reading() as session:
+            content = await store.find_message(session, round_.id, TaskKind.UNMASK, sender)
+        await asyncio.to_thread(_add_shares, secrets, weight, content)
+    return secrets
+
+
+def _add_shares(secrets: dict[str, int], weight: int, content: str) -> None:
+    shares = Unmasking.model_validate_json(content).shares
+    for name, secret in secrets.items():
+        secrets[name] = (secret + weight * share_to_number(shares[name])) % PRIME
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ What protects a member is what that checks by itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -139,12 +140,16 @@ async def confirm(
         MalformedUpdate: it has confirmed something else.
         UpdateConflict, RoundClosed, LeaseLost: as for an update.
     """
+    # Read before the round is locked: in this phase neither set changes any more.
+    async with context.database.reading() as session:
+        found = await round_store.find(session, principal.federation.id, round_number)
+        joins = await store.list_messages(session, found.id, TaskKind.JOIN)
+        names = await store.list_survivors(session, found.id)
+    joined = await asyncio.to_thread(_digest_of_joins, joins)
 
-    async def record(session: AsyncSession, round_: RoundRow, terms: Terms) -> str:
-        joined = joined_digest(await _joined(session, round_.id))
-        survivors = survivors_digest(await store.list_survivors(session, round_.id))
+    async def record(_session: AsyncSession, _round: RoundRow, terms: Terms) -> str:
         name = principal.client.name
-        if not confirms(terms, name, message.signature, joined, survivors):
+        if not confirms(terms, name, message.signature, joined, survivors_digest(names)):
             raise MalformedUpdate(
                 f"the confirmation is not client {name}'s of the survivors of round {round_number}",
                 member="signature",
@@ -274,6 +279,10 @@ def _check_same(recorded: str, digest: str, incoming: _Incoming) -> None:
             expected=recorded,
             found=digest,
         )
+
+
+def _digest_of_joins(joins: Sequence[tuple[str, str]]) -> str:
+    return joined_digest([RecordedJoin.model_validate_json(one).member for _, one in joins])
 
 
 async def _joined(session: AsyncSession, round_id: int) -> list[JoinedMember]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -118,22 +118,20 @@ async def list_messages(
     return sorted((name, content) for name, content in rows)
 
 
-async def each_message(
-    session: AsyncSession, round_id: int, kind: TaskKind, names: Sequence[str]
-) -> AsyncIterator[tuple[str, str]]:
-    """Name and content of some clients' messages, one at a time: together they may be large."""
-    for name in names:
-        content = await session.scalar(
+async def find_message(session: AsyncSession, round_id: int, kind: TaskKind, client: str) -> str:
+    """The content of a client's message of a phase, which it has sent."""
+    content: str = (
+        await session.scalars(
             select(ExchangeMessageRow.content)
             .join(ClientRow, ClientRow.id == ExchangeMessageRow.client_id)
             .where(
                 ExchangeMessageRow.round_id == round_id,
                 ExchangeMessageRow.kind == kind,
-                ClientRow.name == name,
+                ClientRow.name == client,
             )
         )
-        if content is not None:
-            yield name, content
+    ).one()
+    return content
 
 
 async def list_senders(session: AsyncSession, round_id: int, kind: TaskKind) -> list[str]:

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import structlog
 
 from shared.arrays import Array, NamedArrays
 from shared.federation.specification import FederationSpecification
+from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.masks import RingVector
 from shared.secure_sum.messages import ExchangeView
 from shared.tensors.low_rank import FactoredDelta, Float64
-from worker.errors import SumRefused
+from worker.errors import Refused, SumRefused
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.methods.local_round.random_streams import client_generator
 from worker.remote.patience import Patience
@@ -25,6 +27,8 @@ from worker.rounds.update_writer import pending_update, serialise
 from worker.secure_sum.member import Member
 from worker.secure_sum.member_state import MemberState
 from worker.site.private_state import PrivateState
+
+_log = structlog.get_logger()
 
 
 class MaskedWriter:
@@ -42,13 +46,23 @@ class MaskedWriter:
 
     async def _look(self, one: HeldTask) -> bool:
         member, number = _member_of(one), one.task.round_number
-        view = await self._patience.insist(
-            "reading a secure sum's exchange", lambda: one.client.api.fetch_exchange(one.task)
-        )
         try:
+            view = await self._patience.insist(
+                "reading a secure sum's exchange", lambda: one.client.api.fetch_exchange(one.task)
+            )
             member.check_joined(one.client.state.sums, number, view.joined)
         except SumRefused as refusal:
             await refuse_sum(one, refusal, self._patience)
+            return False
+        except Refused as refusal:
+            if not refusal.is_a(ProblemType.NOT_FOUND, ProblemType.LEASE_LOST):
+                raise
+            _log.warning(
+                "secure sum has gone on, work dropped",
+                client=one.client.name,
+                round=number,
+                detail=refusal.problem.detail,
+            )
             return False
         self._views[one.client.name] = view
         return True

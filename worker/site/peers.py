@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.secure_sum.cards import Card
-from shared.validation import first_fault
-from worker.errors import PeerChanged, PrivateStateError
-from worker.files import write_atomically
+from worker.errors import PeerChanged
+from worker.site import json_file
 
 FILE_NAME = "peers.json"
 
@@ -70,18 +69,9 @@ def load_peers(folder: Path) -> Peers:
     Raises:
         PrivateStateError: the file cannot be used; it is left as it is.
     """
-    file = folder / FILE_NAME
-    try:
-        return Peers.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return Peers()
-    except ValidationError as error:
-        raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
-    except OSError as error:
-        raise PrivateStateError(f"{file} cannot be read: {error.strerror}") from error
+    return json_file.load(folder / FILE_NAME, Peers) or Peers()
 
 
 def save_peers(folder: Path, peers: Peers) -> None:
     """Replaces what ``folder`` has of other clients."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(folder / FILE_NAME, peers.model_dump_json(indent=2).encode() + b"\n")
+    json_file.save(folder / FILE_NAME, peers)

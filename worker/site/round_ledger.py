@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shared.rest.schema import Count, Digest, PositiveCount, Task
-from shared.validation import first_fault
-from worker.errors import PrivateStateError
-from worker.files import write_atomically
+from worker.site import json_file
 
 FILE_NAME = "rounds.json"
 DAY = timedelta(days=1)
@@ -58,18 +56,9 @@ def load_ledger(folder: Path) -> RoundLedger:
     Raises:
         PrivateStateError: the file cannot be used; it is left as it is.
     """
-    file = folder / FILE_NAME
-    try:
-        return RoundLedger.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return RoundLedger()
-    except ValidationError as error:
-        raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
-    except OSError as error:
-        raise PrivateStateError(f"{file} cannot be read: {error.strerror}") from error
+    return json_file.load(folder / FILE_NAME, RoundLedger) or RoundLedger()
 
 
 def save_ledger(folder: Path, ledger: RoundLedger) -> None:
     """Replaces what ``folder`` has counted."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(folder / FILE_NAME, ledger.model_dump_json().encode() + b"\n")
+    json_file.save(folder / FILE_NAME, ledger)

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from shared.secure_sum.cards import Key, SiteKeys
-from shared.validation import first_fault
 from worker.errors import PrivateStateError
-from worker.files import write_atomically
+from worker.site import json_file
 
 FILE_NAME = "keys.json"
 LOCK_NAME = "keys-lock"
@@ -33,14 +32,12 @@ def load_keys(folder: Path) -> SiteKeys | None:
         PrivateStateError: the file cannot be used; it is left as it is.
     """
     file = folder / FILE_NAME
-    try:
-        kept = _KeyFile.model_validate_json(file.read_bytes())
-        return SiteKeys.from_text(kept.identity, kept.share_key)
-    except FileNotFoundError:
+    kept = json_file.load(file, _KeyFile)
+    if kept is None:
         return None
-    except ValidationError as error:
-        raise PrivateStateError(f"{file} is damaged: {first_fault(error)}") from error
-    except (OSError, ValueError) as error:
+    try:
+        return SiteKeys.from_text(kept.identity, kept.share_key)
+    except ValueError as error:
         raise PrivateStateError(f"{file} cannot be used: {error}") from error
 
 
@@ -64,7 +61,7 @@ def _write_new(folder: Path) -> SiteKeys:
     keys = SiteKeys.generate()
     identity, share_key = keys.to_text()
     kept = _KeyFile(identity=identity, share_key=share_key)
-    write_atomically(folder / FILE_NAME, kept.model_dump_json(indent=2).encode() + b"\n")
+    json_file.save(folder / FILE_NAME, kept)
     return keys
 
 
