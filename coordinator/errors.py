@@ -6,6 +6,7 @@ CoordinatorError
 │   ├── Forbidden                a valid token for something else
 │   ├── UnknownThing             federation, client, round or weights version
 │   ├── NameTaken
+│   ├── InvalidSpecification     its noise breaks its budget, or its sum does not fit
 │   ├── IllegalTransition        the federation's state does not allow the action
 │   ├── RoundClosed              the round takes no more updates
 │   ├── StaleBaseVersion         the update starts from other weights than the round
@@ -59,6 +60,10 @@ class Forbidden(Refusal):
 
 class UnknownThing(Refusal):
     """A federation, client, round or weights version that does not exist."""
+
+
+class InvalidSpecification(Refusal):
+    """A specification that no federation can have, found by computing."""
 
 
 class NameTaken(Refusal):

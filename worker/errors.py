@@ -6,7 +6,6 @@ WorkerError
 ├── ModelError              InvalidInput: a feature extractor
 ├── MethodError             InvalidInput: a training method
 ├── ImportNotAllowed        InvalidInput: code that the site has not allowed
-├── PrivacyBudgetError      InvalidInput: noise that does not keep to ε
 ├── ExperimentError         InvalidInput: a grid of experiments
 ├── RefusedInput            InvalidInput: what a step of a demo was given
 ├── DownloadError           a hub did not give a backbone's weights
@@ -63,10 +62,6 @@ class MethodError(WorkerError, InvalidInput, ValueError):
 
 class ImportNotAllowed(WorkerError, InvalidInput):
     """A specification names code that the site has not allowed; says the line for worker.toml."""
-
-
-class PrivacyBudgetError(WorkerError, InvalidInput, ValueError):
-    """A privacy budget that cannot be kept to: one line with its numbers."""
 
 
 class ExperimentError(WorkerError, InvalidInput):

@@ -67,11 +67,14 @@ async def _aggregate_sum(
 ) -> AggregatedRound:
     try:
         total = await unmask_sum(context, round_, updates)
-        new = None
+        new, metrics = None, dict(total.metrics)
         if round_.kind == TaskKind.TRAIN:
+            if (privacy := updates.specification.training.privacy) is not None:
+                spent = await asyncio.to_thread(privacy.epsilon_after, round_.number)
+                metrics["epsilon_spent"] = spent
             weights = await updates.read_base()
             await asyncio.to_thread(total.apply_to, weights, updates.specification.parameters)
             new = await write_version(updates, weights)
     except (NonFiniteError, DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
-    return AggregatedRound(len(updates.contributions), new, total.metrics, unheard)
+    return AggregatedRound(len(updates.contributions), new, metrics, unheard)

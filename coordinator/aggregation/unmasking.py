@@ -79,7 +79,7 @@ async def unmask_sum(context: Context, round_: RoundRow, updates: RoundUpdates) 
         AggregationFailed: stored bytes are damaged, or a secret is not what its owner said.
     """
     terms = store.terms_of(round_)
-    layout = SumLayout.of(updates.specification, terms.kind, len(terms.cohort))
+    layout = SumLayout.of(updates.specification, terms.kind, len(terms.cohort), round_.number)
     joined = await _read_joined(context, round_)
     total = layout.zeros()
     for one in updates.contributions:

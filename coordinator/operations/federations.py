@@ -10,14 +10,23 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.context import Context, SpecificationOutline
-from coordinator.errors import NameTaken
+from coordinator.errors import InvalidSpecification, NameTaken
 from coordinator.rounds import moves
 from coordinator.store import federations as store
 from coordinator.store import weights as weights_store
 from coordinator.store.tables import FederationRow, WeightsRow
 from shared.arrays import digest_arrays
+from shared.federation.noise_rules import check_agreed_noise
+from shared.federation.protection_plan import LARGEST_COHORT
 from shared.federation.specification import FederationSpecification, document_digest
-from shared.rest.schema import FederationAction, FederationState, FederationSummary, FederationView
+from shared.rest.schema import (
+    FederationAction,
+    FederationState,
+    FederationSummary,
+    FederationView,
+    TaskKind,
+)
+from shared.secure_sum.layout import SumLayout
 from shared.tensors import codec
 
 _log = structlog.get_logger()
@@ -28,7 +37,10 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
 
     Raises:
         NameTaken: a federation of this name exists.
+        InvalidSpecification: its noise does not keep to its privacy budget, or its sum does not
+            fit.
     """
+    await asyncio.to_thread(_check_arithmetic, specification)
     weights = await asyncio.to_thread(specification.parameters.initial_values)
     digest = await asyncio.to_thread(digest_arrays, weights)
     document = specification.document
@@ -64,6 +76,19 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
         raise
     _log.info("federation created", federation=specification.name)
     return await show(context, specification.name)
+
+
+def _check_arithmetic(specification: FederationSpecification) -> None:
+    """Whether the noise keeps to its budget, and a sum fits into its ring."""
+    policy = specification.round_policy
+    try:
+        check_agreed_noise(specification.training)
+        if specification.protection is not None:
+            size = policy.cohort_size or LARGEST_COHORT
+            for number in (1, policy.rounds):  # noise is largest in the first, finest in the last
+                SumLayout.of(specification, TaskKind.TRAIN, size, number)
+    except ValueError as error:
+        raise InvalidSpecification(str(error)) from error
 
 
 async def show(context: Context, name: str) -> FederationView:

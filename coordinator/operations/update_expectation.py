@@ -25,7 +25,7 @@ async def expect_update(
     masked = None
     if round_.terms is not None:
         cohort_size = len(exchange.terms_of(round_).cohort)
-        masked = SumLayout.of(specification, kind.value, cohort_size)
+        masked = SumLayout.of(specification, kind.value, cohort_size, round_.number)
     return Expectation(
         specification=specification,
         client=client,

@@ -37,6 +37,7 @@ _TYPES: Mapping[type[errors.Refusal], ProblemType] = {
     errors.StaleBaseVersion: ProblemType.STALE_BASE_VERSION,
     errors.LeaseLost: ProblemType.LEASE_LOST,
     errors.UpdateConflict: ProblemType.UPDATE_CONFLICT,
+    errors.InvalidSpecification: ProblemType.INVALID_REQUEST,
     errors.StateRestored: ProblemType.STATE_RESTORED,
     errors.FederationFinished: ProblemType.FEDERATION_FINISHED,
     errors.VersionRemoved: ProblemType.VERSION_REMOVED,

@@ -8,7 +8,6 @@ method reads it. The methods it knows are in :data:`KNOWN_METHODS`; a method nam
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.federation.plan_errors import fill_in
+from shared.federation.privacy_plan import PrivacyPlan
 from shared.validation import MAX_EXAMPLES, InvalidInput, Size
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -116,10 +116,6 @@ class BackboneModelPlan(ModelPlan, BackbonePlan):
     batch_size: int = Field(default=16, ge=1, le=100_000)
 
 
-_LARGEST_ORDER = 63
-"""Of the Rényi divergences that the workers' accountant (Opacus) considers."""
-
-
 class PrivateModelPlan(ModelPlan):
     """Hyperparameters of differentially private SGD (Abadi et al., CCS 2016).
 
@@ -146,15 +142,6 @@ class PrivateModelPlan(ModelPlan):
     def _check_budget(self) -> Self:
         if (self.sample_rate is None) != (self.noise_multiplier is None):
             raise ValueError("give both sample_rate and noise_multiplier, or neither")
-        # What the accountant makes of no Rényi divergence at all (Balle et al., 2020, theorem 21).
-        order = _LARGEST_ORDER
-        least = math.log1p(-1 / order) - math.log(self.delta * order) / (order - 1)
-        if self.epsilon <= least:
-            raise ValueError(
-                f"no amount of noise keeps to epsilon {self.epsilon:g} at delta {self.delta:g}, "
-                f"not even in one of the steps of {self.rounds} rounds of {self.epochs} epochs: "
-                f"the smallest epsilon that the accountant gives is {least:.3g}"
-            )
         return self
 
 
@@ -269,6 +256,8 @@ class TrainingPlan(BaseModel):
     image_shape: tuple[Size, Size, Size] = Field(description="channels, height, width")
     num_classes: int = Field(ge=2, le=100_000)
     hyperparameters: dict[str, HyperparameterValue] = Field(default_factory=dict, max_length=100)
+    privacy: PrivacyPlan | None = None
+    """None: what is sent has no noise but the method's own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -289,7 +278,9 @@ class TrainingPlan(BaseModel):
 
     @property
     def planned_rounds(self) -> int | None:
-        """Rounds that the method's noise is made for; None if it does not depend on them."""
+        """Rounds that the noise is made for; None if it does not depend on them."""
+        if self.privacy is not None:
+            return self.privacy.rounds
         plan = plan_of(self.method)
         if plan is None or not issubclass(plan, PrivateModelPlan):
             return None

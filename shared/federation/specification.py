@@ -27,6 +27,7 @@ from shared.federation.aggregation_plan import AggregationPlan
 from shared.federation.initialisation import TensorSpecification
 from shared.federation.model_names import check_method, check_model
 from shared.federation.plans import TrainingPlan
+from shared.federation.privacy_rules import check_privacy
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.protection_rules import check_protection
 from shared.federation.sharing import check_shared_names
@@ -225,8 +226,9 @@ class FederationSpecification(_Model):
     def _check_planned_rounds(self) -> Self:
         planned = self.training.planned_rounds
         if planned is not None and planned < self.round_policy.rounds:
+            where = "hyperparameters" if self.training.privacy is None else "privacy"
             raise ValueError(
-                f"training.hyperparameters.rounds is {planned}, "
+                f"training.{where}.rounds is {planned}, "
                 f"fewer than round_policy.rounds {self.round_policy.rounds}"
             )
         return self
@@ -248,6 +250,20 @@ class FederationSpecification(_Model):
                 on_excess=None if policy.max_update_norm is None else policy.on_excess,
                 max_examples_weight=policy.max_examples_weight,
                 minimum_updates=policy.minimum_updates,
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_privacy(self) -> Self:
+        privacy, policy = self.training.privacy, self.round_policy
+        if privacy is not None:
+            check_privacy(
+                privacy,
+                self.training,
+                is_summed=self.protection is not None,
+                cohort_size=policy.cohort_size,
+                minimum_updates=policy.minimum_updates,
+                max_update_norm=policy.max_update_norm,
             )
         return self
 

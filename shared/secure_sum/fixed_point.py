@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Ring32 = npt.NDArray[np.uint32]
 Ring64 = npt.NDArray[np.uint64]
+Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 _PACKED_AT_A_TIME = 1 << 16
@@ -22,22 +23,29 @@ _PACKED_AT_A_TIME = 1 << 16
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """How values are written in a sum of ``num_clients`` of them.
+    """How values are written in a sum.
 
     Attributes:
         bits: of the ring, 8 to 32: integers are modulo 2^bits.
         bound: largest magnitude of a value; what is larger is cut.
-        num_clients: most clients whose values are added.
+        levels: the largest integer of one client, which stands for the bound.
     """
 
     bits: int
     bound: float
-    num_clients: int
+    levels: int
 
-    @property
-    def levels(self) -> int:
-        """The largest integer of one client: ``num_clients`` of them fit into the ring."""
-        return ((1 << self.bits) - 1) // 2 // self.num_clients
+    @classmethod
+    def for_clients(cls, bits: int, bound: float, num_clients: int) -> FixedPoint:
+        """With as many levels as the ring has room for, ``num_clients`` times.
+
+        Raises:
+            ValueError: the ring is too small for so many clients.
+        """
+        levels = ((1 << bits) - 1) // 2 // num_clients
+        if levels < 1:
+            raise ValueError(f"{bits} bits cannot hold a sum of {num_clients} clients")
+        return cls(bits, bound, levels)
 
     @property
     def step(self) -> float:
@@ -50,15 +58,15 @@ class FixedPoint:
         Args:
             values: (m,), finite.
             uniform: (m,), draws from [0, 1) that nobody else knows.
-
-        Raises:
-            ValueError: the ring is too small for so many clients.
         """
-        if self.levels < 1:
-            raise ValueError(f"{self.bits} bits cannot hold a sum of {self.num_clients} clients")
         units = np.floor(np.clip(values, -self.bound, self.bound) / self.step + uniform)
         units = np.clip(units, -self.levels, self.levels).astype(np.int64)
-        return (units & self._mask).astype(np.uint32), units * self.step
+        return self._wrapped(units), units * self.step
+
+    def encode_with_noise(self, values: Float64, noise: Int64) -> Ring32:
+        """Integers modulo 2^bits: the nearest to the values (m,), plus ``noise`` (m,)."""
+        units = np.rint(np.clip(values, -self.bound, self.bound) / self.step).astype(np.int64)
+        return self._wrapped(units + noise)
 
     def decode(self, total: Ring32) -> Float64:
         """The sum of the clients' values (m,), of the sum of their integers modulo 2^bits (m,)."""
@@ -67,9 +75,8 @@ class FixedPoint:
         values: Float64 = signed.astype(np.float64) * self.step
         return values
 
-    @property
-    def _mask(self) -> int:
-        return (1 << self.bits) - 1
+    def _wrapped(self, units: Int64) -> Ring32:
+        return (units & ((1 << self.bits) - 1)).astype(np.uint32)
 
 
 def packed_bytes(num_values: int, bits: int) -> int:

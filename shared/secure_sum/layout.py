@@ -11,6 +11,7 @@ import numpy.typing as npt
 from shared.federation.specification import FederationSpecification
 from shared.secure_sum.fixed_point import FixedPoint, pack, packed_bytes, unpack
 from shared.secure_sum.masks import RingVector
+from shared.secure_sum.noise import SumNoise
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -34,25 +35,45 @@ class SumLayout:
         kind: ``train`` or ``evaluate``.
         num_values: of all shared tensors; 0 in an evaluation.
         fixed_point: how they are written.
+        noise: of the values; None where there is none.
     """
 
     kind: str
     num_values: int
     fixed_point: FixedPoint
+    noise: SumNoise | None = None
 
     @classmethod
-    def of(cls, specification: FederationSpecification, kind: str, cohort_size: int) -> SumLayout:
+    def of(
+        cls,
+        specification: FederationSpecification,
+        kind: str,
+        cohort_size: int,
+        round_number: int,
+    ) -> SumLayout:
         """The layout of a protected federation's round of a kind.
 
         Raises:
-            ValueError: the federation is not protected.
+            ValueError: the federation is not protected, or so many clients do not fit.
         """
-        plan = specification.protection
+        plan, privacy = specification.protection, specification.training.privacy
         if plan is None:
             raise ValueError(f"federation {specification.name} has no protection")
-        tensors = specification.parameters.tensors if kind == "train" else ()
-        fixed_point = FixedPoint(plan.bits, plan.bound, cohort_size)
-        return cls(kind, sum(tensor.num_elements for tensor in tensors), fixed_point)
+        if kind != "train":
+            return cls(kind, 0, FixedPoint.for_clients(plan.bits, plan.bound, cohort_size))
+        num_values = specification.parameters.num_elements
+        if privacy is None:
+            fixed_point = FixedPoint.for_clients(plan.bits, plan.bound, cohort_size)
+            return cls(kind, num_values, fixed_point)
+        policy = specification.round_policy
+        noise = SumNoise(
+            multiplier=privacy.noise_multiplier,
+            sensitivity=privacy.sensitivity(policy.max_examples_weight or 1, round_number),
+            enough_of=privacy.noise_share(cohort_size, policy.minimum_updates),
+            num_values=num_values,
+        )
+        fixed_point = noise.fixed_point(plan.bits, plan.bound, cohort_size)
+        return cls(kind, num_values, fixed_point, noise)
 
     @property
     def num_counts(self) -> int:

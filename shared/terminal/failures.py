@@ -18,7 +18,7 @@ from shared.validation import InvalidInput, first_fault
 
 INVALID_INPUT, FAILED = 2, 1
 _LONGEST_MESSAGE = 2000
-_WORKER_PACKAGES = ("opacus", "torch", "torchvision", "timm", "sklearn", "tenacity", "PIL")
+_WORKER_PACKAGES = ("torch", "torchvision", "timm", "sklearn", "tenacity", "PIL")
 
 
 def fail(message: str, exit_code: int = FAILED) -> NoReturn:

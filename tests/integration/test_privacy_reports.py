@@ -10,12 +10,12 @@ import torch
 
 from shared.arrays import NamedArrays
 from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.privacy_accountant import PrivacyBudget, least_noise_multiplier
 from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES, random_client_data
 from tests.support.updates import update_bytes
 from worker.methods import build_method
 from worker.methods.interface import Method, Participant, TrainingResult
-from worker.methods.privacy.accountant import noise_multiplier
 from worker.operations.specification import build_specification
 
 pytestmark = [pytest.mark.integration, on_sqlite]
@@ -80,9 +80,7 @@ async def test_a_rounds_report_has_every_clients_privacy_parameters(
         count = num_examples[assignment["client"]]
         steps = EPOCHS * -(-count // BATCH_SIZE)
         rate = BATCH_SIZE / count
-        sigma = noise_multiplier(
-            epsilon=2.5, delta=1e-4, sample_rate=rate, num_steps=ROUNDS * steps
-        )
+        sigma = least_noise_multiplier(PrivacyBudget(2.5, 1e-4, rate, ROUNDS * steps))
         found = {key: assignment["metrics"][key] for key in agreed.keys() & {"epsilon", "delta"}}
         assert found == {"epsilon": 2.5, "delta": 1e-4}
         assert assignment["metrics"]["noise_multiplier"] == sigma

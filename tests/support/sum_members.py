@@ -126,7 +126,7 @@ class SumMember:
 
     def vector(self, round_number: int, kind: str, cohort_size: int) -> RingVector:
         """What this client adds to a round: the same whenever it is asked."""
-        layout = SumLayout.of(self.specification, kind, cohort_size)
+        layout = SumLayout.of(self.specification, kind, cohort_size, round_number)
         generator = np.random.default_rng([sum(self.name.encode()), round_number])
         num_examples = int(generator.integers(1, MAX_EXAMPLES + 1)) if kind == "train" else 1
         change = generator.uniform(-0.5, 0.5, layout.num_values) * num_examples / MAX_EXAMPLES
@@ -153,7 +153,8 @@ class SumMember:
                 if number not in self.masked:
                     vector = self.vector(number, kind, len(self.newest.terms.cohort))
                     self.state = self.member.mask(self.state, number, view.joined, vector)
-                    layout = SumLayout.of(self.specification, kind, len(self.newest.terms.cohort))
+                    size = len(self.newest.terms.cohort)
+                    layout = SumLayout.of(self.specification, kind, size, number)
                     wire = layout.to_wire(vector)
                     self.masked[number] = serialise(task, wire, "masked", 1, {})
                 return self.masked[number]
@@ -201,7 +202,7 @@ async def start_protected(
 
 def mean_change(members: list[SumMember], round_number: int, cohort_size: int) -> np.ndarray:
     """Of members' updates, in the arithmetic of the sum: Σ integers, then one division."""
-    layout = SumLayout.of(members[0].specification, "train", cohort_size)
+    layout = SumLayout.of(members[0].specification, "train", cohort_size, round_number)
     total = layout.zeros()
     for one in members:
         total.add(one.vector(round_number, "train", cohort_size))
@@ -235,7 +236,7 @@ def example_messages() -> dict[str, Any]:
     states = {name: members[name].join(MemberState(), terms) for name in names}
     joins = {name: _newest(states[name]).join for name in names}
     joined = [join.member for join in joins.values()]
-    vector = SumLayout.of(specification, "train", 3).zeros()
+    vector = SumLayout.of(specification, "train", 3, 1).zeros()
     for name in names:
         states[name] = members[name].mask(states[name], 1, joined, vector)
         states[name] = members[name].confirm(states[name], 1, names)

@@ -73,7 +73,7 @@ def make_vectors() -> dict[str, Any]:
     ]
     together = joined_digest(joined)
     survivors = [name for name in _NAMES if name != _DROPPED]
-    point = FixedPoint(_BITS, _BOUND, len(_NAMES))
+    point = FixedPoint.for_clients(_BITS, _BOUND, len(_NAMES))
     masked, total = {}, RingVector.zeros(1, 3, _BITS)
     for index, name in enumerate(survivors):
         values, _ = point.encode(np.array(_VALUES[index]), np.full(3, 0.5))

@@ -23,12 +23,15 @@ from worker.commands.aggregation_options import (
 )
 from worker.commands.protection_options import (
     AllowSeparableOption,
+    DeltaOption,
     EncodingOption,
+    EpsilonOption,
+    PrivacyOption,
     ProtectionOption,
     SumBitsOption,
     SumBoundOption,
     encoding_plan,
-    protection_plan,
+    protection_of,
 )
 from worker.errors import FAILURES
 from worker.operations.specification_request import SpecificationRequest
@@ -96,6 +99,9 @@ def specify(
     sum_bits: SumBitsOption = None,
     sum_bound: SumBoundOption = None,
     allow_separable: AllowSeparableOption = False,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
+    privacy: PrivacyOption = None,
     backbone_weights: Annotated[
         str | None,
         typer.Option(help="Source of a frozen backbone's weights: hub (default), random or FILE."),
@@ -121,7 +127,15 @@ def specify(
         from worker.operations.specification import specify as build  # noqa: PLC0415 - torch
 
         configure_logging("warning")
-        plan = protection_plan(protection, sum_bits, sum_bound, allow_separable)
+        protected = protection_of(
+            protection,
+            sum_bits=sum_bits,
+            sum_bound=sum_bound,
+            allow_separable=allow_separable,
+            epsilon=epsilon,
+            delta=delta,
+            privacy=privacy,
+        )
         specification = build(
             SpecificationRequest(
                 name=name,
@@ -145,8 +159,9 @@ def specify(
                 preset=preset,
                 settings=settings or (),
                 aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),
-                encoding=encoding_plan(encoding, plan),
-                protection=plan,
+                encoding=encoding_plan(encoding, protected),
+                protection=protected.summed,
+                privacy=protected.privacy,
                 backbone_weights=backbone_weights,
                 examples_per_client=examples_per_client,
             )

@@ -30,12 +30,15 @@ from worker.commands.aggregation_options import (
 )
 from worker.commands.protection_options import (
     AllowSeparableOption,
+    DeltaOption,
     EncodingOption,
+    EpsilonOption,
+    PrivacyOption,
     ProtectionOption,
     SumBitsOption,
     SumBoundOption,
     encoding_plan,
-    protection_plan,
+    protection_of,
 )
 from worker.data.source import DataSource
 from worker.demo.defaults import default_model
@@ -85,6 +88,9 @@ def run(
     sum_bits: SumBitsOption = None,
     sum_bound: SumBoundOption = None,
     allow_separable: AllowSeparableOption = False,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
+    privacy: PrivacyOption = None,
     cohort_size: Annotated[
         int | None,
         typer.Option(min=1, help="Number of clients to draw for each round; by default all."),
@@ -137,8 +143,16 @@ def run(
             raise InvalidInput(f"--data-dir {data_dir} is not a folder")
         if backbone_weights == "random":
             console.print("The backbone's weights are RANDOM: for trials only.", style="bold red")
-        plan = protection_plan(protection, sum_bits, sum_bound, allow_separable)
-        if plan is not None and max_examples_weight is None:
+        protected = protection_of(
+            protection,
+            sum_bits=sum_bits,
+            sum_bound=sum_bound,
+            allow_separable=allow_separable,
+            epsilon=epsilon,
+            delta=delta,
+            privacy=privacy,
+        )
+        if protected.summed is not None and max_examples_weight is None:
             max_examples_weight = _most_examples(data)
         request = SpecificationRequest(
             name="demo",
@@ -159,8 +173,9 @@ def run(
             preset=preset,
             settings=settings or (),
             aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),
-            encoding=encoding_plan(encoding, plan),
-            protection=plan,
+            encoding=encoding_plan(encoding, protected),
+            protection=protected.summed,
+            privacy=protected.privacy,
             backbone_weights=backbone_weights,
             examples_per_client=_examples_per_client(method, settings or (), data),
         )

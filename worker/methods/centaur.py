@@ -12,7 +12,7 @@ from worker.data.client_data import Batch
 from worker.methods.interface import PrivateTensors
 from worker.methods.local_round.head import train_head
 from worker.methods.local_round.sgd import head_settings_of
-from worker.methods.privacy.private_steps import PrivateExtractorMethod, PrivateSteps
+from worker.methods.private_model import PrivateExtractorMethod, PrivateSteps
 from worker.methods.whole_model.client import ModelClient
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.federation.plans import PrivateModelPlan
 from worker.methods.interface import PrivateTensors
-from worker.methods.privacy.private_steps import PrivateModelMethod, PrivateSteps
+from worker.methods.private_model import PrivateModelMethod, PrivateSteps
 from worker.methods.whole_model.client import ModelClient
 
 

@@ -22,7 +22,8 @@ from worker.methods.hypernetwork.client import HyperFLClient
 from worker.methods.hypernetwork.factored_sgd import rows_needed
 from worker.methods.hypernetwork.group import deltas_of, group_for
 from worker.methods.hypernetwork.lock_step import HypernetworkChange
-from worker.methods.hypernetwork.personalization import fit_private_part
+from worker.methods.hypernetwork.personalization import PrivateFit
+from worker.methods.hypernetwork.private_round import private_round_for
 from worker.methods.hypernetwork.weights import (
     HypernetworkWeights,
     all_but_output_bias,
@@ -43,7 +44,6 @@ from worker.methods.local_round.client import BUFFER_PREFIX
 from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
 from worker.methods.local_round.head import head_module, head_shapes, initial_head
 from worker.methods.local_round.random_streams import client_generator, drawn_normally
-from worker.methods.local_round.sgd import settings_of
 from worker.models.initial_ranges import generated_tensors
 from worker.models.layout import ParameterLayout, check_shapes
 from worker.models.registry import FeatureExtractor, build_feature_extractor
@@ -114,8 +114,11 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         self._collapsed_norm_squared = COLLAPSED_SHARE * expected_norm_squared(
             self._plan.embedding_size, self._plan.hidden_size, self._plan.feature_scale
         )
-        self._descent = settings_of(self._plan)
         self._trains_only_bias = self._plan.shared_part == "output-bias"
+        self._fit = PrivateFit(self._plan, self._extractor, device)
+        self._private_round = private_round_for(
+            plan, self._plan, extractor, self._extractor, self._layout, device, self._fit
+        )
 
     def parameters(self, seed: int) -> ParameterSpecification:
         """The hypernetwork's four tensors, or of these b alone."""
@@ -133,9 +136,14 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         )
 
     def initial_private(self, client_seed: int) -> PrivateTensors:
-        """Embedding from N(0, 1), head as linear layers by default, buffers as the module's."""
+        """Embedding from N(0, 1), head as linear layers by default, buffers as the module's.
+
+        Where b alone is trained, by private steps, the embedding starts where they see it: at 0.
+        """
         generator = client_generator(client_seed, "initial")
         embedding = drawn_normally((self._plan.embedding_size,), generator)
+        if self._private_round is not None:
+            embedding.zero_()
         buffers = {name: buffer.clone() for name, buffer in self._initial_buffers.items()}
         return {"embedding": embedding, **initial_head(self._head_shapes, generator)} | buffers
 
@@ -171,19 +179,9 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
     ) -> PrivateTensors:
         """Embedding, head and buffers; see :class:`worker.methods.interface.Personalizes`."""
         self.check(participant)
-        plan = self._plan.model_copy(update={"epochs": epochs, "head_epochs": 1})
-
-        return fit_private_part(
-            # Rounds count from 1, so that no round draws what this draws.
-            HyperFLClient(
-                participant, 0, self._extractor, plan, self._device, raising_stop(should_stop)
-            ),
-            self.read(weights),
-            epochs=epochs,
-            feature_scale=plan.feature_scale,
-            settings=self._descent,
-            clip_norm=plan.clip_norm,
-        )
+        # Rounds count from 1, so that no round draws what this draws.
+        client = self._fit.client(participant, 0, epochs, raising_stop(should_stop))
+        return self._fit.run(client, self.read(weights), epochs)
 
     def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
         """See :class:`worker.methods.interface.BuildsPersonalModel`."""
@@ -216,8 +214,12 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         """Clients in lock step; see :class:`BaseMethod`.
 
         Metrics beside the common ones: ``train_loss`` over the last epoch and
-        ``feature_norm_squared``, ‖f‖² at the end.
+        ``feature_norm_squared``, ‖f‖² at the end. Private steps have neither.
         """
+        if self._private_round is not None:
+            for participant in group:
+                yield self._private_round.train(participant, shared, round_number, stop_if_asked)
+            return
         clients = [self._client(participant, round_number, stop_if_asked) for participant in group]
         for part in self._parts(clients, shared.output_weight):
             for result in self._train_part(part, shared):

@@ -98,6 +98,8 @@ class TrainingResult:
         deltas: change (after − before) of each shared tensor.
         private: the client's private tensors after the round.
         metrics: finite numbers by name, sent with the update.
+        sensitivity: largest norm of what one training example changes in ``deltas``; None where
+            nothing bounds it.
     """
 
     participant: str
@@ -105,6 +107,7 @@ class TrainingResult:
     deltas: dict[str, Array | FactoredDelta]
     private: PrivateTensors
     metrics: dict[str, float]
+    sensitivity: float | None = None
 
 
 class Method(Protocol):

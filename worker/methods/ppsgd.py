@@ -12,7 +12,7 @@ from shared.federation.plans import PPSGDPlan
 from worker.methods.interface import PrivateTensors
 from worker.methods.local_round.head import Head
 from worker.methods.local_round.sgd import Descent, gradients_of, head_settings_of
-from worker.methods.privacy.private_steps import PrivateExtractorMethod, PrivateSteps
+from worker.methods.private_model import PrivateExtractorMethod, PrivateSteps
 from worker.methods.whole_model.client import ModelClient
 
 

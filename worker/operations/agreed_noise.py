@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from shared.federation.plans import (
     KNOWN_METHODS,
@@ -11,8 +14,15 @@ from shared.federation.plans import (
     spreads_privacy_budget,
     steps_per_epoch,
 )
+from shared.federation.privacy_plan import PrivacyPlan
+from shared.federation.specification import RoundPolicy
+from shared.privacy_accountant import (
+    PrivacyBudget,
+    check_noise_multiplier,
+    least_noise_multiplier,
+)
+from shared.validation import first_fault
 from worker.errors import ConfigError
-from worker.methods.privacy.accountant import sufficient_noise_multiplier
 
 
 def with_agreed_noise(
@@ -54,11 +64,35 @@ def with_agreed_noise(
             )
     if rate is None:
         return hyperparameters
-    sigma = sufficient_noise_multiplier(
-        plan.noise_multiplier,
-        epsilon=plan.epsilon,
-        delta=plan.delta,
-        sample_rate=rate,
-        num_steps=plan.rounds * plan.epochs * steps_per_epoch(rate),
-    )
+    num_steps = plan.rounds * plan.epochs * steps_per_epoch(rate)
+    budget = PrivacyBudget(plan.epsilon, plan.delta, rate, num_steps)
+    sigma = plan.noise_multiplier
+    if sigma is None:
+        sigma = least_noise_multiplier(budget)
+    else:
+        check_noise_multiplier(sigma, budget)
     return hyperparameters | {"sample_rate": rate, "noise_multiplier": sigma}
+
+
+def privacy_plan(
+    settings: Mapping[str, Any] | None, round_policy: RoundPolicy
+) -> PrivacyPlan | None:
+    """The plan of these settings, with the least noise that keeps to it; None for None.
+
+    The budget is for the policy's rounds, unless the settings have more.
+
+    Raises:
+        ConfigError: a setting cannot be.
+        PrivacyBudgetError: no noise keeps to the budget, or that given does not.
+    """
+    if settings is None:
+        return None
+    given = {"rounds": round_policy.rounds} | dict(settings)
+    try:
+        plan = PrivacyPlan.model_validate({"noise_multiplier": 1.0} | given)
+    except ValidationError as error:
+        raise ConfigError(f"training.privacy.{first_fault(error)}") from error
+    if "noise_multiplier" in given:
+        check_noise_multiplier(plan.noise_multiplier, plan.budget)
+        return plan
+    return plan.model_copy(update={"noise_multiplier": least_noise_multiplier(plan.budget)})

@@ -18,6 +18,7 @@ from shared.federation.plans import (
     plan_of,
     takes_backbone,
 )
+from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import (
     EncodingPlan,
@@ -33,7 +34,8 @@ from worker.methods.whole_model.method import ModelMethod
 from worker.models.allowed_imports import AllowedImports
 from worker.models.backbone_weights import BackboneSource, pin_backbone
 from worker.models.registry import default_image_shape
-from worker.operations.agreed_noise import with_agreed_noise
+from worker.operations.agreed_noise import privacy_plan, with_agreed_noise
+from worker.operations.key_values import parse_settings
 from worker.operations.specification_request import SpecificationRequest
 
 
@@ -50,10 +52,10 @@ def specify(request: SpecificationRequest) -> FederationSpecification:
         image_shape=choose_image_shape(request.image_shape, request.model, request.dataset),
         num_classes=choose_num_classes(request.num_classes, request.dataset, request.data_dir),
         hyperparameters=_with_shared_part(
-            request.method,
-            request.protection,
+            request,
             choose_hyperparameters(request.method, request.preset, request.settings),
         ),
+        privacy=privacy_plan(request.privacy, request.round_policy),
         round_policy=request.round_policy,
         aggregation=request.aggregation,
         encoding=request.encoding,
@@ -77,6 +79,7 @@ def build_specification(
     seed: int,
     aggregation: AggregationPlan | None = None,
     protection: ProtectionPlan | None = None,
+    privacy: PrivacyPlan | None = None,
     backbone_weights: str | None = None,
     examples_per_client: int | None = None,
 ) -> FederationSpecification:
@@ -110,6 +113,7 @@ def build_specification(
         hyperparameters=with_agreed_noise(
             method, _with_rounds(method, hyperparameters, round_policy), examples_per_client
         ),
+        privacy=privacy,
     )
     resources = SiteResources(
         backbone_weights_file=file,
@@ -134,15 +138,21 @@ def build_specification(
 
 
 def _with_shared_part(
-    method: str, protection: ProtectionPlan | None, hyperparameters: dict[str, Any]
+    request: SpecificationRequest, hyperparameters: dict[str, Any]
 ) -> dict[str, Any]:
-    """With the part of a hypernetwork whose sum cannot be taken apart, where that is asked for."""
-    known = KNOWN_METHODS.get(method)
-    if protection is None or known is None or "hypernetwork" not in known.shares:
+    """With the part of a hypernetwork that can be summed or noised, where that is asked for.
+
+    Its sum cannot be taken apart, and no private tensor is in its gradient.
+    """
+    known = KNOWN_METHODS.get(request.method)
+    if known is None or "hypernetwork" not in known.shares:
         return hyperparameters
-    if protection.allow_separable:
-        return hyperparameters
-    return {"shared_part": "output-bias"} | hyperparameters
+    protection, privacy = request.protection, request.privacy
+    is_inseparable = protection is not None and not protection.allow_separable
+    is_noised = privacy is not None and privacy.get("unit", "example") == "example"
+    if is_inseparable or is_noised:
+        return {"shared_part": "output-bias"} | hyperparameters
+    return hyperparameters
 
 
 def check_names(method: str, model: str) -> None:
@@ -205,25 +215,3 @@ def choose_hyperparameters(
     """A preset's hyperparameters, with ``key=value`` settings in their places."""
     chosen = {} if preset is None else find_preset(method, preset)
     return chosen | parse_settings(settings)
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` pairs; a value is a number or true or false where it can be, else text."""
-    parsed: dict[str, Any] = {}
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set must be KEY=VALUE, not {setting}")
-        parsed[key] = _value(text)
-    return parsed
-
-
-def _value(text: str) -> bool | int | float | str:
-    if text in ("true", "false"):
-        return text == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shared.federation.aggregation_plan import AggregationPlan
 from shared.federation.protection_plan import ProtectionPlan
@@ -30,6 +31,7 @@ class SpecificationRequest:
         aggregation: the rule that combines updates.
         encoding: how updates are written.
         protection: of single updates from the coordinator.
+        privacy: settings of the plan of differential privacy, its noise left out; None for none.
         backbone_weights: ``hub``, ``random`` or the path of a file.
         examples_per_client: training examples of a client, for methods with a privacy budget.
     """
@@ -48,5 +50,6 @@ class SpecificationRequest:
     aggregation: AggregationPlan = field(default_factory=AggregationPlan)
     encoding: EncodingPlan = field(default_factory=EncodingPlan)
     protection: ProtectionPlan | None = None
+    privacy: Mapping[str, Any] | None = None
     backbone_weights: str | None = None
     examples_per_client: int | None = None

@@ -13,15 +13,18 @@ from shared.arrays import Array, NamedArrays
 from shared.federation.specification import FederationSpecification
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
+from shared.secure_sum.fixed_point import Ring32
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.masks import RingVector
 from shared.secure_sum.messages import ExchangeView
-from shared.tensors.low_rank import FactoredDelta, Float64
+from shared.tensors.low_rank import Float64
 from worker.errors import Refused, SumRefused
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.methods.local_round.random_streams import client_generator
+from worker.noise import clipped
 from worker.remote.patience import Patience
 from worker.rounds.held_task import HeldTask
+from worker.rounds.private_release import PrivateRelease, flat_change, split
 from worker.rounds.sitting_out import refuse_sum
 from worker.rounds.update_writer import pending_update, serialise
 from worker.secure_sum.member import Member
@@ -38,6 +41,8 @@ class MaskedWriter:
         self._specification = specification
         self._patience = patience
         self._views: dict[str, ExchangeView] = {}
+        privacy = specification.training.privacy
+        self._release = None if privacy is None else PrivateRelease(specification, privacy)
 
     async def prepare(self, fresh: Sequence[HeldTask]) -> list[HeldTask]:
         """Those whose round was joined by members that they accept."""
@@ -72,10 +77,32 @@ class MaskedWriter:
 
         What rounding and the bound leave out of the change is the residual of the next.
         """
-        state, policy = one.client.state, self._specification.round_policy
-        layout = self._layout(one)
+        state, layout = one.client.state, self._layout(one)
+        residual: dict[str, Array] = {}
+        if self._release is None:
+            num_examples, num_cut, values, residual = self._rounded(one, layout, result, weights)
+        else:
+            # What is left out, or how many values are cut, would say without noise what they are.
+            num_cut = 0
+            num_examples, values = self._release.part_of_sum(one, layout, result, weights)
+        counts = layout.counts_of(num_examples, num_cut, result.metrics)
+        content, sums = self._mask(one, layout, RingVector(counts, values, layout.fixed_point.bits))
+        return replace(
+            state,
+            tensors={name: tensor.numpy() for name, tensor in result.private.items()},
+            residual=residual,
+            last_round=one.task.round_number,
+            pending=pending_update(one.task, content),
+            sums=sums,
+        )
+
+    def _rounded(
+        self, one: HeldTask, layout: SumLayout, result: TrainingResult, weights: NamedArrays
+    ) -> tuple[int, int, Ring32, dict[str, Array]]:
+        """Examples that count, how many values were cut, the values, and what they leave out."""
+        state, parameters = one.client.state, self._specification.parameters
         wanted = self._wanted(result, state, weights)
-        cap = policy.max_examples_weight or 1
+        cap = self._specification.round_policy.max_examples_weight or 1
         num_examples = min(result.num_examples, cap)
         share = num_examples / cap
         stream = client_generator(state.seed, "rounding", one.task.round_number)
@@ -83,16 +110,7 @@ class MaskedWriter:
             share * wanted, stream.random(layout.num_values)
         )
         num_cut = int(np.count_nonzero(np.abs(share * wanted) > layout.fixed_point.bound))
-        counts = layout.counts_of(num_examples, num_cut, result.metrics)
-        content, sums = self._mask(one, layout, RingVector(counts, values, layout.fixed_point.bits))
-        return replace(
-            state,
-            tensors={name: tensor.numpy() for name, tensor in result.private.items()},
-            residual=self._split(wanted - received / share),
-            last_round=one.task.round_number,
-            pending=pending_update(one.task, content),
-            sums=sums,
-        )
+        return num_examples, num_cut, values, split(wanted - received / share, parameters)
 
     def evaluated(self, one: HeldTask, metrics: dict[str, float]) -> PrivateState:
         """See :class:`worker.rounds.update_writer.UpdateWriter`."""
@@ -106,7 +124,7 @@ class MaskedWriter:
         newest = one.client.state.sums.newest
         size = 1 if newest is None else len(newest.terms.cohort)
         kind = "train" if one.task.kind is TaskKind.TRAIN else "evaluate"
-        return SumLayout.of(self._specification, kind, size)
+        return SumLayout.of(self._specification, kind, size, one.task.round_number)
 
     def _mask(
         self, one: HeldTask, layout: SumLayout, vector: RingVector
@@ -120,28 +138,16 @@ class MaskedWriter:
 
     def _wanted(self, result: TrainingResult, state: PrivateState, weights: NamedArrays) -> Float64:
         """The change of all shared tensors (m,), what was left out before it added, clipped."""
-        parts = []
-        for tensor in self._specification.parameters.tensors:
-            change = result.deltas[tensor.name]
-            if isinstance(change, FactoredDelta):
-                change = change.dense(weights[tensor.name])
-            part = change.astype(np.float64).reshape(-1)
-            if (left_out := state.residual.get(tensor.name)) is not None:
-                part += np.asarray(left_out, np.float64).reshape(-1)
-            parts.append(part)
-        wanted = np.concatenate(parts) if parts else np.zeros(0)
+        parameters = self._specification.parameters
+        wanted = flat_change(result, weights, parameters)
+        if state.residual:
+            left_out = [
+                np.asarray(state.residual[tensor.name], np.float64).reshape(-1)
+                for tensor in parameters.tensors
+            ]
+            wanted += np.concatenate([np.zeros(0), *left_out])
         largest = self._specification.round_policy.max_update_norm
-        norm = float(np.linalg.norm(wanted))
-        return wanted if largest is None or norm <= largest else wanted * (largest / norm)
-
-    def _split(self, values: Float64) -> dict[str, Array]:
-        arrays: dict[str, Array] = {}
-        start = 0
-        for tensor in self._specification.parameters.tensors:
-            part = values[start : start + tensor.num_elements]
-            start += tensor.num_elements
-            arrays[tensor.name] = part.astype(np.float32).reshape(tensor.shape)
-        return arrays
+        return wanted if largest is None else clipped(wanted, largest)
 
 
 def _member_of(one: HeldTask) -> Member:

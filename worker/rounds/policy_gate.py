@@ -37,8 +37,9 @@ class PolicyGate:
             PrivateStateError: what it has trained cannot be read.
         """
         policy, name = self._policy, one.client.name
+        self._check_budget(one)
         steps = steps_of_round(self._training, len(one.client.data.train))
-        if policy.minimum_steps > (steps or 1):
+        if self._training.privacy is None and policy.minimum_steps > (steps or 1):
             raise PolicyRefused(
                 f"policy.minimum_steps is {policy.minimum_steps}",
                 f"client {name} makes {steps or 'an unknown number of'} steps in a round",
@@ -58,6 +59,22 @@ class PolicyGate:
                 f"client {name} has trained {ledger.num_rounds}",
             )
         return ledger
+
+    def _check_budget(self, one: HeldTask) -> None:
+        """Whether noise is planned for the round: one update of each number, whatever is lost."""
+        privacy, number = self._training.privacy, one.task.round_number
+        if privacy is None:
+            return
+        if number > privacy.rounds:
+            raise PolicyRefused(
+                f"the privacy budget is of {privacy.rounds} rounds",
+                f"round {number} would spend more of client {one.client.name}'s",
+            )
+        if number <= one.client.state.last_round:
+            raise PolicyRefused(
+                "the privacy budget is of one update a round",
+                f"client {one.client.name} has made one of round {one.client.state.last_round}",
+            )
 
     def admit(self, one: HeldTask) -> None:
         """Counts a round before it is trained, so that none is trained that is not counted.

@@ -13,6 +13,7 @@ from shared.tensors import codec
 from shared.tensors.encodings import encoding_for
 from worker.methods.interface import TrainingResult
 from worker.rounds.held_task import HeldTask
+from worker.rounds.private_release import PrivateRelease
 from worker.site.private_state import PendingUpdate, PrivateState
 
 
@@ -37,6 +38,8 @@ class PlainWriter:
 
     def __init__(self, specification: FederationSpecification) -> None:
         self._specification = specification
+        privacy = specification.training.privacy
+        self._release = None if privacy is None else PrivateRelease(specification, privacy)
 
     async def prepare(self, fresh: Sequence[HeldTask]) -> list[HeldTask]:
         """All of them: nothing has to be looked up."""
@@ -44,11 +47,15 @@ class PlainWriter:
 
     def trained(self, one: HeldTask, result: TrainingResult, weights: NamedArrays) -> PrivateState:
         """See :class:`UpdateWriter`."""
-        state = one.client.state
+        state, deltas, metrics = one.client.state, result.deltas, result.metrics
+        if self._release is not None:
+            # Its residual, too, is then of what has noise.
+            deltas = self._release.alone(one, result, weights)
+            metrics = self._release.metrics(one, metrics)
         encoded = encoding_for(self._specification.encoding).encode(
-            result.deltas, state.residual, weights, self._specification.parameters
+            deltas, state.residual, weights, self._specification.parameters
         )
-        content = self._serialise(one.task, encoded.wire, result.num_examples, result.metrics)
+        content = self._serialise(one.task, encoded.wire, result.num_examples, metrics)
         return replace(
             state,
             tensors={name: tensor.numpy() for name, tensor in result.private.items()},

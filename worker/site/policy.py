@@ -79,6 +79,8 @@ def check_examples(policy: SitePolicy, client: str, num_examples: int) -> None:
 
 def steps_of_round(training: TrainingPlan, num_examples: int) -> int | None:
     """Steps of what is shared, in a local round on so many examples; None if nobody can tell."""
+    if training.privacy is not None and training.privacy.unit == "example":
+        return 1
     if training.method not in KNOWN_METHODS:
         return None
     plan = training.hyperparameters
@@ -193,7 +195,9 @@ def _steps(policy: SitePolicy, training: TrainingPlan) -> Finding:
         needed = (math.ceil(wanted / of_one) - 1) * batch_size + 1
         verdict = Verdict.DEPENDS
         asks = f"{of_one} steps for each batch of {batch_size}: {needed} examples make enough"
-    if wanted <= (of_one or 1):
+    if training.privacy is not None:
+        asks = "rounds whose noise hides what a step would show"
+    if wanted <= (of_one or 1) or training.privacy is not None:
         verdict = Verdict.ACCEPTED
     return Finding("minimum_steps", str(wanted), asks, verdict)
 
@@ -204,9 +208,11 @@ def _epsilon(policy: SitePolicy, training: TrainingPlan) -> Finding:
     known = KNOWN_METHODS.get(training.method)
     if known is not None and not known.shares:
         return Finding("maximum_epsilon", says, "no updates", Verdict.ACCEPTED)
-    if not spreads_privacy_budget(training.method):
+    if training.privacy is None and not spreads_privacy_budget(training.method):
         verdict = Verdict.ACCEPTED if largest is None else Verdict.REFUSED
         return Finding("maximum_epsilon", says, "updates without noise of a known ε", verdict)
-    asked = float(training.hyperparameters["epsilon"])
+    privacy = training.privacy
+    asked = privacy.epsilon if privacy else float(training.hyperparameters["epsilon"])
+    unit = "one client" if privacy and privacy.unit == "client" else "one example"
     verdict = Verdict.ACCEPTED if largest is None or asked <= largest else Verdict.REFUSED
-    return Finding("maximum_epsilon", says, f"ε {asked:g}", verdict)
+    return Finding("maximum_epsilon", says, f"ε {asked:g} for {unit}", verdict)

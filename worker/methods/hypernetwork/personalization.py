@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
+from shared.federation.plans import HyperFLPlan
 from worker.methods.hypernetwork.client import HyperFLClient
 from worker.methods.hypernetwork.weights import HypernetworkWeights
-from worker.methods.interface import PrivateTensors, TrainingDivergedError
-from worker.methods.local_round.sgd import SGDSettings, clip_factor, sgd_step
+from worker.methods.interface import Participant, PrivateTensors, TrainingDivergedError
+from worker.methods.local_round.extractor import FunctionalExtractor
+from worker.methods.local_round.sgd import clip_factor, settings_of, sgd_step
 
 
-def fit_private_part(
-    client: HyperFLClient,
-    weights: HypernetworkWeights,
-    *,
-    epochs: int,
-    feature_scale: float,
-    settings: SGDSettings,
-    clip_norm: float,
-) -> PrivateTensors:
-    """The private tensors after ``epochs`` of: a head step, then SGD on only the embedding.
+class PrivateFit:
+    """Epochs of: a head step, then SGD on only the embedding, under weights that stay."""
 
-    A head step computes the features anew, since the embedding has moved θ(v) meanwhile.
+    def __init__(
+        self, plan: HyperFLPlan, extractor: FunctionalExtractor, device: torch.device
+    ) -> None:
+        self._plan, self._extractor, self._device = plan, extractor, device
 
-    Args:
-        client: with a plan of as many epochs, each of which has one head step.
-        weights: φ, never changed.
-        epochs: how many.
-        feature_scale: factor on the hidden features.
-        settings: of the descent on v.
-        clip_norm: largest norm of ∂L/∂v.
+    def client(
+        self,
+        participant: Participant,
+        round_number: int,
+        epochs: int,
+        stop_if_asked: Callable[[], None],
+    ) -> HyperFLClient:
+        """A participant with as many epochs, each of which has one head step."""
+        plan = self._plan.model_copy(update={"epochs": epochs, "head_epochs": 1})
+        return HyperFLClient(
+            participant, round_number, self._extractor, plan, self._device, stop_if_asked
+        )
 
-    Raises:
-        TrainingDivergedError: a private tensor became NaN or infinite.
-    """
-    embedding = client.embedding.clone()
-    velocity = torch.zeros_like(embedding)
-    for _ in range(epochs):
-        client.train_head(weights.generate(embedding, feature_scale))
-        for _ in range(client.num_steps // epochs):
-            gradient = _embedding_gradient(client, weights, embedding, feature_scale)
-            norm = torch.linalg.vector_norm(gradient)
-            gradient *= clip_factor(norm, clip_norm)
-            sgd_step(embedding, gradient, velocity, settings)
-    private = client.private(embedding)
-    if not all(bool(tensor.isfinite().all()) for tensor in private.values()):
-        raise TrainingDivergedError([client.name])
-    return private
+    def run(
+        self, client: HyperFLClient, weights: HypernetworkWeights, epochs: int
+    ) -> PrivateTensors:
+        """The private tensors after the epochs that :meth:`client` was made for.
+
+        A head step computes the features anew, since the embedding has moved θ(v) meanwhile.
+        ``weights`` are φ, never changed.
+
+        Raises:
+            TrainingDivergedError: a private tensor became NaN or infinite.
+        """
+        feature_scale, settings = self._plan.feature_scale, settings_of(self._plan)
+        embedding = client.embedding.clone()
+        velocity = torch.zeros_like(embedding)
+        for _ in range(epochs):
+            client.train_head(weights.generate(embedding, feature_scale))
+            for _ in range(client.num_steps // epochs):
+                gradient = _embedding_gradient(client, weights, embedding, feature_scale)
+                norm = torch.linalg.vector_norm(gradient)
+                gradient *= clip_factor(norm, self._plan.clip_norm)
+                sgd_step(embedding, gradient, velocity, settings)
+        private = client.private(embedding)
+        if not all(bool(tensor.isfinite().all()) for tensor in private.values()):
+            raise TrainingDivergedError([client.name])
+        return private
 
 
 def _embedding_gradient(

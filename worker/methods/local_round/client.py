@@ -75,6 +75,16 @@ class LocalClient:
         """One epoch in a random order: the network's inputs (B, ...) and labels (B,)."""
         return self._train.shuffled_batches(batch_size, self._order)
 
+    def sampled_batches(self, sample_rate: float, sampling: np.random.Generator) -> Iterator[Batch]:
+        """Each training example with probability ``sample_rate`` (Poisson sampling), in batches.
+
+        They are never augmented, and as large as in evaluation.
+        """
+        chosen = torch.from_numpy((sampling.random(self.num_examples) < sample_rate).nonzero()[0])
+        for positions in torch.split(chosen, self._extractor.evaluation_batch_size):
+            if len(positions):
+                yield self._train.batch(positions)
+
     def measure(self, logits_of: Callable[[torch.Tensor], torch.Tensor]) -> tuple[float, float]:
         """Accuracy (0 to 1) and mean loss on the test split, in evaluation mode.
 

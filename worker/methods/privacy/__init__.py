@@ -1,1 +1,1 @@
-"""Differentially private steps: clipped gradients of single examples, noise, accounting."""
+"""Gradients of single examples: clipped each, summed, noised."""

@@ -230,14 +230,6 @@ def test_what_is_agreed_on_has_bounds(setting: str, value: float, message: str) 
     assert message in error["msg"]
 
 
-@pytest.mark.parametrize("epsilon", [1e-6, 0.1])
-def test_a_budget_below_what_any_noise_gives_is_refused(epsilon: float) -> None:
-    message = rf"keeps to epsilon {epsilon:g} at delta 1e-05, .* steps of 7 rounds of 5"
-    with pytest.raises(ValidationError, match=message):
-        private_plan(epsilon=epsilon)
-    private_plan(epsilon=0.11)
-
-
 def test_rounds_are_planned_where_noise_is_made_for_them() -> None:
     private = plan(method="dp-fedavg", hyperparameters={"rounds": 7})
     assert private.planned_rounds == 7

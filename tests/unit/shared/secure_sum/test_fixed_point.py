@@ -13,7 +13,7 @@ from shared.secure_sum.fixed_point import FixedPoint, pack, packed_bytes, unpack
 @given(bits=st.integers(8, 32), num_clients=st.integers(1, 100), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=60)
 def test_the_sum_is_that_of_what_each_client_sent(bits: int, num_clients: int, seed: int) -> None:
-    point = FixedPoint(bits, 0.5, num_clients)
+    point = FixedPoint.for_clients(bits, 0.5, num_clients)
     generator = np.random.default_rng(seed)
     total = np.zeros(7, np.uint32)
     expected = np.zeros(7)
@@ -28,7 +28,7 @@ def test_the_sum_is_that_of_what_each_client_sent(bits: int, num_clients: int, s
 
 
 def test_rounding_is_off_by_less_than_a_step_and_not_to_one_side() -> None:
-    point = FixedPoint(16, 1.0, 10)
+    point = FixedPoint.for_clients(16, 1.0, 10)
     generator = np.random.default_rng(1)
     values = np.full(200_000, 0.4 * point.step)
     _, received = point.encode(values, generator.random(len(values)))
@@ -37,15 +37,15 @@ def test_rounding_is_off_by_less_than_a_step_and_not_to_one_side() -> None:
 
 
 def test_what_is_over_the_bound_is_cut_to_it() -> None:
-    point = FixedPoint(16, 1.0, 10)
+    point = FixedPoint.for_clients(16, 1.0, 10)
     _, received = point.encode(np.array([5.0, -5.0]), np.array([0.999, 0.0]))
     assert received.tolist() == [1.0, -1.0]
 
 
 def test_a_ring_too_small_for_its_clients_is_refused() -> None:
     with pytest.raises(ValueError, match="8 bits cannot hold a sum of 128 clients"):
-        FixedPoint(8, 1.0, 128).encode(np.zeros(1), np.zeros(1))
-    assert FixedPoint(8, 1.0, 127).levels == 1
+        FixedPoint.for_clients(8, 1.0, 128)
+    assert FixedPoint.for_clients(8, 1.0, 127).levels == 1
 
 
 @given(

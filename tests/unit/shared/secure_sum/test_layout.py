@@ -10,12 +10,12 @@ from shared.secure_sum.masks import RingVector
 from tests.support.specifications import tiny_specification
 from tests.support.sum_members import protected_specification
 
-LAYOUT = SumLayout.of(protected_specification(), "train", 5)
+LAYOUT = SumLayout.of(protected_specification(), "train", 5, 1)
 
 
 def test_a_federation_without_protection_has_none() -> None:
     with pytest.raises(ValueError, match="federation tiny has no protection"):
-        SumLayout.of(tiny_specification(), "train", 5)
+        SumLayout.of(tiny_specification(), "train", 5, 1)
 
 
 def test_counts_are_read_back_as_sums_and_means() -> None:
@@ -49,5 +49,5 @@ def test_a_vector_comes_back_from_the_wire() -> None:
 
 
 def test_an_evaluation_has_no_values() -> None:
-    layout = SumLayout.of(protected_specification(), "evaluate", 5)
+    layout = SumLayout.of(protected_specification(), "evaluate", 5, 1)
     assert layout.shapes == {"counts": ("U8", (48,)), "values": ("U8", (0,))}

@@ -12,20 +12,20 @@ from pydantic import ValidationError
 
 from shared.federation.plans import KNOWN_METHODS, PRESETS, ModelPlan, UnknownPresetError
 from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
+from shared.privacy_accountant import PrivacyBudget, PrivacyBudgetError, least_noise_multiplier
 from tests.support.backbones import VIT
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES
-from worker.errors import ConfigError, DataError, PrivacyBudgetError
+from worker.errors import ConfigError, DataError
 from worker.methods.fedavg import FedAvg
-from worker.methods.privacy.accountant import noise_multiplier
 from worker.models.backbone_weights import pin_backbone
 from worker.models.backbones import find_backbone
 from worker.models.registry import ModelError
+from worker.operations.key_values import parse_settings
 from worker.operations.specification import (
     build_specification,
     choose_hyperparameters,
     choose_image_shape,
     choose_num_classes,
-    parse_settings,
 )
 
 
@@ -288,8 +288,8 @@ def test_examples_per_client_agree_on_sample_rate_and_noise() -> None:
     found = specification(**PRIVATE, hyperparameters={}, examples_per_client=601)
     agreed = found.training.hyperparameters
     assert agreed["sample_rate"] == 50 / 601
-    assert agreed["noise_multiplier"] == noise_multiplier(
-        epsilon=4.0, delta=1e-5, sample_rate=50 / 601, num_steps=5 * 5 * 12
+    assert agreed["noise_multiplier"] == least_noise_multiplier(
+        PrivacyBudget(4.0, 1e-5, 50 / 601, 5 * 5 * 12)
     )
     given = {name: agreed[name] for name in ("sample_rate", "noise_multiplier")}
     assert specification(**PRIVATE, hyperparameters=given) == found
@@ -301,7 +301,7 @@ def test_examples_per_client_agree_on_sample_rate_and_noise() -> None:
         (
             {"sample_rate": 0.1, "noise_multiplier": 0.3},
             None,
-            "of 2.*, but 0.3 is agreed$",
+            r"needs a noise multiplier of 1\.9.*, but 0\.3 is agreed$",
         ),
         ({"sample_rate": 0.1, "noise_multiplier": 3}, 600, "give --examples-per-client, or "),
         ({}, 40, "batch_size 50 with 40 examples per client is a sample rate of 1.25, which is"),

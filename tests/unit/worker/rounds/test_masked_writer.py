@@ -77,7 +77,7 @@ class Bench:
         )
         self.held = HeldTask(self.client, task)
         self.writer = MaskedWriter(specification, Patience(1.0))
-        self.layout = SumLayout.of(specification, "train", len(NAMES))
+        self.layout = SumLayout.of(specification, "train", len(NAMES), 1)
 
     async def write(self, change: list[float], num_examples: int = MAX_EXAMPLES) -> PrivateState:
         assert await self.writer.prepare([self.held]) == [self.held]

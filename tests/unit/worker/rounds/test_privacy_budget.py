@@ -16,7 +16,7 @@ from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, cli
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES
 from tests.support.waiting import RecordedSleep
 from worker.methods import build_method
-from worker.methods.privacy.private_steps import PrivateSteps
+from worker.methods.private_model import PrivateSteps
 from worker.operations.specification import build_specification
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience

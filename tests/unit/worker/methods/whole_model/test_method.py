@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from shared.federation.plans import KNOWN_METHODS, TrainingPlan
+from shared.privacy_accountant import PrivacyBudget, least_noise_multiplier
 from tests.support import extractors
 from tests.support.plain_models import PlainModel, load, train_privately, train_whole
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES, random_client_data
@@ -23,7 +24,6 @@ from worker.methods.interface import (
     TrainingFailedError,
     TrainingInterrupted,
 )
-from worker.methods.privacy.accountant import noise_multiplier
 from worker.methods.whole_model.client import ModelClient
 from worker.models.registry import ModelError
 
@@ -215,7 +215,7 @@ def test_sigma_is_the_accountants_for_the_clients_own_number_of_examples() -> No
     for participant, result in zip(group, method.train(group, weights, 1, never), strict=True):
         count = len(participant.data.train)
         steps = 3 * 2 * -(-count // 5)
-        expected = noise_multiplier(epsilon=4.0, delta=1e-5, sample_rate=5 / count, num_steps=steps)
+        expected = least_noise_multiplier(PrivacyBudget(4.0, 1e-5, 5 / count, steps))
         assert result.metrics["noise_multiplier"] == expected
         assert result.metrics["sample_rate"] == 5 / count
         assert (result.metrics["epsilon"], result.metrics["delta"]) == (4.0, 1e-5)
@@ -249,7 +249,7 @@ def test_a_client_with_fewer_examples_than_a_batch_is_left_out_by_name(name: str
 
 
 def test_agreed_noise_that_is_too_little_is_refused_with_both_figures() -> None:
-    needed = noise_multiplier(epsilon=4.0, delta=1e-5, sample_rate=0.4, num_steps=12)
+    needed = least_noise_multiplier(PrivacyBudget(4.0, 1e-5, 0.4, 12))
     assert refusal("dp-fedavg", 13, sample_rate=0.4, noise_multiplier=0.5) == (
         "epsilon 4 at delta 1e-05 in 12 steps with a sample rate of 0.4 needs a noise multiplier "
         f"of {needed:.4g}, but 0.5 is agreed"

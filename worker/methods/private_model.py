@@ -9,13 +9,17 @@ from torch.nn.functional import cross_entropy
 
 from shared.arrays import digest_arrays
 from shared.federation.plans import PPSGDPlan, PrivateModelPlan, TrainingPlan, steps_per_epoch
+from shared.privacy_accountant import (
+    PrivacyBudget,
+    PrivacyBudgetError,
+    check_noise_multiplier,
+    least_noise_multiplier,
+)
 from worker.data.client_data import Batch
-from worker.errors import PrivacyBudgetError
 from worker.methods.interface import PrivateTensors, SiteResources
 from worker.methods.local_round.client import HEAD_PREFIX
 from worker.methods.local_round.random_streams import client_generator
 from worker.methods.local_round.sgd import Descent, SGDSettings, head_settings_of, settings_of
-from worker.methods.privacy.accountant import sufficient_noise_multiplier
 from worker.methods.privacy.clipped_gradients import (
     ClippedGradients,
     add_noise,
@@ -105,13 +109,7 @@ class PrivateSteps:
         self._client, self._parameters, self._plan = client, parameters, plan
         self._expected_batch = self._sample_rate * client.num_examples
         try:
-            self._sigma = sufficient_noise_multiplier(
-                plan.noise_multiplier,
-                epsilon=plan.epsilon,
-                delta=plan.delta,
-                sample_rate=self._sample_rate,
-                num_steps=num_planned,
-            )
+            self._sigma = _noise_multiplier(plan, self._sample_rate, num_planned)
         except PrivacyBudgetError as error:
             raise CannotTrain(str(error)) from error
         self._trains_head = any(name.startswith(HEAD_PREFIX) for name in parameters)
@@ -178,3 +176,16 @@ def _sample_rate(plan: PrivateModelPlan, num_examples: int) -> float:
             f"of {rate:.4g}, which is more than 1"
         )
     return rate
+
+
+def _noise_multiplier(plan: PrivateModelPlan, sample_rate: float, num_steps: int) -> float:
+    """σ as agreed, if it keeps to the budget; the least that does, if none is agreed.
+
+    Raises:
+        PrivacyBudgetError: the agreed noise is not enough, or none is.
+    """
+    budget = PrivacyBudget(plan.epsilon, plan.delta, sample_rate, num_steps)
+    if plan.noise_multiplier is None:
+        return least_noise_multiplier(budget)
+    check_noise_multiplier(plan.noise_multiplier, budget)
+    return plan.noise_multiplier

@@ -1,0 +1,87 @@
+"""A client's round with differential privacy: one private step, and a fit of all that stays here.
+
+The fit is of the embedding and the head to the round's weights. It needs no noise: nothing of it is
+in what is sent (:mod:`worker.methods.hypernetwork.private_step`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from shared.federation.plans import HyperFLPlan, TrainingPlan
+from shared.federation.sharing import OUTPUT_BIAS
+from worker.methods.hypernetwork.personalization import PrivateFit
+from worker.methods.hypernetwork.private_step import PrivateStep
+from worker.methods.hypernetwork.public_head import public_head
+from worker.methods.hypernetwork.weights import HypernetworkWeights
+from worker.methods.interface import (
+    DIVERGED,
+    Participant,
+    TrainingDivergedError,
+    TrainingResult,
+)
+from worker.methods.local_round.base_method import NothingToSend
+from worker.methods.local_round.extractor import FunctionalExtractor
+from worker.methods.privacy.clipped_gradients import check_examples_are_separate
+from worker.models.layout import ParameterLayout
+from worker.models.registry import FeatureExtractor
+
+
+class PrivateRound:
+    """Trains one client after the other."""
+
+    def __init__(self, step: PrivateStep, fit: PrivateFit, plan: HyperFLPlan) -> None:
+        self._step, self._fit, self._plan = step, fit, plan
+
+    def train(
+        self,
+        participant: Participant,
+        weights: HypernetworkWeights,
+        round_number: int,
+        stop_if_asked: Callable[[], None],
+    ) -> TrainingResult | NothingToSend:
+        """A client's result, whose change has no noise yet; ``weights`` are φ, never changed."""
+        epochs, feature_scale = self._plan.epochs, self._plan.feature_scale
+        client = self._fit.client(participant, round_number, epochs, stop_if_asked)
+        accuracy, loss = client.evaluate(weights.generate(client.embedding, feature_scale))
+        client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
+        change = self._step.change(client, participant, weights, round_number)
+        try:
+            private = self._fit.run(client, weights, epochs)
+        except TrainingDivergedError:
+            return NothingToSend(client.name, DIVERGED)
+        embedding = private["embedding"].to(change.device)
+        accuracy, loss = client.evaluate(weights.generate(embedding, feature_scale))
+        client.metrics |= {"accuracy_after": accuracy, "loss_after": loss}
+        return TrainingResult(
+            participant=client.name,
+            num_examples=client.num_examples,
+            deltas={OUTPUT_BIAS: change.cpu().numpy()},
+            private=private,
+            metrics=client.metrics,
+            sensitivity=self._step.sensitivity(client.num_examples, round_number),
+        )
+
+
+def private_round_for(
+    training: TrainingPlan,
+    plan: HyperFLPlan,
+    template: FeatureExtractor,
+    extractor: FunctionalExtractor,
+    layout: ParameterLayout,
+    device: torch.device,
+    fit: PrivateFit,
+) -> PrivateRound | None:
+    """The rounds of a federation with privacy for examples; None for any other.
+
+    Raises:
+        ModelError: the network has no gradients of single examples, or fewer features than classes.
+    """
+    if training.privacy is None or training.privacy.unit != "example":
+        return None
+    check_examples_are_separate(template.module)
+    head = public_head(training.num_classes, template.feature_width).to(device)
+    step = PrivateStep(training.privacy, extractor, layout, head, plan.feature_scale)
+    return PrivateRound(step, fit, plan)

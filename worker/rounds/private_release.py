@@ -1,0 +1,110 @@
+"""What leaves a client of a federation with differential privacy: a bounded change with noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from shared.arrays import Array, NamedArrays
+from shared.federation.privacy_plan import PrivacyPlan
+from shared.federation.specification import FederationSpecification, ParameterSpecification
+from shared.secure_sum.fixed_point import Ring32
+from shared.secure_sum.layout import SumLayout
+from shared.tensors.low_rank import FactoredDelta, Float64
+from worker.methods.interface import TrainingFailedError, TrainingResult
+from worker.noise import clipped, noise_key, rounded_normal, with_noise
+from worker.rounds.held_task import HeldTask
+
+_ROUNDING = 1e-6
+"""Of a sensitivity, relative."""
+
+
+class PrivateRelease:
+    """Adds the noise of a federation's plan. PROTOCOL.md, "Differential privacy", is normative."""
+
+    def __init__(self, specification: FederationSpecification, privacy: PrivacyPlan) -> None:
+        self._parameters, self._policy = specification.parameters, specification.round_policy
+        self._privacy = privacy
+
+    def alone(
+        self, one: HeldTask, result: TrainingResult, weights: NamedArrays
+    ) -> dict[str, Array | FactoredDelta]:
+        """The change that the coordinator may see by itself, by name, with all its noise.
+
+        Raises:
+            TrainingFailedError: nothing bounds what one example changes.
+        """
+        change, sensitivity = self._bounded(result, weights, weight=1.0)
+        noisy = with_noise(change, self._privacy.noise_multiplier, sensitivity, self._key(one))
+        return dict(split(noisy, self._parameters))
+
+    def part_of_sum(
+        self, one: HeldTask, layout: SumLayout, result: TrainingResult, weights: NamedArrays
+    ) -> tuple[int, Ring32]:
+        """The examples that are said, and the values (m,) with this client's share of the noise.
+
+        Raises:
+            TrainingFailedError: one example changes more than the plan's noise is made for.
+            ValueError: the layout has no noise.
+        """
+        if layout.noise is None:
+            raise ValueError("the layout of a sum with differential privacy has noise")
+        cap = self._policy.max_examples_weight or 1
+        # A client's number of examples is a secret where the client itself is what is hidden.
+        num_examples = cap if self._privacy.unit == "client" else min(result.num_examples, cap)
+        change, sensitivity = self._bounded(result, weights, num_examples / cap)
+        if sensitivity > layout.noise.sensitivity * (1 + _ROUNDING):
+            raise TrainingFailedError(
+                {
+                    result.participant: f"one example changes {sensitivity:.3g} of the sum, and "
+                    f"the noise is made for {layout.noise.sensitivity:.3g}"
+                }
+            )
+        deviation = layout.noise.deviation(layout.fixed_point)
+        noise = rounded_normal(self._key(one), deviation, len(change))
+        return num_examples, layout.fixed_point.encode_with_noise(change, noise)
+
+    def metrics(self, one: HeldTask, metrics: Mapping[str, float]) -> dict[str, float]:
+        """A client's numbers, with ``epsilon_spent``: of this round and all before, at most."""
+        return dict(metrics) | {"epsilon_spent": self._privacy.epsilon_after(one.task.round_number)}
+
+    def _bounded(
+        self, result: TrainingResult, weights: NamedArrays, weight: float
+    ) -> tuple[Float64, float]:
+        """The weighted change (m,), and what one unit of privacy can change in it."""
+        change = weight * flat_change(result, weights, self._parameters)
+        if self._privacy.unit == "client":
+            return clipped(change, self._privacy.clip_norm), self._privacy.clip_norm
+        if result.sensitivity is None:
+            raise TrainingFailedError(
+                {result.participant: "its method does not bound what one example changes"}
+            )
+        return change, weight * result.sensitivity
+
+    def _key(self, one: HeldTask) -> bytes:
+        return noise_key(one.client.state.seed, one.task.round_number, one.task.base_digest)
+
+
+def flat_change(
+    result: TrainingResult, weights: NamedArrays, parameters: ParameterSpecification
+) -> Float64:
+    """The change (m,) of all shared tensors, one after the other; ``weights`` are those before."""
+    parts = [np.zeros(0)]
+    for tensor in parameters.tensors:
+        change = result.deltas[tensor.name]
+        if isinstance(change, FactoredDelta):
+            change = change.dense(weights[tensor.name])
+        parts.append(change.astype(np.float64).reshape(-1))
+    return np.concatenate(parts)
+
+
+def split(values: Float64, parameters: ParameterSpecification) -> dict[str, Array]:
+    """Values (m,) as the shared tensors, float32 by name."""
+    arrays: dict[str, Array] = {}
+    start = 0
+    for tensor in parameters.tensors:
+        part = values[start : start + tensor.num_elements]
+        start += tensor.num_elements
+        arrays[tensor.name] = part.astype(np.float32).reshape(tensor.shape)
+    return arrays
