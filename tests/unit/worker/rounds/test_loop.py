@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,16 @@ from shared.federation.specification import ParameterSpecification, document_dig
 from shared.rest.problems import ProblemType
 from shared.rest.schema import FederationState, TaskKind
 from tests.support.fake_coordinator import FakeCoordinator, Request, problem, unavailable
-from tests.support.hosted_clients import RandomDatasets, saved_state, worker_config
+from tests.support.hosted_clients import saved_state, stub_parts, worker_config
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import ConfigError, PrivateStateError, Refused, RequestFailed, Unreachable
 from worker.methods.interface import DIVERGED, Participant
-from worker.remote.patience import Patience
+from worker.remote.patience import Sleep
 from worker.rounds import loop
 from worker.settings import WorkerSettings
-from worker.site import opening, private_state
+from worker.site import private_state
 from worker.site.private_state import FILE_NAME, PrivateState
 from worker.site_policy import SitePolicy
 
@@ -45,26 +44,20 @@ async def wait_for_ever(seconds: float) -> None:
 class Worker:
     """Runs the loop as often as a test starts it, always over the same folder."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.coordinator = FakeCoordinator(tiny_specification())
         self.method = StubMethod(self.coordinator.specification.parameters)
         self.policy = SitePolicy()
         self.stop = threading.Event()
         self.settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
-        self._monkeypatch = monkeypatch
-        monkeypatch.setattr(opening, "build_method", lambda plan, device, resources: self.method)
-        monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
-        monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.0)
-        self.wait_with(RecordedSleep())
+        self.sleep: Sleep = RecordedSleep()
 
-    def wait_with(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._monkeypatch.setattr(opening, "Patience", partial(Patience, sleep=sleep))
-
-    async def run(self, *names: str) -> None:
+    async def run(self, *names: str, **seconds: float) -> None:
         config = worker_config(self.folder, "tiny", *names)
         config = config.model_copy(update={"policy": self.policy})
-        await loop.run(config, self.settings, self.stop, self.coordinator.transport)
+        parts = stub_parts(self.method, self.coordinator.transport, self.sleep)
+        await loop.run(config, self.settings, self.stop, parts, **seconds)
 
     def kill_at(self, method: str, path: str) -> None:
         def kill(request: Request) -> None:
@@ -92,8 +85,8 @@ class Worker:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    return Worker(tmp_path, monkeypatch)
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path)
 
 
 async def test_rounds_are_worked_until_the_federation_ends(worker: Worker) -> None:
@@ -179,9 +172,8 @@ async def test_a_federation_that_is_paused_is_said(
 
 
 async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    worker: Worker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "_GATHER_SECONDS", 0.0)
     handle = worker.coordinator.reply_to
     lost: list[Request] = []
 
@@ -195,7 +187,7 @@ async def test_a_poll_that_is_lost_while_a_round_opens_is_said_and_sent_again(
     worker.coordinator.reply_to = lose_a_poll  # type: ignore[assignment, method-assign]
     for name in ("alice", "bob"):
         worker.coordinator.add_task(name, 1)
-    await worker.run("alice", "bob")
+    await worker.run("alice", "bob", gather_seconds=0.0)
     assert worker.method.trained == [("alice", 1), ("bob", 1)]
     said = capsys.readouterr()
     assert (said.out + said.err).count("polls without an answer are asked again") == 1
@@ -456,7 +448,7 @@ async def test_a_stop_ends_the_wait_for_a_coordinator_that_is_away(
     worker.coordinator.add_version(1)
     worker.coordinator.add_task("alice", 1, base_version=1)
     worker.coordinator.answer(method, path, unavailable("3600"))
-    worker.wait_with(wait_for_ever)
+    worker.sleep = wait_for_ever
     worker.stop_at(method, path)
     async with asyncio.timeout(LONGEST_STOP_SECONDS):
         await worker.run("alice")
@@ -467,12 +459,13 @@ async def test_an_update_that_a_stop_left_unanswered_is_sent_at_the_next_start(
 ) -> None:
     worker.coordinator.add_task("alice", 1)
     worker.coordinator.answer("PUT", "/alice", unavailable("3600"))
-    worker.wait_with(wait_for_ever)
+    worker.sleep = wait_for_ever
     worker.stop_at("PUT", "/alice")
     async with asyncio.timeout(LONGEST_STOP_SECONDS):
         await worker.run("alice")
     worker.stop.clear()
     worker.coordinator.receive = lambda _: None
+    worker.sleep = RecordedSleep()
     await worker.run("alice")
     first, second = worker.coordinator.updates()
     assert first == second

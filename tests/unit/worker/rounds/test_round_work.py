@@ -30,8 +30,7 @@ from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
 from worker.errors import Refused, WeightsError
 from worker.methods.interface import DIVERGED, Participant, TrainingInterrupted
-from worker.remote import bounds
-from worker.remote.patience import Patience
+from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
@@ -62,6 +61,8 @@ class Bench:
         self.coordinator = FakeCoordinator(tiny_specification(encoding=self.encoding))
         self.method = StubMethod(self.coordinator.specification.parameters)
         self.sleep = RecordedSleep()
+        self.heartbeat_sleep: Sleep = asyncio.sleep
+        self.beats_after: list[float] = []
         self.groups: list[RoundWork] = []
 
     def round_work(self) -> RoundWork:
@@ -71,7 +72,15 @@ class Bench:
         cache = WeightsCache(self.folder / "weights", specification, patience)
         gate = PolicyGate(self.policy, specification.training, self.clock)
         self.groups.append(
-            RoundWork(PlainWriter(specification), self.method, cache, patience, self.stop, gate)
+            RoundWork(
+                PlainWriter(specification),
+                self.method,
+                cache,
+                patience,
+                self.stop,
+                gate,
+                self.heartbeat_sleep,
+            )
         )
         return self.groups[-1]
 
@@ -597,27 +606,26 @@ def wait_for_heartbeat(bench: Bench) -> asyncio.Event:
     def wait(participant: Participant) -> None:
         released.wait(5.0)
 
+    async def sleep(seconds: float) -> None:
+        bench.beats_after.append(seconds)
+        await asyncio.sleep(0.001)
+
     bench.coordinator.receive = note
     bench.method.before_step = wait
+    bench.heartbeat_sleep = sleep
     return seen
 
 
-@pytest.fixture
-def _fast_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "_LEAST_HEARTBEAT_SECONDS", 0.001)
-
-
-@pytest.mark.usefixtures("_fast_heartbeats")
 async def test_a_lease_is_kept_alive_while_training_lasts(bench: Bench) -> None:
     seen = wait_for_heartbeat(bench)
-    await bench.round_work().do([bench.held("alice", round_number=3, lease_seconds=0.003)])
+    await bench.round_work().do([bench.held("alice", round_number=3, lease_seconds=30.0)])
     assert seen.is_set()
+    assert set(bench.beats_after) == {10.0}
     beats = bench.coordinator.asked("POST", "/rounds/3/heartbeat")
     assert {beat.content for beat in beats} == {b'{"attempt":1}'}
     assert len(bench.coordinator.updates()) == 1
 
 
-@pytest.mark.usefixtures("_fast_heartbeats")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -633,7 +641,7 @@ async def test_a_failed_heartbeat_does_not_end_the_work(
 ) -> None:
     bench.coordinator.answer("POST", "/heartbeat", answer)
     seen = wait_for_heartbeat(bench)
-    await bench.round_work().do([bench.held("alice", lease_seconds=0.003)])
+    await bench.round_work().do([bench.held("alice")])
     assert seen.is_set()
     assert bench.on_disk("alice").pending is None
 
