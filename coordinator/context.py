@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -60,10 +61,20 @@ class SpecificationOutline:
 
 
 class Specifications:
-    """Parsed specifications: they never change, so those used last are kept."""
+    """Parsed specifications: they never change, so those used last are kept.
 
-    def __init__(self, kept: int = _SPECIFICATIONS_KEPT) -> None:
+    Args:
+        kept: parsed ones at most.
+        parse: makes one from its JSON document.
+    """
+
+    def __init__(
+        self,
+        kept: int = _SPECIFICATIONS_KEPT,
+        parse: Callable[[Any], FederationSpecification] = FederationSpecification.of_record,
+    ) -> None:
         self._kept = kept
+        self._parse_document = parse
         self._parsed: OrderedDict[int, FederationSpecification] = OrderedDict()
         self._outlines: dict[int, SpecificationOutline] = {}
 
@@ -74,7 +85,7 @@ class Specifications:
             UnreadableSpecification: what is recorded does not fit this version's rules.
         """
         if federation.id not in self._parsed:
-            self._parsed[federation.id] = _parse(federation)
+            self._parsed[federation.id] = self._parse(federation)
             if len(self._parsed) > self._kept:
                 self._parsed.popitem(last=False)
         self._parsed.move_to_end(federation.id)
@@ -92,7 +103,24 @@ class Specifications:
 
     async def learn(self, federation: FederationRow) -> None:
         """Makes the outline known off the event loop: a specification may be large."""
-        self._outlines[federation.id] = await asyncio.to_thread(_outline, _parse, federation)
+        self._outlines[federation.id] = await asyncio.to_thread(_outline, self._parse, federation)
+
+    def _parse(self, federation: FederationRow) -> FederationSpecification:
+        try:
+            document = json.loads(federation.specification)
+        except json.JSONDecodeError as error:
+            raise UnreadableSpecification(
+                f"the recorded specification of federation {federation.name} is not JSON: {error}",
+                is_damaged=True,
+            ) from error
+        try:
+            return self._parse_document(document)
+        except ValidationError as error:
+            raise UnreadableSpecification(
+                f"this coordinator cannot read the specification of federation {federation.name}: "
+                f"{first_fault(error)}",
+                is_damaged=False,
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -129,21 +157,3 @@ def _outline(
         specification.training.model,
         specification.round_policy.rounds,
     )
-
-
-def _parse(federation: FederationRow) -> FederationSpecification:
-    try:
-        document = json.loads(federation.specification)
-    except json.JSONDecodeError as error:
-        raise UnreadableSpecification(
-            f"the recorded specification of federation {federation.name} is not JSON: {error}",
-            is_damaged=True,
-        ) from error
-    try:
-        return FederationSpecification.of_record(document)
-    except ValidationError as error:
-        raise UnreadableSpecification(
-            f"this coordinator cannot read the specification of federation {federation.name}: "
-            f"{first_fault(error)}",
-            is_damaged=False,
-        ) from error

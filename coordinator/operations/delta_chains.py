@@ -49,10 +49,17 @@ class DeltaChains:
 
     Each delta's bytes are compared with their digest once. What happens to them later is seen by
     the worker, which compares the digest of its result.
+
+    Args:
+        kept: files at most.
+        max_tensors: in a file that readers take.
     """
 
-    def __init__(self, kept: int = _CHAINS_KEPT) -> None:
+    def __init__(
+        self, kept: int = _CHAINS_KEPT, max_tensors: int = file_header.MAX_TENSORS
+    ) -> None:
         self._kept = kept
+        self._max_tensors = max_tensors
         self._making = asyncio.Lock()
         self._files: OrderedDict[tuple[StoredDelta, ...], ChainFile] = OrderedDict()
         self._compared: OrderedDict[StoredDelta, None] = OrderedDict()
@@ -84,7 +91,7 @@ class DeltaChains:
         header = await asyncio.to_thread(_join, headers, chain)
         num_tensors = sum(len(one.tensors) for one in headers.values())
         is_readable = (
-            num_tensors <= file_header.MAX_TENSORS
+            num_tensors <= self._max_tensors
             and len(header) - file_header.LENGTH_BYTES <= file_header.MAX_HEADER_BYTES
         )
         return ChainFile(header, parts, is_readable)

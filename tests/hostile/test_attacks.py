@@ -2,61 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 import structlog
 
 from coordinator.access.credentials import new_token
-from coordinator.context import Bell
-from coordinator.store import assignments as assignment_store
-from coordinator.store.blobs import CHUNK_BYTES
 from coordinator.store.tokens import TokenKind
 from tests.support.audit import bearer, create_token, events
-from tests.support.coordinator import (
-    RunningCoordinator,
-    on_sqlite,
-    running_coordinator,
-    small_chunks,
-)
-from tests.support.rounds import unsealed_blobs
+from tests.support.coordinator import RunningCoordinator, on_sqlite, running_coordinator
+from tests.support.rotated_credentials import PREFIX, poll, rotate
 from tests.support.specifications import tiny_specification
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
 
-PREFIX = "/v1/federations/tiny"
-
 
 @pytest.fixture
-def chunk_bytes() -> int:
-    """Of a chunk that ``coordinator`` stores; see ``small_chunks``."""
-    return CHUNK_BYTES
-
-
-@pytest.fixture
-async def coordinator(
-    database_url: str, tmp_path: Path, chunk_bytes: int
-) -> AsyncIterator[RunningCoordinator]:
+async def coordinator(database_url: str, tmp_path: Path) -> AsyncIterator[RunningCoordinator]:
     """On both databases: what SQLite takes as a name or a number PostgreSQL may not."""
-    async with running_coordinator(database_url, tmp_path, chunk_bytes=chunk_bytes) as running:
+    async with running_coordinator(database_url, tmp_path) as running:
         yield running
-
-
-async def rotate(
-    coordinator: RunningCoordinator, name: str, headers: dict[str, str]
-) -> dict[str, str]:
-    answer = await coordinator.http.post(f"{PREFIX}/clients/{name}/rotate", headers=headers)
-    assert answer.status_code == 200, answer.text
-    return bearer(answer.json()["credential"])
-
-
-async def poll(coordinator: RunningCoordinator, headers: dict[str, str]) -> int:
-    return (await coordinator.http.get(f"{PREFIX}/task", headers=headers)).status_code
 
 
 @pytest.mark.parametrize("kind", TokenKind)
@@ -172,118 +139,6 @@ async def test_a_rotated_credential_ends_when_the_new_one_is_first_used(
     assert await poll(coordinator, old) == 401
     await coordinator.http.delete(f"{PREFIX}/clients/a", headers=coordinator.admin)
     assert await poll(coordinator, new) == 401
-
-
-async def revoke(coordinator: RunningCoordinator) -> None:
-    gone = await coordinator.http.delete(f"{PREFIX}/clients/a", headers=coordinator.admin)
-    assert gone.status_code == 204
-
-
-async def invite_again(coordinator: RunningCoordinator) -> None:
-    invited = await coordinator.http.post(
-        f"{PREFIX}/clients", json={"name": "a"}, headers=coordinator.admin
-    )
-    assert invited.status_code == 201
-
-
-async def rotate_and_use(coordinator: RunningCoordinator) -> None:
-    new = await rotate(coordinator, "a", coordinator.credentials["a"])
-    assert await poll(coordinator, new) in (200, 204)
-
-
-ENDINGS = {"revoked": revoke, "invited again": invite_again, "rotated": rotate_and_use}
-every_ending = pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
-End = Callable[[RunningCoordinator], Awaitable[None]]
-
-
-async def put_with_an_end(
-    coordinator: RunningCoordinator, task: dict[str, Any], body: bytes, end: End
-) -> httpx.Response:
-    """An upload in whose middle its client's credential ends."""
-
-    async def in_pieces() -> AsyncIterator[bytes]:
-        yield body[:300]
-        await end(coordinator)
-        yield body[300:]
-
-    return await coordinator.put(task, in_pieces())
-
-
-@small_chunks
-@every_ending
-async def test_an_upload_whose_credential_ends_meanwhile_stores_nothing(
-    coordinator: RunningCoordinator, end: End
-) -> None:
-    specification = tiny_specification()
-    await coordinator.started(specification, "a", "b")
-    task = await coordinator.task("tiny", "a")
-    refused = await put_with_an_end(coordinator, task, update_bytes(specification, task), end)
-    assert refused.status_code == 401, refused.text
-    assert refused.json()["type"] == "urn:hyperfl:problem:unauthenticated"
-    last = (await events(coordinator))[-1]
-    assert (last["actor"], last["outcome"]) == ("client tiny/a", "401 unauthenticated")
-    assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 0
-    assert await unsealed_blobs(coordinator) == []
-
-
-async def test_a_client_that_is_revoked_while_it_repeats_an_upload_gets_no_receipt(
-    coordinator: RunningCoordinator,
-) -> None:
-    specification = tiny_specification()
-    await coordinator.started(specification, "a", "b")
-    task = await coordinator.task("tiny", "a")
-    body = update_bytes(specification, task)
-    assert (await coordinator.put(task, body)).status_code == 201
-    refused = await put_with_an_end(coordinator, task, body, revoke)
-    assert refused.status_code == 401, refused.text
-    assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 1
-
-
-@every_ending
-async def test_a_poll_that_waits_while_its_credential_ends_gets_no_task(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch, end: End
-) -> None:
-    await coordinator.create(tiny_specification(minimum_updates=2))
-    await coordinator.enrol("tiny", "a", "b")
-    waits = asyncio.Event()
-    listen = Bell.listen
-
-    def noting(bell: Bell, key: int) -> asyncio.Event:
-        waits.set()
-        return listen(bell, key)
-
-    monkeypatch.setattr(Bell, "listen", noting)
-    headers = coordinator.credentials["a"]
-    polling = asyncio.create_task(
-        coordinator.http.get(f"{PREFIX}/task", params={"wait": 20}, headers=headers)
-    )
-    await asyncio.wait_for(waits.wait(), 10)
-    await end(coordinator)
-    if end is not revoke:  # which wakes its client's polls
-        await coordinator.act("tiny", "start")
-    answer = await asyncio.wait_for(polling, 10)
-    assert answer.status_code == 401, answer.text
-
-
-@every_ending
-async def test_work_is_not_leased_under_a_credential_that_has_just_ended(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch, end: End
-) -> None:
-    await coordinator.started(tiny_specification(), "a", "b")
-    find_offer = assignment_store.find_offer
-
-    async def and_then_end(*arguments: Any) -> assignment_store.Offer:
-        found = await find_offer(*arguments)
-        monkeypatch.setattr(assignment_store, "find_offer", find_offer)
-        await end(coordinator)
-        return found
-
-    monkeypatch.setattr(assignment_store, "find_offer", and_then_end)
-    answer = await coordinator.poll("tiny", "a")
-    assert answer.status_code == 401, answer.text
-    [first, _] = (await coordinator.show("tiny/rounds/1"))["assignments"]
-    leased_to_the_new_one = end is rotate_and_use
-    assert (first["client"], first["attempt"]) == ("a", int(leased_to_the_new_one))
 
 
 NAMES = {

@@ -12,7 +12,7 @@ import pytest
 
 from shared.rest.problems import ProblemType
 from tests.support.fake_coordinator import FakeCoordinator, Request, problem
-from tests.support.hosted_clients import RandomDatasets, first_state, read_update, worker_config
+from tests.support.hosted_clients import first_state, read_update, stub_parts, worker_config
 from tests.support.malicious_coordinator import MaliciousCoordinator, malicious_coordinator
 from tests.support.processes import Finished, hyperfl_here
 from tests.support.specifications import tiny_specification
@@ -28,22 +28,28 @@ from worker.operations.rotation import rotate_credentials
 from worker.remote.bounds import FEDERATION_BYTES, JSON_BYTES
 from worker.rounds import loop
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import opening, private_state
+from worker.site import private_state
+from worker.site.parts import STANDARD_PARTS, SiteParts
 
 
 class Site:
     """Runs a worker of one client against the malicious coordinator."""
 
-    def __init__(self, folder: Path, coordinator: MaliciousCoordinator) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        coordinator: MaliciousCoordinator,
+        parts: SiteParts = STANDARD_PARTS,
+    ) -> None:
         self.folder = folder
         self.coordinator = coordinator
+        self.parts = parts
 
     async def run(self, **settings: Any) -> None:
         """Until the worker ends or gives up, which it does soon."""
         given = {"poll_wait_seconds": 0.0, "device": "cpu", "give_up_after_seconds": 0.01}
-        await loop.run(
-            self.config(), WorkerSettings.model_validate(given | settings), threading.Event()
-        )
+        asked = WorkerSettings.model_validate(given | settings)
+        await loop.run(self.config(), asked, threading.Event(), self.parts)
 
     def config(self) -> WorkerConfig:
         config = worker_config(self.folder, "tiny", "alice")
@@ -62,12 +68,10 @@ def site(tmp_path: Path, coordinator: MaliciousCoordinator) -> Site:
 
 
 @pytest.fixture
-def training_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+def training_site(tmp_path: Path, coordinator: MaliciousCoordinator) -> Site:
     """One whose method and data are stubs, so that it comes to the rounds."""
-    method = StubMethod(site.coordinator.honest.specification.parameters)
-    monkeypatch.setattr(opening, "build_method", lambda plan, device, resources: method)
-    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
-    return site
+    method = StubMethod(coordinator.honest.specification.parameters)
+    return Site(tmp_path, coordinator, stub_parts(method, None))
 
 
 async def test_with_the_truth_the_worker_works(training_site: Site) -> None:

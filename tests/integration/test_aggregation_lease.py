@@ -20,6 +20,7 @@ from coordinator.store.blobs import BlobStore, BlobWriter
 from tests.support.coordinator import RunningCoordinator, small_chunks
 from tests.support.rounds import phases, send_updates, unsealed_blobs
 from tests.support.specifications import tiny_specification
+from tests.support.statements import before_statement, failing
 from tests.support.waiting import HeldSleep
 
 pytestmark = [pytest.mark.integration, small_chunks]
@@ -148,19 +149,15 @@ async def test_work_is_cancelled_when_its_federation_is_finished(
 async def test_a_lease_that_could_not_be_extended_is_extended_the_next_time(
     coordinator: RunningCoordinator,
     writes: HeldWrites,
-    monkeypatch: pytest.MonkeyPatch,
     failure: SQLAlchemyError,
 ) -> None:
     sleep = HeldSleep()
     step = await aggregating(coordinator, sleep, writes=writes)
     await reached(writes.reached)
     _, end = await sleep.next()
-    with monkeypatch.context() as patch:
-
-        async def fail(*_: Any) -> bool:
-            raise failure
-
-        patch.setattr(round_store, "extend_aggregation", fail)
+    with before_statement(
+        coordinator.context.database, "^UPDATE rounds SET lease_expires_at=", failing(failure)
+    ):
         end.set()
         seconds, end = await sleep.next()
     coordinator.clock.advance(seconds)

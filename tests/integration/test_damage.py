@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from coordinator.aggregation.update_file import UpdateFile
+from coordinator.rounds.driver import Driver
 from coordinator.store.blobs import BlobStore
 from shared.federation.specification import FederationSpecification
 from tests.support.changes import RULES, specified
@@ -133,23 +134,34 @@ async def test_a_damaged_residual_fails_the_round_with_a_reason(
     assert (await coordinator.show("tiny"))["weights_version"] == 1
 
 
+class VanishingBlob(BlobStore):
+    """Loses the end of one blob once it was read to there."""
+
+    def __init__(self, coordinator: RunningCoordinator, blob_id: int) -> None:
+        own = coordinator.context.blobs
+        super().__init__(own.database, own.chunk_bytes)
+        self._coordinator = coordinator
+        self._blob_id = blob_id
+
+    async def read(
+        self, blob_id: int, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        async for piece in super().read(blob_id, start, end):
+            yield piece
+        if blob_id == self._blob_id:
+            await damage(self._coordinator, blob_id, DAMAGE["the end"])
+
+
 @small_chunks
 @pytest.mark.parametrize("rule", ["median", "multi-krum"])
 async def test_bytes_that_vanish_between_two_blocks_fail_the_round_with_a_reason(
-    coordinator: RunningCoordinator, rule: str, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator, rule: str
 ) -> None:
-    open_update = UpdateFile.open
-
-    async def open_and_cut(blobs: BlobStore, blob_id: int, digest: str) -> UpdateFile:
-        update = await open_update(blobs, blob_id, digest)
-        await damage(coordinator, blob_id, DAMAGE["the end"])
-        return update
-
-    monkeypatch.setattr(UpdateFile, "open", open_and_cut)
     specification = ruled("dense", rule)
     await coordinator.started(specification, *CLIENTS)
     await send_updates(coordinator, specification, *CLIENTS)
-    await coordinator.driver.step()
+    vanishing = VanishingBlob(coordinator, await update_blob(coordinator, "site-a"))
+    await Driver(replace(coordinator.context, blobs=vanishing)).step()
     failed, retry = await coordinator.show("tiny/rounds")
     assert (failed["phase"], retry["phase"], retry["base_version"]) == ("failed", "open", 0)
     assert re.fullmatch(r"stored blob \d+ has no byte \d+", failed["reason"])

@@ -16,7 +16,7 @@ from coordinator.operations.delta_chains import ChainFile, DeltaChains
 from coordinator.store.blobs import BlobStore
 from coordinator.store.weights import StoredDelta
 from shared.arrays import digest_arrays
-from shared.tensors import codec, file_header
+from shared.tensors import codec
 from shared.tensors.version_deltas import CHAIN_METADATA_KEY
 from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.factored_rounds import commit_rounds, factored, larger
@@ -141,10 +141,10 @@ async def test_damaged_deltas_are_not_sent(
 
 
 async def test_a_chain_of_more_tensors_than_readers_take_is_not_sent(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await commit_rounds(coordinator, larger(factored(rounds=2)), 2)
     one, _ = codec.decode((await ask(coordinator, 2, since=1)).content)
-    monkeypatch.setattr(file_header, "MAX_TENSORS", len(one))
+    WatchedChains(coordinator, max_tensors=len(one))
     assert is_chain(await ask(coordinator, 2, since=1))
     assert not is_chain(await ask(coordinator, 2, since=0))

@@ -12,12 +12,11 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from coordinator.store import assignments as assignment_store
-from coordinator.store import rounds as round_store
 from coordinator.store.tables import BlobChunkRow, BlobRow, UpdateRow
 from shared.federation.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator, running_coordinator
 from tests.support.specifications import tiny_specification
+from tests.support.statements import Values, before_statement
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
@@ -80,7 +79,7 @@ async def test_updates_beyond_the_quota_are_refused_and_taken_when_there_is_room
 
 
 async def test_a_driver_that_finds_no_room_makes_what_it_can(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     """The updates of a closed round are room, whatever else cannot be written."""
     specification = tiny_specification(minimum_updates=2, deadline_seconds=10, cohort_size=2)
@@ -95,15 +94,18 @@ async def test_a_driver_that_finds_no_room_makes_what_it_can(
 
     asked = list[bool]()
 
-    async def no_room(*_: Any) -> None:
+    def no_room(_: Values) -> None:
         asked.append(True)
         cause = sqlite3.OperationalError("database or disk is full")
         cause.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise OperationalError("UPDATE", {}, cause)
 
-    monkeypatch.setattr(assignment_store, "has_expired_lease", no_room)
-    monkeypatch.setattr(round_store, "facts", no_room)
-    await coordinator.driver.step()
+    database = coordinator.context.database
+    with (
+        before_statement(database, r"^SELECT .* FROM assignments .*lease_expires_at <=", no_room),
+        before_statement(database, r"^SELECT count\(\*\) FILTER .* FROM assignments ", no_room),
+    ):
+        await coordinator.driver.step()
     assert len(asked) == 2
     assert await _count(coordinator, BlobChunkRow.blob_id) == with_version_0
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import InvalidRequestError
 
-from coordinator.rounds import moves
 from coordinator.rounds.driver import _AGGREGATED_AT_ONCE, Driver
-from coordinator.rounds.sweeper import Retention, Sweeper
-from coordinator.store import blobs
-from coordinator.store import rounds as store
 from coordinator.store.tables import RoundRow, UpdateRow
 from tests.support.coordinator import RunningCoordinator
 from tests.support.held_aggregations import HeldAggregations
 from tests.support.rounds import phases, send_updates
 from tests.support.specifications import tiny_specification
+from tests.support.statements import Values, before_statement, failing
 
 pytestmark = pytest.mark.integration
+
+FAULT = InvalidRequestError("a fault, and no outage")
+COUNT_UPDATES = r"^SELECT count\(\*\) FILTER .* FROM assignments "
+"""What decides the fate of one round."""
+SPENT_UPDATES = r"^SELECT blobs\.id FROM blobs JOIN updates "
+"""What a sweep looks at first."""
+NEWEST_VERSIONS = r"^SELECT federations\.id, federations\.name, federations\.weights_version FROM"
+"""What retention looks at first."""
 
 
 async def with_due_rounds(coordinator: RunningCoordinator, *names: str) -> None:
@@ -83,33 +87,28 @@ async def test_few_aggregations_run_at_once_and_the_others_wait_for_a_place(
         assert await phases(coordinator, name) == ["committed", "open"]
 
 
-async def test_a_fault_of_one_federation_stops_no_other(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_of_one_federation_stops_no_other(coordinator: RunningCoordinator) -> None:
     await with_due_rounds(coordinator, "first", "second")
-    find_facts = store.facts
+    async with coordinator.context.database.reading() as session:
+        of_first = select(RoundRow.id).where(RoundRow.federation_id == 1)
+        first_round = (await session.scalars(of_first)).one()
 
-    async def fail_for_the_first(session: Any, round_: RoundRow) -> Any:
-        if round_.federation_id == 1:
-            raise InvalidRequestError("a fault, and no outage")
-        return await find_facts(session, round_)
+    def fail_for_the_first(values: Values) -> None:
+        if first_round in values:
+            raise FAULT
 
-    monkeypatch.setattr(store, "facts", fail_for_the_first)
-    await coordinator.driver.step()
+    with before_statement(coordinator.context.database, COUNT_UPDATES, fail_for_the_first):
+        await coordinator.driver.step()
     assert await phases(coordinator, "first") == ["open"]
     assert await phases(coordinator, "second") == ["committed", "open"]
 
 
 async def test_a_fault_of_a_commit_fails_the_round_with_a_reason(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await with_due_rounds(coordinator, "tiny")
-
-    async def fail(*_: Any) -> bool:
-        raise InvalidRequestError("a fault, and no outage")
-
-    monkeypatch.setattr(moves, "commit", fail)
-    await coordinator.driver.step()
+    with before_statement(coordinator.context.database, "^INSERT INTO weights ", failing(FAULT)):
+        await coordinator.driver.step()
     assert await phases(coordinator) == ["failed", "open"]
     reason = (await coordinator.show("tiny/rounds/1"))["reason"]
     assert reason == ("the aggregation failed: InvalidRequestError: a fault, and no outage")
@@ -121,28 +120,28 @@ async def kept_updates(coordinator: RunningCoordinator) -> int:
 
 
 async def test_spent_updates_are_deleted_one_by_one_and_none_keeps_the_others(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     specification = tiny_specification()
     await coordinator.started(specification, "a", "b", "c")
     await send_updates(coordinator, specification, "a", "b", "c")
-    delete, deleted = blobs.delete_blobs, list[int]()
-    retention = list[bool]()
+    deleted, retention = list[int](), list[bool]()
 
-    async def fail_for_the_second(session: Any, blob_ids: Any) -> None:
-        deleted.extend(blob_ids)
-        assert len(blob_ids) <= 1
+    def fail_for_the_second(values: Values) -> None:
+        deleted.extend(values)
+        assert len(values) <= 1
         if len(deleted) == 2:
-            raise InvalidRequestError("a fault, and no outage")
-        await delete(session, blob_ids)
+            raise FAULT
 
-    async def fail(_: Retention) -> None:
+    def fail(_: Values) -> None:
         retention.append(True)
-        raise InvalidRequestError("a fault, and no outage")
+        raise FAULT
 
-    with monkeypatch.context() as patch:
-        patch.setattr(blobs, "delete_blobs", fail_for_the_second)
-        patch.setattr(Retention, "apply", fail)
+    database = coordinator.context.database
+    with (
+        before_statement(database, "^DELETE FROM blobs ", fail_for_the_second),
+        before_statement(database, NEWEST_VERSIONS, fail),
+    ):
         await coordinator.driver.step()
     assert await phases(coordinator) == ["committed", "open"]
     assert (len(deleted), len(retention), await kept_updates(coordinator)) == (3, 1, 1)
@@ -151,16 +150,16 @@ async def test_spent_updates_are_deleted_one_by_one_and_none_keeps_the_others(
 
 
 async def test_long_polls_are_woken_before_anything_is_swept(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await with_due_rounds(coordinator, "tiny")
     coordinator.driver._last_activity.clear()
     rung = coordinator.context.tasks_bell.listen(1)
     was_rung = list[bool]()
 
-    async def look(_: Sweeper) -> None:
+    def look(_: Values) -> None:
         was_rung.append(rung.is_set())
 
-    monkeypatch.setattr(Sweeper, "sweep", look)
-    await coordinator.driver._tidy_up()
+    with before_statement(coordinator.context.database, SPENT_UPDATES, look):
+        await coordinator.driver._tidy_up()
     assert was_rung == [True]

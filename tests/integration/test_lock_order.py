@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -13,20 +13,19 @@ from sqlalchemy import select, text
 
 from coordinator.database.transactions import Database
 from coordinator.store import blobs
-from coordinator.store import clients as client_store
-from coordinator.store import federations as federation_store
-from coordinator.store import tokens as token_store
-from coordinator.store import weights as weights_store
 from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow
 from tests.support.coordinator import RunningCoordinator, small_chunks
 from tests.support.postgres import new_database
 from tests.support.rounds import unsealed_blobs
 from tests.support.specifications import tiny_specification
+from tests.support.statements import Values, after_statement, before_statement
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
 
 _TIMEOUT_SECONDS = 60
+TOKEN_EXISTS = r"^SELECT tokens\.id FROM tokens WHERE tokens\.id = .* AND tokens\.digest = "
+"""Asked under the client's lock."""
 
 
 @pytest.fixture
@@ -42,22 +41,7 @@ class Gate:
         self._reached = asyncio.Event()
         self._opened = asyncio.Event()
 
-    def before(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def stopping(*arguments: Any) -> Any:
-            await self._stop()
-            return await function(*arguments)
-
-        return stopping
-
-    def after(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def stopping(*arguments: Any) -> Any:
-            result = await function(*arguments)
-            await self._stop()
-            return result
-
-        return stopping
-
-    async def _stop(self) -> None:
+    async def stop(self, _: Values) -> None:
         if not self._reached.is_set():
             self._reached.set()
             await self._opened.wait()
@@ -102,14 +86,15 @@ async def submit(coordinator: RunningCoordinator, client: str) -> None:
 
 
 async def test_a_federation_is_finished_while_a_round_is_committed(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
     await submit(coordinator, "a")
     gate = Gate()
-    monkeypatch.setattr(weights_store, "publish", gate.before(weights_store.publish))
-    async with meeting(coordinator.driver.step(), gate, coordinator.context.database):
-        finishing = asyncio.create_task(coordinator.act("tiny", "finish"))
+    database = coordinator.context.database
+    with before_statement(database, "^INSERT INTO weights ", gate.stop):
+        async with meeting(coordinator.driver.step(), gate, database):
+            finishing = asyncio.create_task(coordinator.act("tiny", "finish"))
     finished = await finishing
     assert finished.status_code == 200, finished.text
     assert (finished.json()["state"], finished.json()["weights_version"]) == ("finished", 1)
@@ -118,36 +103,34 @@ async def test_a_federation_is_finished_while_a_round_is_committed(
 
 
 async def test_a_federation_is_finished_while_a_round_fails(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.started(tiny_specification(deadline_seconds=10), "a")
     coordinator.clock.advance(11)
     gate = Gate()
-    monkeypatch.setattr(
-        federation_store, "count_failed_round", gate.before(federation_store.count_failed_round)
-    )
-    async with meeting(coordinator.driver.step(), gate, coordinator.context.database):
-        finishing = asyncio.create_task(coordinator.act("tiny", "finish"))
+    database = coordinator.context.database
+    with before_statement(database, "^UPDATE federations SET failed_rounds=", gate.stop):
+        async with meeting(coordinator.driver.step(), gate, database):
+            finishing = asyncio.create_task(coordinator.act("tiny", "finish"))
     finished = await finishing
     assert finished.status_code == 200, finished.text
     [round_] = await coordinator.show("tiny/rounds")
     assert round_["reason"] == "0 updates at the end of the round, 1 needed"
 
 
-async def test_a_client_is_invited_again_while_it_enrols(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_is_invited_again_while_it_enrols(coordinator: RunningCoordinator) -> None:
     await coordinator.create(tiny_specification())
     path = "/v1/federations/tiny/clients"
     invited = await coordinator.http.post(path, json={"name": "a"}, headers=coordinator.admin)
     token = {"enrolment_token": invited.json()["enrolment_token"]}
     gate = Gate()
-    monkeypatch.setattr(token_store, "exists", gate.after(token_store.exists))
-    enrolling = asyncio.create_task(coordinator.http.post("/v1/enrolments", json=token))
-    async with meeting(enrolling, gate, coordinator.context.database):
-        inviting = asyncio.create_task(
-            coordinator.http.post(path, json={"name": "a"}, headers=coordinator.admin)
-        )
+    database = coordinator.context.database
+    with after_statement(database, TOKEN_EXISTS, gate.stop):
+        enrolling = asyncio.create_task(coordinator.http.post("/v1/enrolments", json=token))
+        async with meeting(enrolling, gate, database):
+            inviting = asyncio.create_task(
+                coordinator.http.post(path, json={"name": "a"}, headers=coordinator.admin)
+            )
     enrolled, again = await enrolling, await inviting
     assert (enrolled.status_code, again.status_code) == (201, 201), (enrolled.text, again.text)
     credential = {"Authorization": f"Bearer {enrolled.json()['credential']}"}
@@ -156,7 +139,7 @@ async def test_a_client_is_invited_again_while_it_enrols(
 
 
 async def test_a_credential_that_was_replaced_before_its_first_use_ends_no_other(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.create(tiny_specification())
     await coordinator.enrol("tiny", "a")
@@ -175,12 +158,14 @@ async def test_a_credential_that_was_replaced_before_its_first_use_ends_no_other
 
     second = await rotate()
     gate = Gate()
-    monkeypatch.setattr(client_store, "begin_to_use", gate.before(client_store.begin_to_use))
-    using_second = asyncio.create_task(show(second))
-    await gate.reached()
-    third = await rotate()
-    gate.open()
-    assert await using_second == 401
+    with before_statement(
+        coordinator.context.database, "^SELECT .* FROM clients .* FOR NO KEY UPDATE", gate.stop
+    ):
+        using_second = asyncio.create_task(show(second))
+        await gate.reached()
+        third = await rotate()
+        gate.open()
+        assert await using_second == 401
     assert await show(first) == 200, "or a client whose answer is lost now would be shut out"
     assert await show(third) == 200
     assert await show(first) == 401

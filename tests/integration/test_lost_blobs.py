@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -13,11 +14,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from coordinator.aggregation.aggregate import AggregatedRound, aggregate
 from coordinator.rounds.driver import Driver
-from coordinator.store import assignments, blobs, weights
+from coordinator.store import blobs
 from shared.tensors.codec import MEDIA_TYPE
 from tests.support.coordinator import SMALL_CHUNK_BYTES, RunningCoordinator, small_chunks
+from tests.support.crash_points import listening_to_crash_points
 from tests.support.rounds import phases, unsealed_blobs
 from tests.support.specifications import tiny_specification
+from tests.support.statements import before_statement, failing
 from tests.support.updates import update_bytes
 
 pytestmark = [pytest.mark.integration, small_chunks]
@@ -86,58 +89,58 @@ async def test_a_result_that_is_swept_meanwhile_is_computed_again(
     assert await unsealed_blobs(coordinator) == []
 
 
-def interrupt_at_commit(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
-) -> Callable[[asyncio.Task[Any]], None]:
-    """Makes the transaction in which ``module.name`` is called end with its task cancelled.
+@contextmanager
+def interrupted_commit(coordinator: RunningCoordinator, point: str) -> Iterator[None]:
+    """Cancels the task that passes ``point``, as its transaction is committed.
 
     The commit itself goes on, as it does when a request is cancelled because its client hangs up.
     """
-    interrupted: list[asyncio.Task[Any]] = []
-    original: Callable[..., Awaitable[Any]] = getattr(module, name)
-    reached = [False]
+    passing: list[asyncio.Task[Any] | None] = []
 
-    async def noting(*arguments: Any) -> Any:
-        reached[0] = True
-        return await original(*arguments)
+    def note(name: str) -> None:
+        if name == point:
+            passing.append(asyncio.current_task())
 
     def on_commit(_connection: object) -> None:
-        if reached[0]:
-            reached[0] = False
-            interrupted[0].cancel()
+        if passing:
+            task = passing.pop()
+            assert task is not None
+            task.cancel()
 
-    monkeypatch.setattr(module, name, noting)
-    event.listen(coordinator.context.database.engine.sync_engine, "commit", on_commit)
-    return interrupted.append
+    engine = coordinator.context.database.engine.sync_engine
+    event.listen(engine, "commit", on_commit)
+    with listening_to_crash_points(note):
+        yield
+    event.remove(engine, "commit", on_commit)
 
 
 async def test_an_update_whose_client_hangs_up_in_mid_commit_keeps_its_bytes(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
     task = await coordinator.task("tiny", "a")
     body = update_bytes(tiny_specification(), task)
-    interrupt = interrupt_at_commit(coordinator, monkeypatch, assignments, "has_outstanding")
-    sending = asyncio.create_task(coordinator.put(task, body))
-    interrupt(sending)
-    with pytest.raises(asyncio.CancelledError):
-        await sending
+    with (
+        interrupted_commit(coordinator, "update-recorded-uncommitted"),
+        pytest.raises(asyncio.CancelledError),
+    ):
+        await asyncio.create_task(coordinator.put(task, body))
     assert (await coordinator.show("tiny/rounds/1"))["updates_received"] == 1
     assert (await coordinator.put(task, body)).status_code == 200
     assert await commit_round(coordinator) == ["committed", "open"]
 
 
 async def test_a_coordinator_that_stops_in_mid_commit_keeps_the_new_version(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await coordinator.started(tiny_specification(), "a")
     task = await coordinator.task("tiny", "a")
     await coordinator.put(task, update_bytes(tiny_specification(), task))
-    interrupt = interrupt_at_commit(coordinator, monkeypatch, weights, "publish")
-    stepping = asyncio.create_task(coordinator.driver.step())
-    interrupt(stepping)
-    with pytest.raises(asyncio.CancelledError):
-        await stepping
+    with (
+        interrupted_commit(coordinator, "weights-published-uncommitted"),
+        pytest.raises(asyncio.CancelledError),
+    ):
+        await asyncio.create_task(coordinator.driver.step())
     assert await commit_round(coordinator) == ["committed", "open"]
     published = await coordinator.http.get(
         "/v1/federations/tiny/weights/1", headers=coordinator.admin
@@ -147,13 +150,10 @@ async def test_a_coordinator_that_stops_in_mid_commit_keeps_the_new_version(
 
 
 async def test_a_federation_that_cannot_be_recorded_leaves_nothing(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
-    async def fail(*_: Any) -> None:
-        raise PoolTimeoutError("no answer")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(weights, "publish", fail)
+    no_answer = failing(PoolTimeoutError("no answer"))
+    with before_statement(coordinator.context.database, "^INSERT INTO weights ", no_answer):
         refused = await coordinator.http.post(
             "/v1/federations", json=tiny_specification().document, headers=coordinator.admin
         )

@@ -16,13 +16,12 @@ from sqlalchemy import select
 from coordinator.store.tables import ClientRow
 from shared.rest.schema import ClientState
 from tests.support.coordinator import RunningCoordinator
-from tests.support.hosted_clients import RandomDatasets, client_config
+from tests.support.hosted_clients import client_config, stub_parts
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker.methods.interface import Participant
 from worker.rounds import loop
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import opening
 
 pytestmark = pytest.mark.integration
 
@@ -39,6 +38,10 @@ async def worker_config(coordinator: RunningCoordinator, folder: Path, *names: s
     )
 
 
+async def sleep_shortly(seconds: float) -> None:
+    await asyncio.sleep(seconds / 10)
+
+
 async def until(condition: Callable[[], Awaitable[bool]], working: asyncio.Task[None]) -> None:
     while not await condition():
         assert not working.done(), working.exception()
@@ -46,7 +49,7 @@ async def until(condition: Callable[[], Awaitable[bool]], working: asyncio.Task[
 
 
 async def test_a_refused_client_neither_ends_its_worker_nor_holds_up_the_rounds(
-    coordinator: RunningCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator, tmp_path: Path
 ) -> None:
     specification = tiny_specification(max_update_norm=10.0, on_excess="reject")
     await coordinator.create(specification)
@@ -59,12 +62,9 @@ async def test_a_refused_client_neither_ends_its_worker_nor_holds_up_the_rounds(
             method.extra_deltas[tensor.name] = np.full(tensor.shape, size, np.float32)
 
     method.before_step = change
-    monkeypatch.setattr(opening, "build_method", lambda *_, **__: method)
-    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
-    monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.1)
     settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
-    transport = httpx.ASGITransport(coordinator.app)
-    working = asyncio.create_task(loop.run(config, settings, threading.Event(), transport))
+    parts = stub_parts(method, httpx.ASGITransport(coordinator.app), sleep_shortly)
+    working = asyncio.create_task(loop.run(config, settings, threading.Event(), parts))
     metrics = coordinator.context.metrics
     refused, recorded = metrics.updates_refused, metrics.updates_recorded
 

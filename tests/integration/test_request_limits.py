@@ -23,6 +23,7 @@ from tests.support.coordinator import (
     running_coordinator,
 )
 from tests.support.specifications import tiny_specification
+from tests.support.statements import before_statement, failing
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
@@ -184,13 +185,10 @@ async def test_readiness_is_asked_of_the_database_once_a_second(
 
 
 async def test_a_database_that_does_not_answer_is_not_ready_and_is_asked_again(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
-    def fail() -> None:
-        raise PoolTimeoutError("no connection")
-
-    with monkeypatch.context() as outage:
-        outage.setattr(coordinator.context.database, "reading", fail)
+    no_answer = failing(PoolTimeoutError("no connection"))
+    with before_statement(coordinator.context.database, "", no_answer):
         answers = await asyncio.gather(*(coordinator.http.get("/readyz") for _ in range(3)))
         assert {answer.status_code for answer in answers} == {503}
     assert (await coordinator.http.get("/readyz")).status_code == 503, "for a second"

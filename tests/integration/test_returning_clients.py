@@ -17,7 +17,7 @@ from shared.tensors.encodings import encoding_for
 from shared.tensors.version_deltas import CHAIN_METADATA_KEY
 from tests.support.coordinator import RunningCoordinator, on_sqlite, running_coordinator
 from tests.support.factored_rounds import MATRIX, deltas, factored, larger, send
-from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, client_config
+from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, client_config, stub_parts
 from tests.support.rounds import weights_row
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
@@ -27,7 +27,8 @@ from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import opening
+from worker.site.opening import open_site
+from worker.site.parts import SiteParts
 
 pytestmark = pytest.mark.integration
 
@@ -76,9 +77,9 @@ class WatchedTransport(httpx.ASGITransport):
         return response
 
 
-async def train_once(config: WorkerConfig, transport: WatchedTransport) -> None:
+async def train_once(config: WorkerConfig, parts: SiteParts) -> None:
     """A worker that starts, does the one task that there is, and ends."""
-    async with opening.open_site(config, _SETTINGS, transport) as opened:
+    async with open_site(config, _SETTINGS, parts) as opened:
         (client,) = opened.clients
         task = await client.api.next_task("tiny", wait_seconds=0.0)
         assert task is not None
@@ -120,11 +121,8 @@ async def test_a_client_back_after_ten_rounds_catches_up(
     file: tuple[str, bool],
     database_url: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = WatchedMethod(specification)
-    monkeypatch.setattr(opening, "build_method", lambda *_, **__: method)
-    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
     initial = specification.parameters.initial_values()
     encoding = encoding_for(specification.encoding)
     async with running_coordinator(
@@ -139,14 +137,15 @@ async def test_a_client_back_after_ten_rounds_catches_up(
             clients=(client_config(tmp_path, "away", enrolment_token=token),),
         )
         transport = WatchedTransport(coordinator)
-        async with opening.open_site(config, _SETTINGS, transport):
+        parts = stub_parts(method, transport)
+        async with open_site(config, _SETTINGS, parts):
             pass  # enrolled before the first round
         await coordinator.act("tiny", "start")
         await coordinator.driver.step()
         for number in range(1, _RETURN):
             await send(coordinator, specification, "other", number, encoding, initial)
             if number <= _ROUNDS_TOGETHER:
-                await train_once(config, transport)
+                await train_once(config, parts)
             else:
                 coordinator.clock.advance(specification.round_policy.deadline_seconds + 1)
             await coordinator.driver.step()
@@ -157,7 +156,7 @@ async def test_a_client_back_after_ten_rounds_catches_up(
 
         newest = codec.decode((await weights(coordinator, _NEWEST)).content)[0]
         await send(coordinator, specification, "other", _RETURN, encoding, initial)
-        await train_once(config, transport)
+        await train_once(config, parts)
         await coordinator.driver.step()
 
         assert transport.files == [file]

@@ -14,7 +14,6 @@ from tests.support.hosted_clients import client_config
 from tests.support.specifications import tiny_specification
 from worker.errors import ConfigError, PrivateStateError, RequestFailed
 from worker.operations import rotation
-from worker.remote.coordinator_api import CoordinatorApi
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site import private_state
 
@@ -38,8 +37,23 @@ async def config(coordinator: RunningCoordinator, tmp_path: Path) -> WorkerConfi
     return WorkerConfig(coordinator_url="http://coordinator", federation="tiny", clients=clients)
 
 
-async def rotate(coordinator: RunningCoordinator, config: WorkerConfig) -> list[str]:
-    transport = httpx.ASGITransport(coordinator.app)
+class DeadlyTransport(httpx.ASGITransport):
+    """The command dies when it asks for a path with this end."""
+
+    def __init__(self, coordinator: RunningCoordinator, deadly: str | None) -> None:
+        super().__init__(coordinator.app)
+        self._deadly = deadly
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._deadly is not None and request.url.path.endswith(self._deadly):
+            raise Killed
+        return await super().handle_async_request(request)
+
+
+async def rotate(
+    coordinator: RunningCoordinator, config: WorkerConfig, deadly: str | None = None
+) -> list[str]:
+    transport = DeadlyTransport(coordinator, deadly)
     return await rotation.rotate_credentials(config, WorkerSettings(), transport)
 
 
@@ -69,27 +83,15 @@ async def test_every_client_gets_a_new_credential_and_the_old_ones_end(
 
 @pytest.mark.parametrize("place", ["asking", "saving", "ending"])
 async def test_a_client_always_has_a_credential_that_is_valid(
-    coordinator: RunningCoordinator,
-    config: WorkerConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
+    coordinator: RunningCoordinator, config: WorkerConfig, place: str
 ) -> None:
     old = on_disk(config)
 
-    async def ask_and_die(self: CoordinatorApi, *_: object) -> None:
-        raise Killed
-
-    def die(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        if place == "saving":
-            patch.setattr(rotation, "write_atomically", die)
-        else:
-            method = "rotate" if place == "asking" else "fetch_federation"
-            patch.setattr(CoordinatorApi, method, ask_and_die)
-        with pytest.raises(Killed):
-            await rotate(coordinator, config)
+    deadly = {"asking": "/rotate", "saving": None, "ending": "/federations/tiny"}[place]
+    if place == "saving":
+        (config.clients[0].state_dir / ".credential.new").symlink_to("/dev/full")
+    with pytest.raises((Killed, OSError)):
+        await rotate(coordinator, config, deadly)
     assert (on_disk(config)[0] == old[0]) is (place != "ending")
     assert on_disk(config)[1] == old[1]
     assert await rotate(coordinator, config) == ["site-a", "site-b"]

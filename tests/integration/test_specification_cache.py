@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,18 +22,26 @@ pytestmark = pytest.mark.integration
 NAMES = ("tiny-1", "tiny-2", "tiny-3")
 
 
-@pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The federation of every recorded specification that is parsed, in order."""
-    names: list[str] = []
-    parse: Callable[[Any], FederationSpecification] = FederationSpecification.of_record
+class WatchedSpecifications(Specifications):
+    """Notes the federation of every specification that is parsed, in order."""
 
-    def note(document: dict[str, Any]) -> FederationSpecification:
-        names.append(document["name"])
-        return parse(document)
+    def __init__(self, **options: int) -> None:
+        super().__init__(**options, parse=self._note)
+        self.names: list[str] = []
+        self.on_parse: Callable[[], None] = lambda: None
 
-    monkeypatch.setattr(FederationSpecification, "of_record", note)
-    return names
+    def _note(self, document: dict[str, Any]) -> FederationSpecification:
+        self.names.append(document["name"])
+        self.on_parse()
+        return FederationSpecification.of_record(document)
+
+
+async def restarted(coordinator: RunningCoordinator) -> WatchedSpecifications:
+    """What a coordinator that starts again has parsed."""
+    await coordinator.restart()
+    watched = WatchedSpecifications()
+    coordinator.app.state.context = replace(coordinator.context, specifications=watched)
+    return watched
 
 
 async def with_federations(coordinator: RunningCoordinator) -> list[FederationRow]:
@@ -56,62 +65,55 @@ async def listed(coordinator: RunningCoordinator) -> tuple[list[str], int]:
 
 
 async def test_federations_that_were_seen_are_listed_with_one_query_and_nothing_parsed(
-    coordinator: RunningCoordinator, parsed: list[str]
+    coordinator: RunningCoordinator,
 ) -> None:
     await with_federations(coordinator)
-    await coordinator.restart()
-    parsed.clear()
+    parsed = await restarted(coordinator)
     assert await listed(coordinator) == (list(NAMES), 2), "and another for what was never seen"
-    assert parsed == list(NAMES)
+    assert parsed.names == list(NAMES)
     for _ in range(2):
         assert await listed(coordinator) == (list(NAMES), 1)
-    assert parsed == list(NAMES)
+    assert parsed.names == list(NAMES)
     await coordinator.create(tiny_specification("tiny-4"))
-    parsed.clear()
+    parsed.names.clear()
     assert await listed(coordinator) == ([*NAMES, "tiny-4"], 1), "seen when it was created"
-    assert parsed == []
+    assert parsed.names == []
 
 
 async def test_a_list_parses_off_the_event_loop_with_no_session_open(
-    coordinator: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+    coordinator: RunningCoordinator,
 ) -> None:
     await with_federations(coordinator)
-    await coordinator.restart()
+    parsed = await restarted(coordinator)
     pool: Any = coordinator.context.database.engine.pool
-    parse: Callable[[Any], FederationSpecification] = FederationSpecification.of_record
     seen: list[tuple[bool, int]] = []
-
-    def note(document: dict[str, Any]) -> FederationSpecification:
-        seen.append((threading.current_thread() is threading.main_thread(), pool.checkedout()))
-        return parse(document)
-
-    monkeypatch.setattr(FederationSpecification, "of_record", note)
+    parsed.on_parse = lambda: seen.append(
+        (threading.current_thread() is threading.main_thread(), pool.checkedout())
+    )
     await listed(coordinator)
     assert seen == [(False, 0)] * len(NAMES)
 
 
 async def test_specifications_that_were_used_least_lately_are_forgotten(
-    coordinator: RunningCoordinator, parsed: list[str]
+    coordinator: RunningCoordinator,
 ) -> None:
     first, second, third = await with_federations(coordinator)
-    kept = Specifications(kept=2)
-    parsed.clear()
+    kept = WatchedSpecifications(kept=2)
     for federation in (first, second, first, third, first):
         assert kept.of(federation).name == federation.name
-    assert parsed == [*NAMES], "the first was used last, and so was kept"
+    assert kept.names == [*NAMES], "the first was used last, and so was kept"
     kept.of(second)
-    assert parsed == [*NAMES, "tiny-2"]
+    assert kept.names == [*NAMES, "tiny-2"]
 
 
 async def test_outlines_outlast_the_specifications_that_they_are_of(
-    coordinator: RunningCoordinator, parsed: list[str]
+    coordinator: RunningCoordinator,
 ) -> None:
     federations = await with_federations(coordinator)
-    kept = Specifications(kept=1)
-    parsed.clear()
+    kept = WatchedSpecifications(kept=1)
     outline = SpecificationOutline("hyperfl", "tests.support.models:tiny", rounds=2)
     for _ in range(2):
         for federation in federations:
             assert kept.outline_of(federation) == outline
             assert kept.knows(federation.id)
-    assert parsed == list(NAMES)
+    assert kept.names == list(NAMES)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from shared import crash_points
 from tests.support.processes import PROJECT
 
 FOLDER = PROJECT / "tests" / "support" / "crash_point"
@@ -18,6 +21,16 @@ _LATER_TIMES = {
     "step": 5,
 }
 """Which time that a point is passed counts, where it is not the first."""
+
+
+@contextmanager
+def listening_to_crash_points(listener: Callable[[str], None]) -> Iterator[None]:
+    """Calls ``listener`` with each point that this process passes; what it raises is raised."""
+    crash_points.on_reached = listener
+    try:
+        yield
+    finally:
+        crash_points.on_reached = None
 
 
 def crash_environment(point: str, marker: object) -> dict[str, str]:

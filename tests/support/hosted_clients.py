@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import sleep
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from tests.support.random_clients import random_client_data
 from worker.data.client_data import ClientData
 from worker.data.images import ImageShape
 from worker.data.source import DataSource
+from worker.methods.interface import Method
+from worker.remote.connection import Transport
 from worker.remote.coordinator_api import CoordinatorApi
+from worker.remote.patience import Sleep
 from worker.settings import ClientConfig, WorkerConfig
 from worker.site import private_state
 from worker.site.hosted_client import HostedClient
+from worker.site.parts import SiteParts
 from worker.site.private_state import PrivateState
 
 NUM_TRAIN_EXAMPLES = 5
@@ -36,6 +41,11 @@ class RandomDatasets:
     ) -> ClientData:
         self.asked.append((source, image_shape, num_classes))
         return random_client_data(0, NUM_TRAIN_EXAMPLES)
+
+
+def stub_parts(method: Method, transport: Transport | None, sleep: Sleep = sleep) -> SiteParts:
+    """A site that trains with ``method`` on random data."""
+    return SiteParts(transport, lambda *_: method, RandomDatasets, sleep)
 
 
 def client_config(folder: Path, name: str, **fields: Any) -> ClientConfig:

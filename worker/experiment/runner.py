@@ -81,47 +81,12 @@ def find_data_dirs(runs: Iterable[Run], root: Path | None) -> dict[str, Path | N
     return folders
 
 
-def run_demo(
-    run: Run,
-    data_dir: Path | None,
-    folder: Path,
-    embeddings: Path | None = None,
-    warn: Callable[[str], None] = lambda _: None,
-) -> Json:
-    """The result of a run, made by processes of its own.
-
-    Args:
-        run: to make.
-        data_dir: folder of its data set.
-        folder: of the grid's file, where a backbone's weights lie.
-        embeddings: folder to keep the clients' private embeddings in; None keeps nothing.
-        warn: told why embeddings of a run that has a result could not be kept.
+def demo_in_processes(arguments: list[str]) -> Json:
+    """What ``hyperfl`` prints with ``arguments``, which are those of a demo in JSON.
 
     Raises:
         RunFailedError: the demo failed.
     """
-    arguments = run.arguments(data_dir, folder)
-    if embeddings is None:
-        return _demo(arguments)
-    from worker.errors import PrivateStateError  # noqa: PLC0415 - torch
-    from worker.experiment.embeddings import embeddings_file, keep_embeddings  # noqa: PLC0415
-
-    # Named after the run: if a kill leaves private states here, the same run removes them.
-    states = embeddings_file(run, embeddings).with_suffix(".running")
-    shutil.rmtree(states, ignore_errors=True)
-    states.mkdir(parents=True, mode=0o700)
-    try:
-        result = _demo([*arguments, "--state-dir", str(states / "demo")])
-        try:
-            keep_embeddings(run, states / "demo" / "state", embeddings)
-        except (PrivateStateError, OSError) as error:
-            warn(f"{run.describe()}: its embeddings could not be kept: {error}")
-    finally:
-        shutil.rmtree(states, ignore_errors=True)
-    return result
-
-
-def _demo(arguments: list[str]) -> Json:
     # A killed experiment must not leave its demo beside the one that the next experiment starts.
     command = command_line(*arguments, "--parent", str(os.getpid()))
     with tempfile.TemporaryFile("w+") as errors:
@@ -144,4 +109,46 @@ def _demo(arguments: list[str]) -> Json:
             said[-1].removeprefix("error: ") if said else "the demo printed no error"
         )
     result: Json = json.loads(output.splitlines()[-1])
+    return result
+
+
+def run_demo(
+    run: Run,
+    data_dir: Path | None,
+    folder: Path,
+    embeddings: Path | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+    demo: Callable[[list[str]], Json] = demo_in_processes,
+) -> Json:
+    """The result of a run, made by processes of its own.
+
+    Args:
+        run: to make.
+        data_dir: folder of its data set.
+        folder: of the grid's file, where a backbone's weights lie.
+        embeddings: folder to keep the clients' private embeddings in; None keeps nothing.
+        warn: told why embeddings of a run that has a result could not be kept.
+        demo: runs ``hyperfl`` with the arguments of a demo, and returns its result.
+
+    Raises:
+        RunFailedError: the demo failed.
+    """
+    arguments = run.arguments(data_dir, folder)
+    if embeddings is None:
+        return demo(arguments)
+    from worker.errors import PrivateStateError  # noqa: PLC0415 - torch
+    from worker.experiment.embeddings import embeddings_file, keep_embeddings  # noqa: PLC0415
+
+    # Named after the run: if a kill leaves private states here, the same run removes them.
+    states = embeddings_file(run, embeddings).with_suffix(".running")
+    shutil.rmtree(states, ignore_errors=True)
+    states.mkdir(parents=True, mode=0o700)
+    try:
+        result = demo([*arguments, "--state-dir", str(states / "demo")])
+        try:
+            keep_embeddings(run, states / "demo" / "state", embeddings)
+        except (PrivateStateError, OSError) as error:
+            warn(f"{run.describe()}: its embeddings could not be kept: {error}")
+    finally:
+        shutil.rmtree(states, ignore_errors=True)
     return result

@@ -7,11 +7,14 @@ from typing import Any
 
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.opening import open_site
+from worker.site.parts import STANDARD_PARTS, SiteParts
 
 
-async def evaluate_clients(config: WorkerConfig, settings: WorkerSettings) -> list[dict[str, Any]]:
+async def evaluate_clients(
+    config: WorkerConfig, settings: WorkerSettings, parts: SiteParts = STANDARD_PARTS
+) -> list[dict[str, Any]]:
     """For each client: its name, the version, and the metrics of its personalised model."""
-    async with open_site(config, settings) as site:
+    async with open_site(config, settings, parts) as site:
         version, weights = await site.newest_weights()
         rows = []
         for client in site.clients:

@@ -25,12 +25,17 @@ from worker.methods.interface import (
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.hosted_client import HostedClient
 from worker.site.opening import Site, open_site
+from worker.site.parts import STANDARD_PARTS, SiteParts
 
 _log = structlog.get_logger()
 
 
 async def personalize_clients(
-    config: WorkerConfig, settings: WorkerSettings, epochs: int, stop: threading.Event
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    epochs: int,
+    stop: threading.Event,
+    parts: SiteParts = STANDARD_PARTS,
 ) -> list[dict[str, Any]]:
     """For each client: its name, the version, and its model's metrics before and after.
 
@@ -42,7 +47,7 @@ async def personalize_clients(
             answered yet. No client's state is touched.
         TrainingInterrupted: ``stop`` was set; clients that were done keep what they have.
     """
-    async with open_site(config, settings) as site:
+    async with open_site(config, settings, parts) as site:
         method = _check(site)
         version, weights = await site.newest_weights()
         rows = []

@@ -18,6 +18,7 @@ from tenacity import (
 from worker.errors import Unreachable
 
 Result = TypeVar("Result")
+Sleep = Callable[[float], Awaitable[None]]
 
 _LONGEST_WAIT_SECONDS = 30.0
 """Between two tries: a coordinator that is back is found within that, and many workers at a time
@@ -31,7 +32,7 @@ class Patience:
     def __init__(
         self,
         give_up_after_seconds: float,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._give_up_after_seconds = give_up_after_seconds
         self._jittered = wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_SECONDS)

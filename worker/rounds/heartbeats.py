@@ -12,15 +12,18 @@ from shared.rest.schema import Task
 from worker.errors import Refused, Unreachable
 from worker.remote.bounds import heartbeat_seconds
 from worker.remote.coordinator_api import CoordinatorApi
+from worker.remote.patience import Sleep
 
 _log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
-async def heartbeats(held: Sequence[tuple[CoordinatorApi, Task]]) -> AsyncIterator[set[str]]:
+async def heartbeats(
+    held: Sequence[tuple[CoordinatorApi, Task]], sleep: Sleep = asyncio.sleep
+) -> AsyncIterator[set[str]]:
     """Keeps every lease alive for as long as the client's name is in the set it gives."""
     beating = {task.client for _, task in held}
-    tasks = [asyncio.create_task(_beat(api, task, beating)) for api, task in held]
+    tasks = [asyncio.create_task(_beat(api, task, beating, sleep)) for api, task in held]
     try:
         yield beating
     finally:
@@ -29,10 +32,10 @@ async def heartbeats(held: Sequence[tuple[CoordinatorApi, Task]]) -> AsyncIterat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _beat(api: CoordinatorApi, task: Task, beating: set[str]) -> None:
+async def _beat(api: CoordinatorApi, task: Task, beating: set[str], sleep: Sleep) -> None:
     """A heartbeat at a third of the lease. One that fails is not the end: the upload decides."""
     while True:
-        await asyncio.sleep(heartbeat_seconds(task.lease_seconds))
+        await sleep(heartbeat_seconds(task.lease_seconds))
         if task.client not in beating:
             return
         try:

@@ -16,7 +16,7 @@ import structlog
 from shared.rest.schema import Task, TaskKind
 from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
 from worker.methods.interface import TrainingInterrupted
-from worker.remote.connection import Transport
+from worker.remote.patience import Sleep
 from worker.rounds.exchange_work import ExchangeWork
 from worker.rounds.held_task import HeldTask
 from worker.rounds.masked_writer import MaskedWriter
@@ -27,12 +27,13 @@ from worker.rounds.update_writer import PlainWriter, UpdateWriter
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.hosted_client import HostedClient
 from worker.site.opening import NOBODY_TAKEN, Site, open_site
+from worker.site.parts import STANDARD_PARTS, SiteParts
 
 _PAUSE_SECONDS = 1.0
 """Between polls that are answered at once and bring nothing to do: no busy loop, whatever the
 coordinator answers, and no delay that a round would feel."""
 
-_GATHER_SECONDS = 2.0
+GATHER_SECONDS = 2.0
 """For the answers to the other clients' polls, once one has brought a task: they are sent at the
 same moment, and a client that is missed is asked again."""
 
@@ -45,17 +46,26 @@ async def run(
     config: WorkerConfig,
     settings: WorkerSettings,
     stop: threading.Event,
-    transport: Transport | None = None,
+    parts: SiteParts = STANDARD_PARTS,
+    *,
+    gather_seconds: float = GATHER_SECONDS,
 ) -> None:
     """Works until the federation has ended or ``stop`` is set.
 
     A stop ends whatever is waited for at once, and training after its current step. What was not
     saved by then is done again at the next start, as after a crash.
 
+    Args:
+        config: of the site.
+        settings: of the worker.
+        stop: see above.
+        parts: what the site is put together from.
+        gather_seconds: see :data:`GATHER_SECONDS`.
+
     Raises:
         RequestFailed: every client was shut out; and as :func:`open_site`.
     """
-    working = asyncio.create_task(_work(config, settings, stop, transport))
+    working = asyncio.create_task(_work(config, settings, stop, parts, gather_seconds))
     stopping = asyncio.create_task(_wait_for(stop))
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -75,9 +85,10 @@ async def _work(
     config: WorkerConfig,
     settings: WorkerSettings,
     stop: threading.Event,
-    transport: Transport | None,
+    parts: SiteParts,
+    gather_seconds: float,
 ) -> None:
-    async with open_site(config, settings, transport) as site:
+    async with open_site(config, settings, parts) as site:
         writer: UpdateWriter = PlainWriter(site.specification)
         if site.specification.protection is not None:
             writer = MaskedWriter(site.specification, site.patience)
@@ -86,7 +97,15 @@ async def _work(
         exchange = ExchangeWork(site.patience, gate)
         _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
         try:
-            await _Worker(site, work, exchange, settings.poll_wait_seconds).run()
+            worker = _Worker(
+                site,
+                work,
+                exchange,
+                poll_wait_seconds=settings.poll_wait_seconds,
+                gather_seconds=gather_seconds,
+                sleep=parts.sleep,
+            )
+            await worker.run()
         finally:
             work.close()
 
@@ -98,11 +117,20 @@ async def _wait_for(stop: threading.Event) -> None:
 
 class _Worker:
     def __init__(
-        self, site: Site, work: RoundWork, exchange: ExchangeWork, poll_wait_seconds: float
+        self,
+        site: Site,
+        work: RoundWork,
+        exchange: ExchangeWork,
+        *,
+        poll_wait_seconds: float,
+        gather_seconds: float,
+        sleep: Sleep,
     ) -> None:
         self._site = site
         self._work = work
         self._poll_wait_seconds = poll_wait_seconds
+        self._gather_seconds = gather_seconds
+        self._sleep = sleep
         self._exchange = exchange
         self._pause_notice = PauseNotice(site.specification.name)
 
@@ -116,7 +144,7 @@ class _Worker:
                 continue
             if not held:
                 await self._pause_notice.look(active[0].api)
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await self._sleep(_PAUSE_SECONDS)
         if all(client.is_shut_out for client in self._site.clients):
             raise RequestFailed(NOBODY_TAKEN)
 
@@ -133,13 +161,13 @@ class _Worker:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if any(poll.result() is not None for poll in done) and waiting:
                     # A round opened, which answers every poll; nobody waits for one that is lost.
-                    more, waiting = await asyncio.wait(waiting, timeout=_GATHER_SECONDS)
+                    more, waiting = await asyncio.wait(waiting, timeout=self._gather_seconds)
                     done |= more
                     if waiting:
                         _log.info(
                             "polls without an answer are asked again",
                             clients=[polls[poll].name for poll in waiting],
-                            after_seconds=_GATHER_SECONDS,
+                            after_seconds=self._gather_seconds,
                         )
                 for poll in done:
                     if (task := poll.result()) is not None:

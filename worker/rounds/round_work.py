@@ -20,7 +20,7 @@ from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from worker.errors import PolicyRefused, Refused, WeightsError
 from worker.methods.interface import Method, TrainingFailedError
-from worker.remote.patience import Patience
+from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.heartbeats import heartbeats
 from worker.rounds.held_task import HeldTask
@@ -44,7 +44,10 @@ _log = structlog.get_logger()
 
 
 class RoundWork:
-    """Works on tasks of one round; made once for a worker and used round after round."""
+    """Works on tasks of one round; made once for a worker and used round after round.
+
+    ``sleep`` waits between two heartbeats.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class RoundWork:
         patience: Patience,
         stop: threading.Event,
         gate: PolicyGate,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._gate = gate
         self._writer = writer
@@ -61,6 +65,7 @@ class RoundWork:
         self._cache = cache
         self._patience = patience
         self._stop = stop
+        self._sleep = sleep
         self._missing_digest = ""
         self._torch_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
 
@@ -80,7 +85,8 @@ class RoundWork:
         ordered = sorted(held, key=lambda one: one.client.name)
         log = _log.bind(round=ordered[0].task.round_number, kind=ordered[0].task.kind.value)
         uploads: list[asyncio.Task[None]] = []
-        async with heartbeats([(one.client.api, one.task) for one in ordered]) as beating:
+        leases = [(one.client.api, one.task) for one in ordered]
+        async with heartbeats(leases, self._sleep) as beating:
             try:
                 for one in [one for one in ordered if one.client.has_pending_for(one.task)]:
                     log.info("pending update sent again", client=one.client.name)

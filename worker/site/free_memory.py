@@ -11,12 +11,17 @@ FEATURE_CACHE_SHARE = 0.25
 _UNKNOWN_BYTES = 4 << 30
 
 
-def default_feature_cache_bytes(device: torch.device) -> int:
-    """A share of what is free now where training runs: on the GPU, or in main memory."""
+def default_feature_cache_bytes(device: torch.device, root: Path = Path("/")) -> int:
+    """A share of what is free now where training runs: on the GPU, or in main memory.
+
+    Args:
+        device: that trains.
+        root: see :func:`free_main_memory_bytes`.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
     else:
-        free = free_main_memory_bytes()
+        free = free_main_memory_bytes(root)
     return int(FEATURE_CACHE_SHARE * free)
 
 

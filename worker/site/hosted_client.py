@@ -14,13 +14,13 @@ from shared.federation.specification import FederationSpecification
 from shared.rest.schema import Task
 from shared.secure_sum.cards import Card
 from worker.data.client_data import ClientData
-from worker.data.loading import DatasetCache
 from worker.errors import PrivateStateError
 from worker.methods.interface import Method, Participant
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig
 from worker.site import private_state
+from worker.site.parts import Datasets
 from worker.site.peers import load_peers, save_peers
 from worker.site.private_state import PrivateState
 from worker.site.round_ledger import RoundLedger, load_ledger, save_ledger
@@ -126,7 +126,7 @@ def load_client(
     specification: FederationSpecification,
     specification_digest: str,
     method: Method,
-    datasets: DatasetCache,
+    datasets: Datasets,
 ) -> HostedClient:
     """The client with its data and its private state, which is created where there is none.
 

@@ -14,13 +14,11 @@ from shared.arrays import NamedArrays
 from shared.federation.specification import FederationSpecification, ParameterSpecification
 from shared.rest.schema import FederationView
 from shared.validation import first_fault
-from worker.data.loading import DatasetCache
 from worker.errors import ConfigError, Refused, RequestFailed
-from worker.methods import build_method
 from worker.methods.interface import Method, SiteResources
 from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
-from worker.remote.connection import CoordinatorAddress, Transport
+from worker.remote.connection import CoordinatorAddress
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
@@ -32,6 +30,7 @@ from worker.site.enrolment import obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
+from worker.site.parts import STANDARD_PARTS, SiteParts
 from worker.site.policy import check_examples, check_specification
 from worker.site.site_keys import obtain_keys
 
@@ -69,7 +68,7 @@ class Site:
 async def open_site(
     config: WorkerConfig,
     settings: WorkerSettings,
-    transport: Transport | None = None,
+    parts: SiteParts = STANDARD_PARTS,
 ) -> AsyncIterator[Site]:
     """Enrols who is not yet, fetches the specification, builds the method, loads data and state.
 
@@ -77,8 +76,8 @@ async def open_site(
         ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
         RequestFailed: the coordinator refuses, or is not reached.
     """
-    address = coordinator_address(config, settings, transport)
-    patience = Patience(settings.give_up_after_seconds)
+    address = coordinator_address(config, settings, parts.transport)
+    patience = Patience(settings.give_up_after_seconds, parts.sleep)
     async with AsyncExitStack() as stack:
         members: list[tuple[ClientConfig, CoordinatorApi]] = []
         for client in config.clients:
@@ -102,9 +101,10 @@ async def open_site(
                 client=client.name,
             )
         device = _device(settings)
-        method = build_method(specification.training, device, _resources(config, settings, device))
+        resources = _resources(config, settings, device)
+        method = parts.build_method(specification.training, device, resources)
         _check_specification(specification.parameters, method)
-        datasets = DatasetCache(pixel_statistics(specification.training.model), max_bytes)
+        datasets = parts.datasets(pixel_statistics(specification.training.model), max_bytes)
         clients = []
         for client, http in members:
             hosted = load_client(

@@ -12,43 +12,35 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 from shared.arrays import Array
-from shared.federation.specification import ParameterSpecification, WireDtype
-from shared.tensors import codec
+from shared.federation.specification import WireDtype
 from shared.tensors.factored_encoding import (
     MAX_RESIDUAL_RANK,
     Compression,
-    check_factored_block,
-    check_factored_header,
     decode_factored,
     encode_matrix,
     encode_whole,
     scale_wire,
 )
-from shared.tensors.file_header import CodecError, NonFiniteError, UnexpectedTensorsError
 from shared.tensors.low_rank import FactoredDelta, Float64
+from tests.support.factored_wire import (
+    COLUMNS,
+    MATRIX,
+    ROWS,
+    VECTOR,
+    check,
+    parameters,
+    whole_vector,
+)
 
 WIRE_DTYPES: dict[WireDtype, Any] = {
     "float32": np.float32,
     "float16": np.float16,
     "bfloat16": ml_dtypes.bfloat16,
 }
+
 ROUNDING = {"float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
 EACH_WIRE_DTYPE = pytest.mark.parametrize("wire_dtype", list(WIRE_DTYPES))
 SEEDS = st.integers(0, 2**32 - 1)
-ROWS, COLUMNS = 20, 8
-MATRIX, VECTOR = "output.weight", "output.bias"
-
-
-def parameters(rows: int = ROWS, columns: int = COLUMNS) -> ParameterSpecification:
-    return ParameterSpecification.model_validate(
-        {
-            "seed": 1,
-            "tensors": [
-                {"name": MATRIX, "shape": [rows, columns], "initialisation": [{"rows": rows}]},
-                {"name": VECTOR, "shape": [3], "initialisation": [{"rows": 3}]},
-            ],
-        }
-    )
 
 
 def change(
@@ -67,32 +59,10 @@ def received(wire: dict[str, Array]) -> FactoredDelta:
     return decoded
 
 
-def whole_vector() -> dict[str, Array]:
-    return {VECTOR: np.zeros(3, np.float16), VECTOR + "/scale": np.array(1.0, np.float32)}
-
-
 def product(delta: FactoredDelta) -> Float64:
     """Components alone, without the part of the base."""
     exact: Float64 = delta.left.astype(np.float64).T @ delta.right.astype(np.float64)
     return exact
-
-
-def components_of(rank: int = 1, **changed: Array) -> dict[str, Array]:
-    wire = {
-        MATRIX + "/left": np.zeros((rank, ROWS), np.float16),
-        MATRIX + "/right": np.zeros((rank, COLUMNS), np.float32),
-        MATRIX + "/base_scale": np.array(0.0, np.float32),
-    }
-    return wire | whole_vector() | {MATRIX + "/" + name: value for name, value in changed.items()}
-
-
-def check(wire: dict[str, Array], specification: ParameterSpecification | None = None) -> None:
-    """The two checks of a receiver, on the bytes that a sender would send."""
-    reader = codec.StreamReader()
-    blocks = list(reader.feed(codec.encode(wire)))
-    check_factored_header(reader.finish(), specification or parameters())
-    for block in blocks:
-        check_factored_block(block)
 
 
 @EACH_WIRE_DTYPE
@@ -271,127 +241,6 @@ def test_wire_tensors_stand_for_what_the_protocol_says() -> None:
     assert isinstance(vector, np.ndarray)
     assert vector.dtype == np.float32
     np.testing.assert_array_equal(vector, [8.0, -4.0, 2.0])
-
-
-def test_a_matrix_may_come_whole() -> None:
-    wire = whole_vector() | {
-        MATRIX: np.ones((ROWS, COLUMNS), np.float32),
-        MATRIX + "/scale": np.array(0.5, np.float32),
-    }
-    check(wire)
-    whole = decode_factored(wire, parameters())[MATRIX]
-    assert isinstance(whole, np.ndarray)
-    np.testing.assert_array_equal(whole, np.full((ROWS, COLUMNS), 0.5))
-
-
-@pytest.mark.parametrize("rank", [0, 1, COLUMNS])
-def test_every_rank_up_to_the_shorter_side_is_taken(rank: int) -> None:
-    check(components_of(rank))
-
-
-@pytest.mark.parametrize(
-    ("wire", "message", "where"),
-    [
-        (
-            components_of(COLUMNS + 1),
-            "left has 9 components",
-            {"tensor": MATRIX + "/left", "expected": COLUMNS, "found": COLUMNS + 1},
-        ),
-        (
-            components_of(2, right=np.zeros((1, COLUMNS), np.float32)),
-            r"right is F32 \[1, 8\], not F32 \[2, 8\]",
-            {
-                "tensor": MATRIX + "/right",
-                "expected": {"dtype": ["F32"], "shape": [2, COLUMNS]},
-                "found": {"dtype": "F32", "shape": [1, COLUMNS]},
-            },
-        ),
-        (
-            components_of(left=np.zeros((1, ROWS), np.int64)),
-            r"left is I64 \[1, 20\], not F32 or F16 or BF16 \[1, 20\]",
-            {"tensor": MATRIX + "/left"},
-        ),
-        (
-            components_of(left=np.zeros((1, COLUMNS), np.float16)),
-            r"left is F16 \[1, 8\], not",
-            {"tensor": MATRIX + "/left"},
-        ),
-        (
-            components_of(left=np.array(1.0, np.float16)),
-            r"left is F16 \[\], not",
-            {"tensor": MATRIX + "/left"},
-        ),
-        (
-            components_of(right=np.zeros((1, COLUMNS), np.float16)),
-            r"right is F16 \[1, 8\], not F32 \[1, 8\]",
-            {"tensor": MATRIX + "/right"},
-        ),
-        (
-            components_of(base_scale=np.zeros(1, np.float32)),
-            r"base_scale is F32 \[1\], not F32 \[\]",
-            {"tensor": MATRIX + "/base_scale"},
-        ),
-        (
-            components_of(scale=np.array(1.0, np.float32)),
-            "scale is not shared by this federation",
-            {"tensor": MATRIX + "/scale"},
-        ),
-        (
-            components_of() | {VECTOR + "/left": np.zeros((1, 3), np.float16)},
-            "output.bias/left is not shared by this federation",
-            {"tensor": VECTOR + "/left"},
-        ),
-        (
-            components_of() | {MATRIX: np.zeros((ROWS, COLUMNS), np.float16)},
-            "output.weight/scale is missing",
-            {"tensor": MATRIX + "/scale"},
-        ),
-        ({}, "output.weight/left is missing", {"tensor": MATRIX + "/left"}),
-        (whole_vector(), "output.weight/left is missing", {"tensor": MATRIX + "/left"}),
-    ],
-)
-def test_unexpected_wire_tensors_are_named(
-    wire: dict[str, Array], message: str, where: dict[str, Any]
-) -> None:
-    with pytest.raises(UnexpectedTensorsError, match=message) as refusal:
-        check(wire)
-    assert {name: refusal.value.where.get(name) for name in where} == where
-
-
-def test_both_forms_of_one_matrix_are_refused() -> None:
-    whole = {
-        MATRIX: np.zeros((ROWS, COLUMNS), np.float16),
-        MATRIX + "/scale": np.array(1.0, np.float32),
-    }
-    with pytest.raises(UnexpectedTensorsError, match="base_scale is not shared"):
-        check(components_of() | whole)
-
-
-@pytest.mark.parametrize("scale", [-1.0, 0.0, 1.0])
-def test_a_scale_of_the_base_up_to_one_is_taken(scale: float) -> None:
-    check(components_of(base_scale=np.array(scale, np.float32)))
-
-
-@pytest.mark.parametrize("scale", [-1.5, np.nextafter(np.float32(1.0), np.float32(2.0)), 1e30])
-def test_a_scale_of_the_base_beyond_one_is_refused(scale: float) -> None:
-    with pytest.raises(CodecError, match="not between -1 and 1") as refusal:
-        check(components_of(base_scale=np.array(scale, np.float32)))
-    assert refusal.value.where == {
-        "tensor": MATRIX + "/base_scale",
-        "position": [],
-        "expected": [-1, 1],
-        "found": float(np.float32(scale)),
-    }
-
-
-@pytest.mark.parametrize("part", ["left", "right", "base_scale"])
-def test_a_value_that_is_not_finite_is_refused_in_every_part(part: str) -> None:
-    wire = components_of()
-    poisoned = wire[MATRIX + "/" + part].copy()
-    poisoned.reshape(-1)[-1] = np.inf
-    with pytest.raises(NonFiniteError) as refusal:
-        check(wire | {MATRIX + "/" + part: poisoned})
-    assert refusal.value.where["tensor"] == MATRIX + "/" + part
 
 
 def test_a_scaled_delta_is_the_same_multiple_of_the_change() -> None:

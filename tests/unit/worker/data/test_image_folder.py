@@ -120,10 +120,11 @@ def test_sixteen_bit_images_are_refused_and_not_clipped(data_dir):
 
 
 def test_decoding_in_threads_gives_the_same_images(data_dir, monkeypatch):
-    for shade in range(20):
-        write_image(data_dir / "train" / "dog" / f"s{shade:02}.png", (shade, 0, 0))
+    noise = np.random.default_rng(0).integers(0, 256, (20, 96, 96, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):  # so large that threads pay
+        Image.fromarray(pixels).save(data_dir / "train" / "dog" / f"s{number:02}.png")
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
     expected, _ = read_image_folder(data_dir, (3, 4, 4))
-    monkeypatch.setattr("worker.data.image_folder._THREADS_PAY_BYTES", 0)
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     found, _ = read_image_folder(data_dir, (3, 4, 4))
     assert torch.equal(found.images, expected.images)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 from structlog.testing import capture_logs
 
@@ -216,13 +217,10 @@ def test_random_weights_are_the_same_each_time_and_said_loudly() -> None:
 
 
 def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unreachable:
-        config = find_backbone(VIT).config
+    def fail(_: str, *, pretrained: bool, **__: object) -> None:
+        assert pretrained
+        raise OSError("no route to the hub")
 
-        def build(self, *_: object, from_hub: bool) -> None:
-            assert from_hub
-            raise OSError("no route to the hub")
-
-    monkeypatch.setattr(backbone_weights, "find_backbone", lambda model: Unreachable())
+    monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(DownloadError, match=r"downloading model .* failed: no route to the hub"):
         pin_backbone(VIT, IMAGE_SHAPE, "hub", None)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.arrays import NamedArrays, digest_arrays
 from tests.support.fake_coordinator import FakeCoordinator
-from tests.support.hosted_clients import RandomDatasets, hosted_client, worker_config
+from tests.support.hosted_clients import hosted_client, stub_parts, worker_config
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker.errors import PrivateStateError
 from worker.methods.interface import Participant
-from worker.operations import evaluation
 from worker.operations.evaluation import evaluate_clients
 from worker.settings import WorkerSettings
-from worker.site import opening, private_state
+from worker.site import private_state
 from worker.site.private_state import FILE_NAME
 
 SETTINGS = WorkerSettings(device="cpu")
+
+Evaluate = Callable[..., Awaitable[list[dict[str, Any]]]]
+"""The rows of the clients with these names."""
 
 
 class RememberingMethod(StubMethod):
@@ -36,30 +39,30 @@ class RememberingMethod(StubMethod):
 
 
 @pytest.fixture
-def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
-    made = FakeCoordinator(tiny_specification())
-    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
-    opened = partial(opening.open_site, transport=made.transport)
-    monkeypatch.setattr(evaluation, "open_site", opened)
-    return made
+def coordinator() -> FakeCoordinator:
+    return FakeCoordinator(tiny_specification())
 
 
 @pytest.fixture
-def method(coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> RememberingMethod:
-    made = RememberingMethod(coordinator)
-    monkeypatch.setattr(opening, "build_method", lambda plan, device, resources: made)
-    return made
+def method(coordinator: FakeCoordinator) -> RememberingMethod:
+    return RememberingMethod(coordinator)
+
+
+@pytest.fixture
+def evaluate(coordinator: FakeCoordinator, method: RememberingMethod, tmp_path: Path) -> Evaluate:
+    parts = stub_parts(method, coordinator.transport)
+    return lambda *names: evaluate_clients(worker_config(tmp_path, "tiny", *names), SETTINGS, parts)
 
 
 async def test_each_client_is_evaluated_with_its_own_tensors_and_the_newest_weights(
-    coordinator: FakeCoordinator, method: RememberingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, method: RememberingMethod, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     coordinator.add_version(1)
     coordinator.add_version(2)
     bob = hosted_client(coordinator, tmp_path, "bob")
     bob.state.tensors["embedding"] += 2.0
     bob.save(bob.state)
-    rows = await evaluate_clients(worker_config(tmp_path, "tiny", "alice", "bob"), SETTINGS)
+    rows = await evaluate("alice", "bob")
     expected = {"weights_version": 2, "accuracy": 0.25, "num_test_examples": 7}
     assert rows == [
         {"client": "alice", "loss": 0.0} | expected,
@@ -69,12 +72,12 @@ async def test_each_client_is_evaluated_with_its_own_tensors_and_the_newest_weig
 
 
 async def test_nothing_is_uploaded_and_no_state_is_changed(
-    coordinator: FakeCoordinator, method: RememberingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, method: RememberingMethod, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     coordinator.add_task("alice")
     hosted_client(coordinator, tmp_path, "alice")
     before = (tmp_path / "alice" / FILE_NAME).read_bytes()
-    await evaluate_clients(worker_config(tmp_path, "tiny", "alice"), SETTINGS)
+    await evaluate("alice")
     asked = {(request.method, request.url.path) for request in coordinator.requests}
     assert asked == {("POST", "/v1/enrolments"), ("GET", "/v1/federations/tiny")}
     assert method.trained == []
@@ -82,19 +85,19 @@ async def test_nothing_is_uploaded_and_no_state_is_changed(
 
 
 async def test_the_weights_before_the_first_round_are_evaluated(
-    coordinator: FakeCoordinator, method: RememberingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, method: RememberingMethod, evaluate: Evaluate
 ) -> None:
-    (row,) = await evaluate_clients(worker_config(tmp_path, "tiny", "alice"), SETTINGS)
+    (row,) = await evaluate("alice")
     assert row["weights_version"] == 0
     assert method.evaluated == [coordinator.digest(0)]
 
 
 async def test_a_client_whose_worker_runs_is_not_evaluated_beside_it(
-    coordinator: FakeCoordinator, method: RememberingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, method: RememberingMethod, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     with (
         private_state.locked(tmp_path / "alice"),
         pytest.raises(PrivateStateError, match="in use by another worker"),
     ):
-        await evaluate_clients(worker_config(tmp_path, "tiny", "alice"), SETTINGS)
+        await evaluate("alice")
     assert method.evaluated == []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -18,9 +18,9 @@ from shared.federation.specification import ParameterSpecification
 from shared.rest.schema import TaskKind
 from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import (
-    RandomDatasets,
     hosted_client,
     saved_state,
+    stub_parts,
     worker_config,
 )
 from tests.support.specifications import tiny_specification
@@ -32,10 +32,9 @@ from worker.methods.interface import (
     TrainingDivergedError,
     TrainingInterrupted,
 )
-from worker.operations import personalization
 from worker.operations.personalization import personalize_clients
 from worker.settings import WorkerSettings
-from worker.site import opening, private_state
+from worker.site import private_state
 from worker.site.private_state import FILE_NAME, PendingUpdate
 
 SETTINGS = WorkerSettings(device="cpu")
@@ -58,27 +57,41 @@ class PersonalizingMethod(StubMethod):
 
 
 @pytest.fixture
-def coordinator(monkeypatch: pytest.MonkeyPatch) -> FakeCoordinator:
+def coordinator() -> FakeCoordinator:
     made = FakeCoordinator(tiny_specification())
     made.add_version(1)
-    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
-    opened = partial(opening.open_site, transport=made.transport)
-    monkeypatch.setattr(personalization, "open_site", opened)
     return made
 
 
 @pytest.fixture
-def method(coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> PersonalizingMethod:
-    made = PersonalizingMethod(coordinator.specification.parameters)
-    monkeypatch.setattr(opening, "build_method", lambda plan, device, resources: made)
-    return made
+def method(coordinator: FakeCoordinator) -> PersonalizingMethod:
+    return PersonalizingMethod(coordinator.specification.parameters)
+
+
+@dataclass
+class Site:
+    """Where clients are personalised."""
+
+    coordinator: FakeCoordinator
+    method: StubMethod
+    folder: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    async def personalize(self, *names: str, epochs: int = 1) -> list[dict[str, Any]]:
+        config = worker_config(self.folder, "tiny", *names)
+        parts = stub_parts(self.method, self.coordinator.transport)
+        return await personalize_clients(config, SETTINGS, epochs, self.stop, parts)
+
+
+@pytest.fixture
+def site(coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path) -> Site:
+    return Site(coordinator, method, tmp_path)
 
 
 async def test_a_client_that_never_took_part_gets_private_tensors_of_its_own(
-    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, site: Site, tmp_path: Path
 ) -> None:
-    config = worker_config(tmp_path, "tiny", "alice")
-    (row,) = await personalize_clients(config, SETTINGS, 2, threading.Event())
+    (row,) = await site.personalize("alice", epochs=2)
     assert row == {
         "client": "alice",
         "weights_version": 1,
@@ -95,14 +108,12 @@ async def test_a_client_that_never_took_part_gets_private_tensors_of_its_own(
 
 
 async def test_all_else_in_the_state_stays(
-    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, site: Site, tmp_path: Path
 ) -> None:
     alice = hosted_client(coordinator, tmp_path, "alice")
     residual = {"hypernetwork.trunk.bias": torch.ones(2).numpy()}
     alice.save(replace(alice.state, last_round=3, residual=residual, seed=99))
-    await personalize_clients(
-        worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
-    )
+    await site.personalize("alice")
     state = saved_state(coordinator, tmp_path, "alice")
     assert state is not None
     assert (state.last_round, state.seed) == (3, 99)
@@ -110,28 +121,23 @@ async def test_all_else_in_the_state_stays(
 
 
 async def test_no_client_is_touched_while_one_has_a_pending_update(
-    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, site: Site, tmp_path: Path
 ) -> None:
     hosted_client(coordinator, tmp_path, "alice")
     bob = hosted_client(coordinator, tmp_path, "bob")
     bob.save(replace(bob.state, pending=PendingUpdate(TaskKind.TRAIN, 1, 0, b"update")))
     before = [(tmp_path / name / FILE_NAME).read_bytes() for name in ("alice", "bob")]
     with pytest.raises(ConfigError, match="client bob has an update that the coordinator has not"):
-        await personalize_clients(
-            worker_config(tmp_path, "tiny", "alice", "bob"), SETTINGS, 1, threading.Event()
-        )
+        await site.personalize("alice", "bob")
     assert [(tmp_path / name / FILE_NAME).read_bytes() for name in ("alice", "bob")] == before
 
 
 async def test_a_stop_keeps_who_is_done_and_leaves_the_others(
-    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, method: PersonalizingMethod, site: Site, tmp_path: Path
 ) -> None:
-    stop = threading.Event()
-    method.before_step = lambda participant: stop.set() if participant.name == "bob" else None
+    method.before_step = lambda participant: site.stop.set() if participant.name == "bob" else None
     with pytest.raises(TrainingInterrupted, match="before client bob was done"):
-        await personalize_clients(
-            worker_config(tmp_path, "tiny", "alice", "bob"), SETTINGS, 5, stop
-        )
+        await site.personalize("alice", "bob", epochs=5)
     embeddings = []
     for name in ("alice", "bob"):
         state = saved_state(coordinator, tmp_path, name)
@@ -141,16 +147,15 @@ async def test_a_stop_keeps_who_is_done_and_leaves_the_others(
 
 
 async def test_a_client_that_diverges_keeps_its_state_and_the_others_go_on(
-    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
+    coordinator: FakeCoordinator, method: PersonalizingMethod, site: Site, tmp_path: Path
 ) -> None:
     def diverge(participant: Participant) -> None:
         if participant.name == "alice":
             raise TrainingDivergedError(["alice"])
 
     method.before_step = diverge
-    config = worker_config(tmp_path, "tiny", "alice", "bob")
     with structlog.testing.capture_logs() as logs:
-        rows = await personalize_clients(config, SETTINGS, 5, threading.Event())
+        rows = await site.personalize("alice", "bob", epochs=5)
     assert [row["client"] for row in rows] == ["bob"]
     (warning,) = (log for log in logs if log["log_level"] == "warning")
     assert "alice" in warning["reason"]
@@ -163,42 +168,27 @@ async def test_a_client_that_diverges_keeps_its_state_and_the_others_go_on(
 
 
 async def test_a_method_without_a_private_part_is_refused(
-    coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    coordinator: FakeCoordinator, tmp_path: Path
 ) -> None:
-    stub = StubMethod(coordinator.specification.parameters)
-    monkeypatch.setattr(opening, "build_method", lambda *_, **__: stub)
+    site = Site(coordinator, StubMethod(coordinator.specification.parameters), tmp_path)
     with pytest.raises(ConfigError, match="method hyperfl cannot personalise"):
-        await personalize_clients(
-            worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
-        )
+        await site.personalize("alice")
 
 
-async def test_where_nothing_is_shared_there_is_nothing_to_fit_to(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_where_nothing_is_shared_there_is_nothing_to_fit_to(tmp_path: Path) -> None:
     training = TrainingPlan(method="local", model="cnn-mnist", image_shape=(1, 4, 4), num_classes=3)
     nothing = ParameterSpecification(seed=1, tensors=())
     made = FakeCoordinator(
         tiny_specification().model_copy(update={"training": training, "parameters": nothing})
     )
-    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
-    opened = partial(opening.open_site, transport=made.transport)
-    monkeypatch.setattr(personalization, "open_site", opened)
-    stub = PersonalizingMethod(nothing)
-    monkeypatch.setattr(opening, "build_method", lambda *_, **__: stub)
+    site = Site(made, PersonalizingMethod(nothing), tmp_path)
     with pytest.raises(ConfigError, match="method local shares nothing, so there are no weights"):
-        await personalize_clients(
-            worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
-        )
+        await site.personalize("alice")
 
 
-async def test_a_client_whose_worker_runs_is_left_alone(
-    coordinator: FakeCoordinator, method: PersonalizingMethod, tmp_path: Path
-) -> None:
+async def test_a_client_whose_worker_runs_is_left_alone(site: Site, tmp_path: Path) -> None:
     with (
         private_state.locked(tmp_path / "alice"),
         pytest.raises(private_state.PrivateStateError, match="in use by another worker"),
     ):
-        await personalize_clients(
-            worker_config(tmp_path, "tiny", "alice"), SETTINGS, 1, threading.Event()
-        )
+        await site.personalize("alice")

@@ -33,6 +33,13 @@ BIAS = "hypernetwork.output.bias"
 NAMES = ("a", "b", "c")
 
 
+class ClearMember(Member):
+    """Adds no masks."""
+
+    def mask(self, state: MemberState, *_: Any) -> MemberState:
+        return state.model_copy(update={"generation": 9})
+
+
 class Bench:
     """Three members that have joined; ``a`` writes, and is shown who the others are."""
 
@@ -90,11 +97,9 @@ class Bench:
         )
         return self.writer.trained(self.held, result, {})
 
-    def clear(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def clear(self) -> None:
         """Writes the vector as it is, to be looked at."""
-        monkeypatch.setattr(
-            Member, "mask", lambda _self, state, *_rest: state.model_copy(update={"generation": 9})
-        )
+        self.client.member = ClearMember(**vars(self.client.member))
 
     def read(self, state: PrivateState) -> tuple[np.ndarray, int, int, dict[str, float]]:
         assert state.pending is not None
@@ -107,9 +112,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench() -> Bench:
     made = Bench(protected_specification())
-    made.clear(monkeypatch)
+    made.clear()
     return made
 
 
@@ -144,9 +149,9 @@ async def test_more_examples_than_the_cap_weigh_as_the_cap(bench: Bench) -> None
     assert num_examples == MAX_EXAMPLES
 
 
-async def test_the_client_clips_its_change_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_client_clips_its_change_itself() -> None:
     bench = Bench(protected_specification(max_update_norm=0.5))
-    bench.clear(monkeypatch)
+    bench.clear()
     values, *_ = bench.read(await bench.write([3.0, 4.0, 0.0, 0.0]))
     np.testing.assert_allclose(values, [0.3, 0.4, 0.0, 0.0], atol=bench.layout.fixed_point.step)
 

@@ -11,12 +11,12 @@ import torch
 
 from shared.federation.specification import FederationSpecification, RoundPolicy
 from shared.rest.problems import ProblemType
+from tests.support.crash_points import listening_to_crash_points
 from tests.support.fake_coordinator import FakeCoordinator, Request, credential, problem
 from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, client_config
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES
 from tests.support.waiting import RecordedSleep
 from worker.methods import build_method
-from worker.methods.private_model import PrivateSteps
 from worker.operations.specification import build_specification
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
@@ -26,6 +26,7 @@ from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter
 from worker.site.hosted_client import HostedClient, load_client
+from worker.site.private_state import FILE_NAME
 from worker.site_policy import SitePolicy
 
 ROUNDS, STEPS_PER_ROUND = 2, 3
@@ -88,7 +89,7 @@ class Site:
             self.coordinator.specification,
             self.coordinator.specification_digest,
             self.method,
-            datasets,  # type: ignore[arg-type]
+            datasets,
         )
 
     @property
@@ -160,15 +161,14 @@ async def test_a_worker_killed_with_an_update_unsent_counts_it_once(site: Site) 
 
 
 async def test_a_worker_killed_while_it_trains_has_said_nothing_and_spent_nothing(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site,
 ) -> None:
-    def kill(_: PrivateSteps) -> None:
-        raise Killed
+    def kill(point: str) -> None:
+        if point == "trained":
+            raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(PrivateSteps, "remembered", kill)
-        with pytest.raises(Killed):
-            await site.work(1)
+    with listening_to_crash_points(kill), pytest.raises(Killed):
+        await site.work(1)
     assert site.sent == set()
     assert site.steps == 0
     for round_number in (1, 2):
@@ -176,15 +176,9 @@ async def test_a_worker_killed_while_it_trains_has_said_nothing_and_spent_nothin
     assert site.steps == ROUNDS * STEPS_PER_ROUND
 
 
-async def test_a_state_that_cannot_be_written_sends_nothing(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_state_that_cannot_be_written_sends_nothing(site: Site) -> None:
     site.client()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("worker.site.private_state.write_atomically", full)
+    (site.folder / "alice" / f".{FILE_NAME}.new").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         await site.work(1)
     assert site.sent == set()

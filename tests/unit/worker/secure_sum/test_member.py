@@ -2,135 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.aggregation.unmasking import Masks
 from shared.federation.protection_plan import threshold_of
-from shared.secure_sum.cards import SiteKeys, to_text
-from shared.secure_sum.masks import RingVector
-from shared.secure_sum.messages import (
-    ExchangeView,
-    JoinedMember,
-    RecordedJoin,
-    Terms,
-    share_to_number,
-)
+from shared.secure_sum.cards import to_text
+from shared.secure_sum.messages import RecordedJoin, share_to_number
 from shared.secure_sum.shamir import PRIME, weights_at_zero
+from tests.support.sum_cohort import Cohort, Confirmed, changed, vector_of
 from worker.errors import SumRefused
-from worker.secure_sum.member import Member
 from worker.secure_sum.member_state import MemberState
-
-DIGEST = "sha256:" + "0" * 64
-BITS, NUM_COUNTS, NUM_VALUES = 20, 2, 11
-
-
-def vector_of(seed: int) -> RingVector:
-    generator = np.random.default_rng(seed)
-    return RingVector(
-        generator.integers(0, 2**63, NUM_COUNTS, dtype=np.uint64),
-        generator.integers(0, 2**BITS, NUM_VALUES, dtype=np.uint32),
-        BITS,
-    )
-
-
-def changed(terms: Terms, changes: Mapping[str, object]) -> Terms:
-    """Terms that say something else, whether they can be or not."""
-    said = {name: getattr(terms, name) for name in Terms.model_fields}
-    return Terms.model_construct(**said | dict(changes))
-
-
-@dataclass
-class Cohort:
-    """Members whose messages an honest coordinator carries about; a test makes it lie."""
-
-    members: dict[str, Member]
-    states: dict[str, MemberState]
-    terms: Terms
-
-    @classmethod
-    def of(cls, size: int) -> Cohort:
-        keys = {f"site-{index:02d}": SiteKeys.generate() for index in range(size)}
-        cards = {name: one.card("hospitals", name) for name, one in keys.items()}
-        terms = Terms(
-            federation="hospitals",
-            specification_digest=DIGEST,
-            round_number=1,
-            kind="train",
-            base_version=0,
-            base_digest=DIGEST,
-            threshold=threshold_of(size),
-            cohort=tuple(cards.values()),
-        )
-        members = {name: Member(one, cards[name], DIGEST, 3) for name, one in keys.items()}
-        return cls(members, dict.fromkeys(members, MemberState()), terms)
-
-    def join(self, names: Sequence[str]) -> list[JoinedMember]:
-        for name in names:
-            self.states[name] = self.members[name].join(self.states[name], self.terms)
-        return [self.exchange(name).join.member for name in names]
-
-    def mask(self, name: str, joined: Sequence[JoinedMember], seed: int) -> RingVector:
-        vector = vector_of(seed)
-        self.states[name] = self.members[name].mask(self.states[name], 1, joined, vector)
-        return vector
-
-    def confirm(self, name: str, survivors: Sequence[str]) -> str:
-        self.states[name] = self.members[name].confirm(self.states[name], 1, survivors)
-        confirmation = self.exchange(name).confirmation
-        assert confirmation is not None
-        return confirmation.signature
-
-    def view(
-        self,
-        name: str,
-        joined: Sequence[JoinedMember],
-        survivors: Sequence[str],
-        confirmations: dict[str, str],
-    ) -> ExchangeView:
-        sealed = {one.client: self.exchange(one.client).join.shares[name].sealed for one in joined}
-        return ExchangeView(survivors=tuple(survivors), confirmations=confirmations, sealed=sealed)
-
-    def unmask(self, name: str, view: ExchangeView) -> dict[str, str]:
-        self.states[name] = self.members[name].unmask(self.states[name], 1, view)
-        unmasking = self.exchange(name).unmasking
-        assert unmasking is not None
-        return unmasking.shares
-
-    def exchange(self, name: str):  # type: ignore[no-untyped-def]
-        newest = self.states[name].newest
-        assert newest is not None
-        return newest
-
-
-@dataclass
-class Confirmed:
-    """A cohort of five up to its confirmations: all joined, one dropped out before masking."""
-
-    cohort: Cohort
-    joined: list[JoinedMember]
-    survivors: list[str]
-    confirmations: dict[str, str]
-
-    def view(self, name: str = "site-00") -> ExchangeView:
-        return self.cohort.view(name, self.joined, self.survivors, self.confirmations)
-
-
-@pytest.fixture
-def confirmed() -> Confirmed:
-    cohort = Cohort.of(5)
-    names = list(cohort.members)
-    joined = cohort.join(names)
-    survivors = names[:4]
-    for index, name in enumerate(survivors):
-        cohort.mask(name, joined, index)
-    confirmations = {name: cohort.confirm(name, survivors) for name in survivors}
-    return Confirmed(cohort, joined, survivors, confirmations)
 
 
 @given(size=st.integers(3, 9), data=st.data())
@@ -196,117 +81,6 @@ def test_each_join_is_counted() -> None:
         cohort.join(["site-00"])
         assert cohort.states["site-00"].generation == number
         assert cohort.exchange("site-00").join.generation == number
-
-
-Lie = Callable[[Cohort], Terms]
-
-
-def _with(**changes: object) -> Lie:
-    return lambda cohort: changed(cohort.terms, changes)
-
-
-def _other_card(cohort: Cohort) -> Terms:
-    cards = list(cohort.terms.cohort)
-    cards[0] = SiteKeys.generate().card("hospitals", "site-00")
-    return changed(cohort.terms, {"cohort": tuple(cards)})
-
-
-@pytest.mark.parametrize(
-    ("lie", "message"),
-    [
-        (_with(federation="others"), "of federation others"),
-        (_with(specification_digest="sha256:" + "1" * 64), "another specification"),
-        (_other_card, "do not have this client's card"),
-    ],
-)
-def test_terms_of_something_else_are_not_joined(lie: Lie, message: str) -> None:
-    cohort = Cohort.of(5)
-    cohort.terms = lie(cohort)
-    with pytest.raises(SumRefused, match=message):
-        cohort.join(["site-00"])
-
-
-def test_a_cohort_under_the_minimum_is_not_joined() -> None:
-    cohort = Cohort.of(5)
-    member = replace(cohort.members["site-00"], minimum_updates=6)
-    with pytest.raises(SumRefused, match="5 clients are in the cohort, 6 are needed"):
-        member.join(MemberState(), cohort.terms)
-
-
-def test_a_cohort_of_strangers_is_not_joined() -> None:
-    cohort = Cohort.of(5)
-    member = replace(
-        cohort.members["site-00"], trusted=frozenset({"site-01", "absent"}), minimum_trusted=2
-    )
-    with pytest.raises(SumRefused, match=r"trusts 1, and policy\.minimum_trusted_peers is 2"):
-        member.join(MemberState(), cohort.terms)
-
-
-def test_a_round_that_was_joined_has_no_other_terms() -> None:
-    cohort = Cohort.of(5)
-    cohort.join(["site-00"])
-    cohort.terms = changed(cohort.terms, {"base_version": 1})
-    with pytest.raises(SumRefused, match="round 1 had other terms before"):
-        cohort.join(["site-00"])
-
-
-def test_an_earlier_round_is_not_played_again(confirmed: Confirmed) -> None:
-    cohort = confirmed.cohort
-    old = cohort.terms
-    cohort.terms = changed(old, {"round_number": 2})
-    cohort.join(["site-00"])
-    cohort.terms = old
-    with pytest.raises(SumRefused, match="has joined round 2 meanwhile"):
-        cohort.join(["site-00"])
-    with pytest.raises(SumRefused, match="has joined round 2 meanwhile"):
-        cohort.unmask("site-00", confirmed.view())
-
-
-def test_a_round_that_was_not_joined_gets_nothing() -> None:
-    cohort = Cohort.of(5)
-    joined = cohort.join(list(cohort.members)[1:])
-    with pytest.raises(SumRefused, match="did not join round 1"):
-        cohort.mask("site-00", joined, 1)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda joined: joined[:3], "3 clients have joined, 4 are needed"),
-        (lambda joined: joined[::-1], "not in order of distinct names"),
-        (lambda joined: [*joined[:4], joined[3]], "not in order of distinct names"),
-        (lambda joined: joined[1:], "this client's join is not among"),
-        (
-            lambda joined: [
-                joined[0],
-                joined[1].model_copy(update={"mask_key": joined[2].mask_key}),
-                *joined[2:],
-            ],
-            "client site-01 did not sign its join",
-        ),
-        (
-            lambda joined: [*joined[:4], joined[4].model_copy(update={"client": "site-99"})],
-            "client site-99 did not sign its join",
-        ),
-    ],
-)
-def test_a_set_of_members_that_lies_gets_no_update(
-    change: Callable[[list[JoinedMember]], list[JoinedMember]], message: str
-) -> None:
-    cohort = Cohort.of(5)
-    joined = change(cohort.join(list(cohort.members)))
-    with pytest.raises(SumRefused, match=message):
-        cohort.mask("site-00", joined, 1)
-
-
-def test_a_join_of_another_round_is_not_taken() -> None:
-    cohort = Cohort.of(5)
-    names = list(cohort.members)
-    old = cohort.join(names)
-    cohort.terms = changed(cohort.terms, {"round_number": 2})
-    joined = [*cohort.join(names)[:4], old[4]]
-    with pytest.raises(SumRefused, match="client site-04 did not sign its join"):
-        cohort.members["site-00"].check_joined(cohort.states["site-00"], 2, joined)
 
 
 def test_a_second_update_is_not_masked(confirmed: Confirmed) -> None:

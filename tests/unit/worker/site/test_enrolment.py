@@ -14,7 +14,6 @@ from tests.support.hosted_clients import client_config
 from tests.support.specifications import tiny_specification
 from tests.support.waiting import RecordedSleep
 from worker.errors import ConfigError, Refused
-from worker.files import write_atomically
 from worker.remote.patience import Patience
 from worker.settings import ClientConfig
 from worker.site import enrolment
@@ -149,25 +148,17 @@ async def test_the_token_is_kept_before_it_is_sent_until_the_credential_has_work
 
 
 @pytest.mark.parametrize("token_is_left", [True, False])
-async def test_a_kill_between_the_answer_and_its_saving_is_repeated_with_the_same_token(
-    coordinator: FakeCoordinator,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    token_is_left: bool,
+async def test_an_answer_that_was_not_saved_is_asked_for_again_with_the_same_token(
+    coordinator: FakeCoordinator, tmp_path: Path, token_is_left: bool
 ) -> None:
     file = tmp_path / "alice.token"
     file.write_text("token-of-alice\n")
     config = client_config(tmp_path, "alice", enrolment_token=None, enrolment_token_file=file)
 
-    def kill(file: Path, content: bytes) -> None:
-        if file.name == "credential":
-            raise Killed
-        write_atomically(file, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(enrolment, "write_atomically", kill)
-        with pytest.raises(Killed):
-            await obtain(coordinator, config)
+    config.state_dir.mkdir()
+    (config.state_dir / ".credential.new").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        await obtain(coordinator, config)
     if not token_is_left:
         file.unlink()
     assert await obtain(coordinator, config) == "credential-of-alice"

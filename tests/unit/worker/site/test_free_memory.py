@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from worker.site import free_memory
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 
 MEMINFO = "MemTotal:       32000000 kB\nMemFree:  10 kB\nMemAvailable:   16000000 kB\n"
@@ -45,8 +44,11 @@ def test_what_is_free_in_main_memory(tmp_path: Path, files: dict[str, str], expe
     assert free_main_memory_bytes(tmp_path) == expected
 
 
-def test_a_share_of_the_training_devices_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free_memory, "free_main_memory_bytes", lambda: 8000)
+def test_a_share_of_the_training_devices_memory_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(MEMINFO)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40_000, 80_000))
-    assert default_feature_cache_bytes(torch.device("cpu")) == 2000
-    assert default_feature_cache_bytes(torch.device("cuda")) == 10_000
+    assert default_feature_cache_bytes(torch.device("cpu"), tmp_path) == 4_000_000 * 1024
+    assert default_feature_cache_bytes(torch.device("cuda"), tmp_path) == 10_000

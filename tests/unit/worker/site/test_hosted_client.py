@@ -25,7 +25,7 @@ from worker.remote.coordinator_api import CoordinatorApi
 from worker.settings import ClientConfig
 from worker.site import private_state
 from worker.site.hosted_client import HostedClient, load_client
-from worker.site.private_state import FILE_NAME, PendingUpdate, PrivateState
+from worker.site.private_state import FILE_NAME, PendingUpdate
 
 FEDERATION = "tiny"
 
@@ -131,15 +131,11 @@ async def test_a_participants_tensors_are_copies(
 
 
 async def test_a_state_that_could_not_be_saved_is_not_taken(
-    coordinator: FakeCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coordinator: FakeCoordinator, tmp_path: Path
 ) -> None:
     client = hosted_client(coordinator, tmp_path, "alice")
     before = client.state
-
-    def full_disk(folder: Path, state: PrivateState) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(private_state, "save", full_disk)
+    (tmp_path / "alice" / f".{FILE_NAME}.new").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         client.save(first_state(coordinator, "alice"))
     assert client.state is before
