@@ -13,10 +13,12 @@ from sqlalchemy import func, select
 from coordinator.context import Context
 from coordinator.rounds.driver import Driver
 from coordinator.store.tables import ExchangeMessageRow, ExchangeShareRow
+from shared.federation.specification import FederationSpecification
 from shared.rest.problems import ProblemType
 from shared.secure_sum.cards import SiteKeys
 from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator, on_sqlite
+from tests.support.private_sums import COHORT_SIZE, private_specification
 from tests.support.sum_members import (
     SumMember,
     mean_change,
@@ -367,3 +369,42 @@ async def test_clients_without_cards_are_waited_for(coordinator: RunningCoordina
     for _ in range(4):
         await everybody(coordinator, *members, late)
     assert await live_phase(coordinator) == "committed"
+
+
+async def test_a_sum_with_noise_says_what_of_the_budget_is_spent(
+    coordinator: RunningCoordinator,
+) -> None:
+    specification = private_specification()
+    names = [f"site-{index}" for index in range(COHORT_SIZE)]
+    members = await start_protected(coordinator, specification, *names)
+    for _ in ("join", "train", "confirm", "unmask"):
+        await everybody(coordinator, *members)
+    report = await coordinator.show("tiny/rounds/1")
+    assert report["phase"] == "committed"
+    privacy = specification.training.privacy
+    assert privacy is not None
+    assert report["metrics"]["epsilon_spent"] == privacy.epsilon_after(1)
+
+
+async def post(coordinator: RunningCoordinator, specification: FederationSpecification) -> str:
+    """The answer to a specification that cannot be."""
+    response = await coordinator.http.post(
+        "/v1/federations", json=specification.document, headers=coordinator.admin
+    )
+    assert response.status_code == 422
+    assert response.json()["type"] == ProblemType.INVALID_REQUEST.urn
+    return str(response.json()["detail"])
+
+
+@on_sqlite
+async def test_noise_that_breaks_its_budget_creates_no_federation(
+    coordinator: RunningCoordinator,
+) -> None:
+    little = private_specification({"noise_multiplier": 0.5})
+    answer = await post(coordinator, little)
+    assert "in 2 steps with a sample rate of 1 needs a noise multiplier of" in answer
+    coarse = private_specification(
+        protection={"bits": 8, "bound": 1.0}, policy={"rounds": 2, "minimum_updates": 3}
+    )
+    answer = await post(coordinator, coarse)
+    assert "too coarse to be rounded: give protection.bits more" in answer

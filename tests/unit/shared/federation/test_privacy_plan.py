@@ -12,25 +12,8 @@ from shared.federation.noise_rules import check_agreed_noise
 from shared.federation.plans import TrainingPlan
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.privacy_rules import check_privacy
-from shared.federation.specification import FederationSpecification
 from shared.privacy_accountant import PrivacyBudgetError
-from tests.support.sum_members import protected_specification
-
-COHORT = {"cohort_size": 5}
-
-
-def private_specification(
-    privacy: dict[str, Any] | None = None,
-    *,
-    protection: dict[str, Any] | None = None,
-    policy: dict[str, Any] | None = None,
-    **training: Any,
-) -> FederationSpecification:
-    document = protected_specification(**(COHORT | (policy or {}))).document
-    settings = {"rounds": 2, "noise_multiplier": 3.0} | (privacy or {})
-    document["training"] |= {"privacy": settings} | training
-    document["protection"] = document["protection"] if protection is None else protection or None
-    return FederationSpecification.model_validate(document)
+from tests.support.private_sums import private_specification
 
 
 def test_an_example_counts_alike_whoever_has_it() -> None:

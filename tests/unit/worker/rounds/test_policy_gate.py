@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shared.federation.plans import TrainingPlan
+from shared.federation.privacy_plan import PrivacyPlan
 from tests.support.clock import ManualClock
 from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, hosted_client
@@ -31,6 +33,14 @@ class Rounds:
         training = self._coordinator.specification.training
         plan = training.model_dump() | {"hyperparameters": hyperparameters}
         return PolicyGate(policy, TrainingPlan.model_validate(plan), self.clock)
+
+    def private_gate(self, policy: SitePolicy, num_rounds: int) -> PolicyGate:
+        privacy = PrivacyPlan(rounds=num_rounds, noise_multiplier=1.0)
+        training = self._coordinator.specification.training
+        return PolicyGate(policy, training.model_copy(update={"privacy": privacy}), self.clock)
+
+    def has_trained(self, round_number: int) -> None:
+        self._client.state = replace(self._client.state, last_round=round_number)
 
     def task(self, round_number: int) -> HeldTask:
         return HeldTask(self._client, self._coordinator.add_task("alice", round_number))
@@ -96,3 +106,24 @@ def test_a_round_of_too_few_steps_is_refused_and_the_number_stays_here(rounds: R
         "policy.minimum_steps is 7, and client alice makes 6 steps in a round"
     )
     assert refused.value.rule == "policy.minimum_steps is 7"
+
+
+def test_no_round_is_trained_beyond_those_that_noise_is_planned_for(rounds: Rounds) -> None:
+    gate = rounds.private_gate(SitePolicy(), 2)
+    gate.admit(rounds.task(1))
+    gate.admit(rounds.task(2))
+    with pytest.raises(PolicyRefused, match="the privacy budget is of 2 rounds, and round 3"):
+        gate.admit(rounds.task(3))
+
+
+def test_no_second_update_is_made_of_a_round_that_has_noise(rounds: Rounds) -> None:
+    gate = rounds.private_gate(SitePolicy(), 9)
+    rounds.has_trained(4)
+    for number in (3, 4):
+        with pytest.raises(PolicyRefused, match="of one update a round, and client alice has made"):
+            gate.admit(rounds.task(number))
+    gate.admit(rounds.task(5))
+
+
+def test_noise_stands_for_a_smallest_number_of_steps(rounds: Rounds) -> None:
+    rounds.private_gate(SitePolicy(minimum_steps=100), 9).admit(rounds.task(1))
