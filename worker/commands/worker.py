@@ -24,6 +24,7 @@ from worker.commands.keys import keys
 from worker.commands.peers import peers
 from worker.commands.policy import policy
 from worker.commands.specify import specify
+from worker.commands.status import status
 
 worker = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and evaluate where the data lies."
@@ -208,6 +209,7 @@ def export(
 
 
 worker.command()(specify)
+worker.command()(status)
 worker.add_typer(keys, name="keys")
 worker.add_typer(peers, name="peers")
 worker.add_typer(policy, name="policy")

@@ -19,8 +19,7 @@ from shared.federation.plans import HyperFLPlan, TrainingPlan
 from shared.federation.specification import ParameterSpecification
 from worker.methods.hypernetwork.bias_group import BiasChange
 from worker.methods.hypernetwork.client import HyperFLClient
-from worker.methods.hypernetwork.factored_sgd import rows_needed
-from worker.methods.hypernetwork.group import deltas_of, group_for
+from worker.methods.hypernetwork.group import deltas_of, group_for, parts_within
 from worker.methods.hypernetwork.lock_step import HypernetworkChange
 from worker.methods.hypernetwork.personalization import PrivateFit
 from worker.methods.hypernetwork.private_round import private_round_for
@@ -90,8 +89,9 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         self._plan = settings or HyperFLPlan.model_validate(plan.hyperparameters)
         super().__init__(plan.num_classes)
         self._device, self._max_factor_bytes = device, resources.max_factor_bytes
-        allowed = resources.allowed_imports
-        extractor = extractor or build_feature_extractor(plan.model, plan.image_shape, allowed)
+        extractor = extractor or build_feature_extractor(
+            plan.model, plan.image_shape, resources.allowed_imports
+        )
         self._layout = ParameterLayout(generated_tensors(extractor.module))
         self._extractor = FunctionalExtractor(
             extractor,
@@ -221,7 +221,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
                 yield self._private_round.train(participant, shared, round_number, stop_if_asked)
             return
         clients = [self._client(participant, round_number, stop_if_asked) for participant in group]
-        for part in self._parts(clients, shared.output_weight):
+        for part in parts_within(clients, shared.output_weight, self._max_factor_bytes):
             for result in self._train_part(part, shared):
                 if result.metrics["feature_norm_squared"] < self._collapsed_norm_squared:
                     _logger.warning(
@@ -283,20 +283,3 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
                 "feature_norm_squared": change.feature_norm_squared,
             },
         )
-
-    def _parts(
-        self, clients: Sequence[HyperFLClient], output_weight: torch.Tensor
-    ) -> Iterator[list[HyperFLClient]]:
-        num_outputs, num_features = output_weight.shape
-        row_bytes = num_outputs * output_weight.element_size()
-        part: list[HyperFLClient] = []
-        rows = 0
-        for client in clients:
-            rows_of_client = rows_needed(num_features, client.num_steps)
-            rows = max(rows, rows_of_client)
-            if part and (len(part) + 1) * rows * row_bytes > self._max_factor_bytes:
-                yield part
-                part, rows = [], rows_of_client
-            part.append(client)
-        if part:
-            yield part

@@ -22,17 +22,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shared.arrays import Array, NamedArrays, digest_arrays, digest_bytes
 from shared.rest.schema import TaskKind
 from shared.tensors.factored_encoding import Delta
-from shared.tensors.low_rank import FactoredDelta
 from shared.validation import first_fault
 from worker.errors import PrivateStateError
 from worker.files import write_atomically
 from worker.secure_sum.member_state import MemberState
+from worker.site.private_state_residual import pack_residual, unpack_residual
 
 FILE_NAME = "private.safetensors"
 LOCK_NAME = "lock"
 _METADATA_KEY = "hyperfl-private-state"
 _PRIVATE, _RESIDUAL, _PENDING, _SUMS = "private/", "residual/", "pending", "secure-sums"
-_LEFT, _RIGHT = "/left", "/right"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +107,7 @@ class _Description(BaseModel):
 def save(folder: Path, state: PrivateState) -> None:
     """Replaces the state in ``folder`` atomically; only its owner can read it."""
     arrays = {_PRIVATE + name: array for name, array in state.tensors.items()}
-    arrays |= _pack_residual(state.residual)
+    arrays |= {_RESIDUAL + name: one for name, one in pack_residual(state.residual).items()}
     pending = state.pending
     if pending is not None:
         arrays[_PENDING] = np.frombuffer(pending.content, np.uint8)
@@ -168,7 +167,7 @@ def load(
         client=client,
         seed=description.seed,
         tensors=_under(arrays, _PRIVATE),
-        residual=_unpack_residual(_under(arrays, _RESIDUAL)),
+        residual=unpack_residual(_under(arrays, _RESIDUAL)),
         last_round=description.last_round,
         pending=_unpack_pending(arrays, description),
         sums=_unpack_sums(file, arrays),
@@ -182,9 +181,19 @@ def check_owner(folder: Path, *, federation: str, specification_digest: str, cli
     """
     file = folder / FILE_NAME
     if file.exists():
-        with _naming_damage(file), safetensors.safe_open(file, "np") as opened:
-            description = _describe(opened.metadata())
-        description.check_owner(file, federation, specification_digest, client)
+        _read_description(file).check_owner(file, federation, specification_digest, client)
+
+
+def read_last_round(folder: Path) -> int:
+    """The number of the newest round that the client has made an update of; 0 if there is none.
+
+    Reads what the file says of itself, and no tensors.
+
+    Raises:
+        PrivateStateError: the state is damaged.
+    """
+    file = folder / FILE_NAME
+    return _read_description(file).last_round if file.exists() else 0
 
 
 def read_tensors(folder: Path) -> dict[str, Array]:
@@ -195,6 +204,11 @@ def read_tensors(folder: Path) -> dict[str, Array]:
     """
     arrays, _ = _read_whole(folder / FILE_NAME)
     return _under(arrays, _PRIVATE)
+
+
+def _read_description(file: Path) -> _Description:
+    with _naming_damage(file), safetensors.safe_open(file, "np") as opened:
+        return _describe(opened.metadata())
 
 
 def _read_whole(file: Path) -> tuple[dict[str, Array], _Description]:
@@ -251,28 +265,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _pack_residual(residual: Mapping[str, Delta]) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    for name, delta in residual.items():
-        if isinstance(delta, FactoredDelta):
-            arrays[_RESIDUAL + name + _LEFT] = delta.left
-            arrays[_RESIDUAL + name + _RIGHT] = delta.right
-        else:
-            arrays[_RESIDUAL + name] = delta
-    return arrays
-
-
-def _unpack_residual(arrays: NamedArrays) -> dict[str, Delta]:
-    residual: dict[str, Delta] = {}
-    for name, array in arrays.items():
-        if name.endswith(_LEFT):
-            matrix = name.removesuffix(_LEFT)
-            residual[matrix] = FactoredDelta(0.0, array, arrays[matrix + _RIGHT])
-        elif not name.endswith(_RIGHT):
-            residual[name] = array
-    return residual
 
 
 def _unpack_pending(arrays: NamedArrays, description: _Description) -> PendingUpdate | None:

@@ -1,6 +1,8 @@
-"""The group that a plan's clients train in, and what a client's change is to the federation."""
+"""The groups that a plan's clients train in, and what a client's change is to the federation."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -9,6 +11,7 @@ from shared.federation.plans import HyperFLPlan
 from shared.federation.sharing import OUTPUT_BIAS
 from shared.tensors.low_rank import FactoredDelta
 from worker.methods.hypernetwork.bias_group import BiasChange, BiasGroup
+from worker.methods.hypernetwork.client import HyperFLClient
 from worker.methods.hypernetwork.factored_sgd import rows_needed
 from worker.methods.hypernetwork.lock_step import HypernetworkChange, HypernetworkGroup
 from worker.methods.hypernetwork.weights import (
@@ -56,3 +59,25 @@ def deltas_of(change: HypernetworkChange | BiasChange) -> dict[str, Array | Fact
         ),
         OUTPUT_BIAS: change.output.bias.cpu().numpy(),
     }
+
+
+def parts_within(
+    clients: Sequence[HyperFLClient], output_weight: torch.Tensor, max_bytes: int
+) -> Iterator[list[HyperFLClient]]:
+    """The clients in their order, in parts whose factors need at most ``max_bytes``, or are of one.
+
+    ``output_weight`` is W (P, h).
+    """
+    num_outputs, num_features = output_weight.shape
+    row_bytes = num_outputs * output_weight.element_size()
+    part: list[HyperFLClient] = []
+    rows = 0
+    for client in clients:
+        rows_of_client = rows_needed(num_features, client.num_steps)
+        rows = max(rows, rows_of_client)
+        if part and (len(part) + 1) * rows * row_bytes > max_bytes:
+            yield part
+            part, rows = [], rows_of_client
+        part.append(client)
+    if part:
+        yield part

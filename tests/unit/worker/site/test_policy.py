@@ -108,7 +108,7 @@ def test_every_member_has_a_finding_in_its_order() -> None:
         (
             {"maximum_epsilon": 3.9},
             federation(PRIVATE),
-            "policy.maximum_epsilon is 3.9, and federation tiny asks for ε 4",
+            "policy.maximum_epsilon is 3.9, and federation tiny asks for ε 4 for one example",
         ),
         (
             {"rounds_in_all": 1},
