@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import EncodingName, EncodingPlan, RoundPolicy
 from tests.support.crash_points import points_in_the_code
@@ -33,6 +34,7 @@ class _Site:
     hidden_size: int
     clients: tuple[str, ...] = ("site-a",)
     protection: ProtectionPlan | None = None
+    privacy: PrivacyPlan | None = None
 
 
 _SITES = {
@@ -41,6 +43,13 @@ _SITES = {
     "dense": _Site("dense", hidden_size=4096),
     "lock-step": _Site("dense", 8, ("site-a", "site-b", "site-c")),
     "secure-sum": _Site("dense", 8, ("site-a", "site-b", "site-c"), ProtectionPlan()),
+    "noisy-sum": _Site(
+        "dense",
+        8,
+        ("site-a", "site-b", "site-c"),
+        ProtectionPlan(bits=28),
+        PrivacyPlan(rounds=_ROUNDS, noise_multiplier=4.0),
+    ),
 }
 
 COORDINATOR_POINTS = (
@@ -126,7 +135,7 @@ async def _make(folder: Path, site: _Site) -> None:
     specification = build_specification(
         "steady",
         method="hyperfl",
-        model="tests.support.extractors:tiny",
+        model=f"tests.support.extractors:{'tiny' if site.privacy is None else 'one_layer_on_4x4'}",
         image_shape=(1, 4, 4),
         num_classes=10,
         hyperparameters={
@@ -139,10 +148,12 @@ async def _make(folder: Path, site: _Site) -> None:
             rounds=_ROUNDS,
             lease_seconds=5.0,
             minimum_updates=len(site.clients),
+            cohort_size=len(site.clients),
             max_examples_weight=None if site.protection is None else 100,
         ),
         encoding=EncodingPlan(name=site.encoding),
         protection=site.protection,
+        privacy=site.privacy,
         seed=1,
     )
     write_tiny_images(folder / "images")
@@ -217,6 +228,18 @@ def test_whoever_is_killed_during_a_secure_sum_the_weights_are_the_same(
     start, whole = undisturbed("secure-sum")
     finished = _finish_after_crash(start, tmp_path, point)
     assert sorted(finished["deaths"].values()) == [0, 1]
+    assert _phases(finished) == _WHOLE
+    assert finished["weights_digest"] == whole["weights_digest"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["trained", "state-saved"])
+def test_noise_is_drawn_again_as_it_was_before_a_kill(
+    undisturbed: Undisturbed, tmp_path: Path, point: str
+) -> None:
+    start, whole = undisturbed("noisy-sum")
+    finished = _finish_after_crash(start, tmp_path, point)
+    assert finished["deaths"] == {"coordinator": 0, "worker": 1}
     assert _phases(finished) == _WHOLE
     assert finished["weights_digest"] == whole["weights_digest"]
 
