@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.federation.class_names import Classes
 from shared.federation.plan_errors import fill_in
 from shared.validation import MAX_EXAMPLES, InvalidInput, Size
 
@@ -259,15 +260,12 @@ def find_preset(method: str, name: str) -> dict[str, HyperparameterValue]:
     return dict(presets[name])
 
 
-class TrainingPlan(BaseModel):
+class TrainingPlan(Classes):
     """What every worker of a federation trains: a method, a feature extractor, their settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str = Field(max_length=200)
     model: str = Field(max_length=200)
     image_shape: tuple[Size, Size, Size] = Field(description="channels, height, width")
-    num_classes: int = Field(ge=2, le=100_000)
     hyperparameters: dict[str, HyperparameterValue] = Field(default_factory=dict, max_length=100)
 
     @model_validator(mode="before")

@@ -37,7 +37,11 @@ class RandomDatasets:
         self.asked: list[tuple[DataSource, ImageShape, int]] = []
 
     def client_data(
-        self, source: DataSource, image_shape: ImageShape, num_classes: int
+        self,
+        source: DataSource,
+        image_shape: ImageShape,
+        num_classes: int,
+        class_names: tuple[str, ...] | None = None,
     ) -> ClientData:
         self.asked.append((source, image_shape, num_classes))
         return random_client_data(0, NUM_TRAIN_EXAMPLES)

@@ -135,7 +135,10 @@ def load_client(
         PrivateStateError: the state cannot be used; it is left untouched.
     """
     training = specification.training
-    data = datasets.client_data(config.data, training.image_shape, training.num_classes)
+    data = datasets.client_data(
+        config.data, training.image_shape, training.num_classes, training.class_names
+    )
+    _say_what_is_missing(config.name, data)
     state = private_state.load(
         config.state_dir,
         federation=specification.name,
@@ -151,6 +154,26 @@ def load_client(
     except ValueError as error:
         raise PrivateStateError(f"{config.state_dir}: {error}") from error
     return client
+
+
+def _say_what_is_missing(client: str, data: ClientData) -> None:
+    """Classes without an example are fine, and files that are no images too; silence is not."""
+    if data.left_out:
+        said = ", ".join(f"{count} {kind}" for kind, count in data.left_out.items())
+        _log.warning("files left out", client=client, files=said)
+    for split, examples in (("train", data.train), ("test", data.test)):
+        counts = torch.bincount(examples.labels, minlength=len(examples.class_names))
+        without = [
+            name for name, count in zip(examples.class_names, counts, strict=True) if not count
+        ]
+        if without:
+            _log.info(
+                "classes without examples",
+                client=client,
+                split=split,
+                number=len(without),
+                classes=", ".join(without),
+            )
 
 
 def _new_state(
