@@ -46,6 +46,9 @@ class RandomDatasets:
         self.asked.append((source, image_shape, num_classes))
         return random_client_data(0, NUM_TRAIN_EXAMPLES)
 
+    def try_out(self, source: DataSource) -> None:
+        """Nothing is wrong with it."""
+
 
 def stub_parts(method: Method, transport: Transport | None, sleep: Sleep = sleep) -> SiteParts:
     """A site that trains with ``method`` on random data."""

@@ -15,6 +15,7 @@ from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
 from worker.data.digits import DIGIT_CLASSES, read_digits
+from worker.data.folder_scan import class_folders
 from worker.data.idx import (
     EMNIST_CLASSES,
     FASHION_MNIST_CLASSES,
@@ -68,6 +69,8 @@ _KNOWN_DATASETS = {
     ),
 }
 _Key = tuple[str, Path | None, ImageShape, tuple[str, ...] | None, tuple[tuple[str, str], ...]]
+_SMALL_SHAPE = (3, 8, 8)
+"""Keeps little of images that are read for their faults alone."""
 _AUGMENTED_IN_THE_PAPER = frozenset({"cifar10", "cinic10"})
 
 
@@ -168,6 +171,19 @@ class DatasetCache:
             ),
             left_out=Counter(dataset.train.left_out) + Counter(dataset.test.left_out),
         )
+
+    def try_out(self, source: DataSource) -> None:
+        """Reads a client's data whole, before anybody says which model and classes it is for.
+
+        Raises:
+            DataError: the data is missing, damaged, or too small for the partition.
+        """
+        names = natural_class_names(source.dataset, source.data_dir)
+        if source.dataset == "image-folder" and source.data_dir is not None:
+            names = tuple(sorted({*names, *class_folders(source.data_dir / "test")}))
+        anything = source.model_copy(update={"classes": {}})
+        shape = natural_image_shape(source.dataset) or _SMALL_SHAPE
+        self.client_data(anything, shape, len(names), names)
 
     def dataset(
         self,
