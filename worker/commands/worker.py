@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.terminal.logs import configure_logging
+from worker.commands.check import check
 from worker.commands.configuration import ConfigOption, failures, load
 from worker.commands.keys import keys
 from worker.commands.peers import peers
@@ -207,6 +208,7 @@ def export(
         )
 
 
+worker.command()(check)
 worker.command()(specify)
 worker.add_typer(keys, name="keys")
 worker.add_typer(peers, name="peers")

@@ -172,8 +172,11 @@ class DatasetCache:
             left_out=Counter(dataset.train.left_out) + Counter(dataset.test.left_out),
         )
 
-    def try_out(self, source: DataSource) -> None:
+    def try_out(self, source: DataSource) -> ClientData:
         """Reads a client's data whole, before anybody says which model and classes it is for.
+
+        Returns:
+            The examples at a size of no model's, with the data set's own classes.
 
         Raises:
             DataError: the data is missing, damaged, or too small for the partition.
@@ -183,7 +186,7 @@ class DatasetCache:
             names = tuple(sorted({*names, *class_folders(source.data_dir / "test")}))
         anything = source.model_copy(update={"classes": {}})
         shape = natural_image_shape(source.dataset) or _SMALL_SHAPE
-        self.client_data(anything, shape, len(names), names)
+        return self.client_data(anything, shape, len(names), names)
 
     def dataset(
         self,

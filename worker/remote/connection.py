@@ -71,6 +71,19 @@ class Answer:
         return NoCoordinator(message)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a coordinator shows to whoever asks.
+
+    Attributes:
+        answer: to ``GET /healthz``.
+        peer_certificate: as :meth:`ssl.SSLSocket.getpeercert` gives it; None without TLS.
+    """
+
+    answer: Answer
+    peer_certificate: Mapping[str, Any] | None
+
+
 class Download:
     """An answer whose body is still to come."""
 
@@ -78,6 +91,13 @@ class Download:
         self.head = Answer(str(response.url), response.status_code, response.headers, b"")
         self._response = response
         self._address = address
+
+    def peer_certificate(self) -> Mapping[str, Any] | None:
+        """The certificate that was checked before the answer came; None without TLS."""
+        stream = self._response.extensions.get("network_stream")
+        tls = None if stream is None else stream.get_extra_info("ssl_object")
+        found: Mapping[str, Any] | None = None if tls is None else tls.getpeercert()
+        return found
 
     async def pieces(self, max_bytes: int) -> AsyncIterator[bytes]:
         """The body as it comes.
@@ -148,6 +168,16 @@ class Connection:
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
+
+    async def look(self) -> Look:
+        """The coordinator's health and certificate, asked without a credential.
+
+        Raises:
+            Refused, Unreachable: as :meth:`send`.
+        """
+        async with self.download("GET", "/healthz") as download:
+            certificate = download.peer_certificate()
+            return Look(await download.whole(JSON_BYTES), certificate)
 
     async def send(
         self,

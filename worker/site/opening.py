@@ -96,7 +96,7 @@ async def open_site(
                 members.append((client, http))
         if not members:
             raise RequestFailed(NOBODY_TAKEN)
-        specification = _read_specification(federation, config.federation)
+        specification = read_specification(federation, config.federation)
         check_specification(config.policy, specification, federation.specification_digest)
         check_needed_memory(specification, max_bytes)
         for client, _ in members:  # before anything that the specification names is run
@@ -106,7 +106,7 @@ async def open_site(
                 specification_digest=federation.specification_digest,
                 client=client.name,
             )
-        resources = _resources(config, settings, device)
+        resources = resources_of(config, settings, device)
         method = parts.build_method(specification.training, device, resources)
         _check_specification(specification.parameters, method)
         datasets = parts.datasets(pixel_statistics(specification.training.model), max_bytes)
@@ -191,7 +191,8 @@ async def _fetch_federation(
         return None
 
 
-def _read_specification(federation: FederationView, asked: str) -> FederationSpecification:
+def read_specification(federation: FederationView, asked: str) -> FederationSpecification:
+    """Raises ConfigError unless a federation is the one that was asked for, and understood."""
     try:
         specification = federation.checked_specification()
     except ValidationError as error:
@@ -209,9 +210,10 @@ def _read_specification(federation: FederationView, asked: str) -> FederationSpe
     return specification
 
 
-def _resources(
+def resources_of(
     config: WorkerConfig, settings: WorkerSettings, device: torch.device
 ) -> SiteResources:
+    """What a method may use of this machine."""
     cache_bytes = settings.max_feature_cache_bytes
     if cache_bytes is None:
         cache_bytes = default_feature_cache_bytes(device)
