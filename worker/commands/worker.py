@@ -24,6 +24,7 @@ from worker.commands.configuration import ConfigOption, failures, load
 from worker.commands.keys import keys
 from worker.commands.peers import peers
 from worker.commands.policy import policy
+from worker.commands.predict import predict
 from worker.commands.specify import specify
 
 worker = typer.Typer(
@@ -209,6 +210,7 @@ def export(
 
 
 worker.command()(check)
+worker.command()(predict)
 worker.command()(specify)
 worker.add_typer(keys, name="keys")
 worker.add_typer(peers, name="peers")

@@ -90,6 +90,27 @@ def scan(folder: Path) -> ScannedSplit:
     return split
 
 
+def images_below(path: Path) -> list[Path]:
+    """The images in a folder and the folders in it, in alphabetical order; or the file itself.
+
+    Raises:
+        DataError: there is nothing at the path, no image in the folder, or part of it cannot be
+            looked at.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: expected an image or a folder of images, found nothing")
+    split = ScannedSplit(path)
+    walk = _Walk(split)
+    found = sorted(filter(walk.is_image, walk.files_below(path)))
+    if split.faults:
+        raise DataError("; ".join(split.faults))
+    if not found:
+        raise DataError(f"{path}: expected images, found none")
+    return found
+
+
 def describe(left_out: Counter[str]) -> str:
     """``120 @eaDir, 30 .dcm``, the most first."""
     return ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())

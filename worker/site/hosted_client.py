@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import structlog
 import torch
 
@@ -61,6 +62,14 @@ class HostedClient:
             name: torch.from_numpy(array.copy()) for name, array in self.state.tensors.items()
         }
         return Participant(self.name, self.data, private, self.state.seed)
+
+    def is_untrained(self, method: Method) -> bool:
+        """Whether it has private tensors and all are as a new client's: no round changed them."""
+        initial = method.initial_private(self.state.seed)
+        return bool(initial) and all(
+            np.array_equal(self.state.tensors[name], tensor.numpy(), equal_nan=True)
+            for name, tensor in initial.items()
+        )
 
     def save(self, state: PrivateState) -> None:
         """Makes ``state`` the client's, on disk first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.data.folder_scan import describe, scan
+from worker.data.folder_scan import describe, images_below, scan
 from worker.errors import DataError
 
 
@@ -114,3 +114,16 @@ def test_an_unreadable_folder_is_named(split: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "iterdir", lambda _: iterdir(split / "old"))
     with pytest.raises(DataError, match="train: cannot be read: Permission denied"):
         scan(split)
+
+
+def test_images_below_a_folder_or_at_a_path(split: Path) -> None:
+    assert images_below(split / "cat" / "1.png") == [split / "cat" / "1.png"]
+    assert [path.name for path in images_below(split)] == ["1.png", "2.JPG", "3.tiff"]
+    with pytest.raises(DataError, match="nowhere: expected an image or a folder of images, found"):
+        images_below(split / "nowhere")
+    (split / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: expected images, found none"):
+        images_below(split / "empty")
+    (split / "empty" / "gone.png").symlink_to(split / "nowhere")
+    with pytest.raises(DataError, match=r"gone\.png: is a link to nothing"):
+        images_below(split / "empty")

@@ -222,3 +222,13 @@ async def test_what_a_client_lacks_and_leaves_out_is_said(
             for split in ("train", "test")
         ),
     ]
+
+
+async def test_a_client_is_untrained_until_a_round_has_changed_its_tensors(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    method = StubMethod(coordinator.specification.parameters)
+    client = load(coordinator, config, method)
+    assert client.is_untrained(method)
+    client.state.tensors["embedding"][0] = 1.0
+    assert not client.is_untrained(method)
