@@ -33,9 +33,9 @@ LEFTOVERS = frozenset(
     }
 )
 """What NAS boxes, desktops and notebooks leave in folders: thumbnails among them."""
-HIDDEN = "hidden files"
-IN_NO_CLASS = "images in no class folder"
-WITHOUT_SUFFIX = "files without suffix"
+HIDDEN = "hidden"
+IN_NO_CLASS = "in no class folder"
+WITHOUT_SUFFIX = "without suffix"
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from worker.data.images import ImageShape
 from worker.errors import DataError
@@ -99,8 +99,10 @@ def read(path: Path, channels: int) -> tuple[Image.Image, str]:
             mode = image.mode
             plain = _in_eight_bits(path, image)
             return plain.convert("L" if channels == 1 else "RGB"), mode
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: expected an image, cannot read it: no known format") from error
     except _ERRORS as error:
-        said = str(error).partition("\n")[0].replace(str(path), "it")
+        said = str(error).partition("\n")[0]
         raise DataError(f"{path}: expected an image, cannot read it: {said}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -49,11 +50,10 @@ def read_image_folder(
     """
     train, test = scan(data_dir / "train"), scan(data_dir / "test")
     labels_of = [label_folders(split, agreed, train) for split in (train, test)]
-    _raise_faults(data_dir, train.faults + test.faults)
     class_names = tuple(train.classes) if agreed is None else agreed.names
     for split in (train, test):
         _check_size(split, image_shape, max_bytes)
-    faults: list[str] = []
+    faults = train.faults + test.faults
     with one_limit():
         read = [
             _read_split(split, labels, class_names, image_shape, faults)
@@ -70,6 +70,18 @@ def find_classes(data_dir: Path) -> tuple[str, ...]:
         DataError: the folder is missing or has no class folders.
     """
     return class_folders(data_dir / "train")
+
+
+def all_class_folders(data_dir: Path) -> tuple[str, ...]:
+    """Names of the class folders of both splits, in alphabetical order; none where there are none.
+
+    For whoever does not know yet which classes a federation has.
+    """
+    names: set[str] = set()
+    for split in ("train", "test"):
+        with contextlib.suppress(DataError):  # said by whoever reads the split
+            names.update(class_folders(data_dir / split))
+    return tuple(sorted(names))
 
 
 def label_folders(

@@ -15,14 +15,13 @@ from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
 from worker.data.digits import DIGIT_CLASSES, read_digits
-from worker.data.folder_scan import class_folders
 from worker.data.idx import (
     EMNIST_CLASSES,
     FASHION_MNIST_CLASSES,
     read_emnist,
     read_fashion_mnist,
 )
-from worker.data.image_folder import find_classes, read_image_folder
+from worker.data.image_folder import all_class_folders, find_classes, read_image_folder
 from worker.data.images import Dataset, ImageShape, LabelledImages, measure_mean_and_std
 from worker.data.resizing import shrink
 from worker.data.source import DataSource
@@ -181,9 +180,10 @@ class DatasetCache:
         Raises:
             DataError: the data is missing, damaged, or too small for the partition.
         """
-        names = natural_class_names(source.dataset, source.data_dir)
         if source.dataset == "image-folder" and source.data_dir is not None:
-            names = tuple(sorted({*names, *class_folders(source.data_dir / "test")}))
+            names = all_class_folders(source.data_dir)
+        else:
+            names = natural_class_names(source.dataset, source.data_dir)
         anything = source.model_copy(update={"classes": {}})
         shape = natural_image_shape(source.dataset) or _SMALL_SHAPE
         return self.client_data(anything, shape, len(names), names)

@@ -30,6 +30,8 @@ from worker.remote.connection import Transport
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.coordinator_address import coordinator_address
 
+_OF_THE_COORDINATOR = ("coordinator", "protocol", "clock", "TLS", "credential")
+
 
 async def check(
     config: WorkerConfig,
@@ -57,11 +59,13 @@ async def check(
     reach = await check_reach(address, datetime.now(UTC))
     rows += reach
     found: FoundFederation | None = None
-    if worst(reach) is not Verdict.FAULT:
-        for client in config.clients:
-            row, shown = await check_credential(client, address, config.federation)
-            rows.append(row)
-            found = found or shown
+    is_reached = worst(reach) is not Verdict.FAULT
+    for client in config.clients:
+        row, shown = await check_credential(
+            client, address, config.federation, is_reached=is_reached
+        )
+        rows.append(row)
+        found = found or shown
     specification = found.specification if found is not None else given
     digest = None if found is None else found.digest
     if specification is None:
@@ -78,11 +82,17 @@ async def check(
     rows += check_disk(config, specification)
     rows += check_states(config, specification, digest)
     rows += await asyncio.to_thread(lambda: [*check_data(config, specification)])
-    if dry_run and specification is not None and worst(rows) is not Verdict.FAULT:
-        rows += await asyncio.to_thread(lambda: [*dry_run_round(config, settings, specification)])
-    elif dry_run:
-        why = "there are faults" if specification is not None else "the specification is unknown"
-        rows.append(warning("dry run", f"not tried: {why}"))
+    if dry_run:
+        # Whoever cannot be reached does not matter: nothing is sent.
+        local = [row for row in rows if row.check not in _OF_THE_COORDINATOR]
+        if specification is None:
+            rows.append(warning("dry run", "not tried: the specification is unknown"))
+        elif worst(local) is Verdict.FAULT:
+            rows.append(warning("dry run", "not tried: there are faults"))
+        else:
+            rows += await asyncio.to_thread(
+                lambda: [*dry_run_round(config, settings, specification)]
+            )
     return rows
 
 

@@ -21,6 +21,7 @@ from worker.settings import ClientConfig
 from worker.site.enrolment import CREDENTIAL_NAME, TOKEN_NAME, check_token, read_credential
 from worker.site.opening import read_specification
 
+_CREDENTIAL = "credential"
 _CLOCK_WARNING = timedelta(seconds=60)
 _CERTIFICATE_WARNING = timedelta(days=14)
 
@@ -49,28 +50,39 @@ async def check_reach(address: CoordinatorAddress, now: datetime) -> list[Row]:
 
 
 async def check_credential(
-    client: ClientConfig, address: CoordinatorAddress, federation: str
+    client: ClientConfig, address: CoordinatorAddress, federation: str, *, is_reached: bool
 ) -> tuple[Row, FoundFederation | None]:
-    """A row about a client's credential or token, and the federation if the first one works."""
-    check = "credential"
+    """A row about a client's credential or token, and the federation if the first one works.
+
+    Nothing is sent to a coordinator that was not reached, or is none.
+    """
     try:
         if check_token(client) or (client.state_dir / TOKEN_NAME).exists():
-            return ok(check, "enrols at the first start; the token was not sent", client.name), None
-        http = CoordinatorApi(address, read_credential(client.state_dir / CREDENTIAL_NAME))
+            said = "enrols at the first start; the token was not sent"
+            return ok(_CREDENTIAL, said, client.name), None
+        credential = read_credential(client.state_dir / CREDENTIAL_NAME)
     except ConfigError as error:
-        return fault(check, error, client.name), None
+        return fault(_CREDENTIAL, error, client.name), None
+    if not is_reached:
+        return warning(_CREDENTIAL, "there is one; it was not tried", client.name), None
+    return await _try(client.name, CoordinatorApi(address, credential), federation)
+
+
+async def _try(
+    client: str, http: CoordinatorApi, federation: str
+) -> tuple[Row, FoundFederation | None]:
     try:
         view = await http.fetch_federation(federation)
         specification = read_specification(view, federation)
     except Refused as refusal:
-        return fault(check, refusal, client.name), None
+        return fault(_CREDENTIAL, refusal, client), None
     except RequestFailed as error:
-        return warning(check, f"not tried: {error}", client.name), None
+        return warning(_CREDENTIAL, f"not tried: {error}", client), None
     except ConfigError as error:
         return fault("specification", error), None
     finally:
         await http.close()
-    row = ok(check, f"accepted; the federation is {view.state}", client.name)
+    row = ok(_CREDENTIAL, f"accepted; the federation is {view.state}", client)
     return row, FoundFederation(specification, view.specification_digest)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from shared.federation.specification import FederationSpecification
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import Examples
+from worker.data.image_folder import all_class_folders
 from worker.data.loading import DatasetCache
+from worker.data.source import DataSource
 from worker.data.survey import Survey, equal_across, oddities, summary, survey
 from worker.errors import ConfigError, DataError
 from worker.operations.check_rows import Row, fault, ok, warning
@@ -25,7 +27,7 @@ def check_data(
 ) -> Iterator[Row]:
     """Rows about each client's data, and about images that clients share.
 
-    ``specification`` is None where nobody knows the federation yet: then classes are folders.
+    ``specification`` is None where nobody knows the federation yet: then every folder is a class.
     """
     surveys: dict[str, Survey] = {}
     by_folder: dict[tuple[Path, str], Survey] = {}
@@ -33,7 +35,7 @@ def check_data(
     for client in config.clients:
         source = client.data
         if source.dataset == "image-folder" and source.data_dir is not None:
-            agreed = _agreed(client, specification)
+            agreed = _agreed(client.data, source.data_dir, specification)
             # Clients that divide one folder among them: it is read once.
             key = (source.data_dir.resolve(), repr(agreed))
             if key not in by_folder:
@@ -47,10 +49,12 @@ def check_data(
 
 
 def _agreed(
-    client: ClientConfig, specification: FederationSpecification | None
+    source: DataSource, data_dir: Path, specification: FederationSpecification | None
 ) -> AgreedClasses | None:
-    names = None if specification is None else specification.training.class_names
-    return None if names is None else AgreedClasses(names, client.data.classes)
+    if specification is None:
+        return AgreedClasses(all_class_folders(data_dir))
+    names = specification.training.class_names
+    return None if names is None else AgreedClasses(names, source.classes)
 
 
 def _folder(client: str, found: Survey) -> Iterator[Row]:

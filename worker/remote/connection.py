@@ -34,6 +34,8 @@ Transport = httpx.AsyncBaseTransport
 
 _COME_AGAIN = (408, 429)
 """As all from 500 on."""
+_UNABLE = (501, 505)
+"""What a server says that knows no such method or protocol. A proxy whose server is away does not."""
 _KNOWN = {kind.urn for kind in ProblemType}
 _NOT_PACKED = "identity"
 
@@ -66,7 +68,8 @@ class Answer:
         """For the page of a proxy, of a network that wants a login, or of another server."""
         why = f": {fault}" if fault else ""
         message = f"{self.url} answered {self.status}, but not as a coordinator does{why}"
-        if self.status >= 500 or self.status in _COME_AGAIN:
+        may_be_a_proxys = self.status >= 500 and self.status not in _UNABLE
+        if may_be_a_proxys or self.status in _COME_AGAIN:
             return Unreachable(message)
         return NoCoordinator(message)
 

@@ -47,7 +47,7 @@ def test_what_nas_and_desktops_leave_behind_is_counted_and_is_no_class(split: Pa
         "__MACOSX": 1,
         ".ipynb_checkpoints": 1,
         ".DS_Store": 1,
-        "hidden files": 1,
+        "hidden": 1,
     }
 
 
@@ -57,8 +57,8 @@ def test_unknown_suffixes_are_counted_and_so_are_images_in_no_class(split: Path)
     found = scan(split)
     assert found.left_out == {
         ".dcm": 2,
-        "files without suffix": 1,
-        "images in no class folder": 1,
+        "without suffix": 1,
+        "in no class folder": 1,
         ".csv": 1,
     }
     assert describe(found.left_out).startswith("2 .dcm, 1 ")

@@ -62,7 +62,7 @@ def test_other_files_and_hidden_ones_are_passed_over_and_folders_inside_are_read
     write_image(data_dir / "train" / "cat" / "more" / "c.PNG", (1, 1, 1))
     train, _ = read_image_folder(data_dir, (3, 4, 4))
     assert train.labels.tolist() == [0, 0, 0, 1]
-    assert train.left_out == {".txt": 1, "hidden files": 1}
+    assert train.left_out == {".txt": 1, "hidden": 1}
 
 
 def test_a_site_may_lack_examples_of_a_class(data_dir):
@@ -118,14 +118,15 @@ def test_all_that_is_broken_is_named_at_once_up_to_a_bound(data_dir):
     for number in range(12):
         (data_dir / "train" / "cat" / f"z{number:02}.png").write_bytes(b"not an image")
     (data_dir / "test" / "dog" / "0.tif").touch()
+    (data_dir / "test" / "cat" / "link.png").symlink_to(data_dir / "nowhere")
     with pytest.raises(DataError) as caught:
         read_image_folder(data_dir, (3, 4, 4))
     said = str(caught.value)
-    assert said.startswith(f"{data_dir}: 13 files or folders cannot be used: test/dog/0.tif: ")
-    assert "found an empty file; train/cat/z00.png: expected an image, cannot read it: " in said
-    assert "z08.png" in said
-    assert "z09.png" not in said
-    assert said.endswith("; and 3 more, which `hyperfl worker check` lists")
+    assert said.startswith(f"{data_dir}: 14 files or folders cannot be used: test/cat/link.png: ")
+    assert "is a link to nothing; test/dog/0.tif: expected an image, found an empty file; " in said
+    assert "z07.png" in said
+    assert "z08.png" not in said
+    assert said.endswith("; and 4 more, which `hyperfl worker check` lists")
     assert len(said) < 2000
 
 

@@ -133,7 +133,7 @@ async def test_a_page_in_place_of_a_coordinator_is_a_fault_and_the_rest_is_looke
     coordinator.answer("GET", "/healthz", httpx.Response(200, html="<h1>Sign in</h1>"))
     found = await rows(coordinator, config)
     assert of(found, "coordinator")[0][0] is Verdict.FAULT
-    assert of(found, "credential") == []
+    assert of(found, "credential") == [(Verdict.WARNING, "there is one; it was not tried")]
     assert len(of(found, "data")) == 2
     assert len(coordinator.requests) == 1, "no credential goes to whoever that is"
 
@@ -209,8 +209,9 @@ async def test_a_round_is_tried_on_a_state_that_is_thrown_away(
     monkeypatch.setattr(HyperFL, "train", train)
     file = tmp_path / "tiny.json"
     file.write_text(specification("tiny").model_dump_json())
+    coordinator.answer("GET", "/healthz", httpx.ConnectError("refused"))
     found = await rows(coordinator, config, specification_file=file, dry_run=True)
-    assert {row.verdict for row in found} == {Verdict.OK}
+    assert [row.check for row in found if row.verdict is not Verdict.OK] == ["coordinator"]
     assert of(found, "data")[0][1].endswith("none of class-3; modes L 12; sizes 4x4 to 4x4")
     ((_, detail),) = of(found, "dry run")
     assert detail.startswith("a round on 12 examples took ")
@@ -237,3 +238,28 @@ async def test_another_federations_specification_is_refused(
     file.write_text(specification("banks").model_dump_json())
     with pytest.raises(ConfigError, match=r"banks\.json specifies federation banks, not tiny"):
         await rows(coordinator, config, specification_file=file)
+
+
+async def test_classes_of_one_split_alone_are_no_fault_before_the_federation_is_known(
+    coordinator: FakeCoordinator, config: WorkerConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "images/test/class-1").rename(tmp_path / "images/test/class-9")
+    found = await rows(coordinator, config)
+    assert not [row for row in found if row.verdict is Verdict.FAULT]
+    assert "none of class-9" in of(found, "data")[0][1]
+    enrol(config)
+    faults = [row for row in await rows(coordinator, config) if row.verdict is Verdict.FAULT]
+    assert ["expected the class folders of" in row.detail for row in faults] == [True]
+
+
+async def test_a_token_that_cannot_be_read_is_a_fault_though_nobody_is_reached(
+    coordinator: FakeCoordinator, config: WorkerConfig, tmp_path: Path
+) -> None:
+    file = tmp_path / "alice.token"
+    file.write_text("token-of-alice", encoding="utf-16")
+    (client,) = config.clients
+    told = {"enrolment_token": None, "enrolment_token_file": file}
+    coordinator.answer("GET", "/healthz", httpx.ConnectError("refused"))
+    changed = config.model_copy(update={"clients": (client.model_copy(update=told),)})
+    found = await rows(coordinator, changed)
+    assert of(found, "credential") == [(Verdict.FAULT, f"{file} is UTF-16: save it as UTF-8")]
