@@ -35,7 +35,7 @@ Transport = httpx.AsyncBaseTransport
 _COME_AGAIN = (408, 429)
 """As all from 500 on."""
 _UNABLE = (501, 505)
-"""What a server says that knows no such method or protocol. A proxy whose server is away does not."""
+"""What a server says that knows no such method. A proxy whose server is away does not."""
 _KNOWN = {kind.urn for kind in ProblemType}
 _NOT_PACKED = "identity"
 
