@@ -18,7 +18,8 @@ WorkerError
 │   ├── Refused             it answered with a problem; act on its type
 │   │   └── FederationFinished
 │   └── Unreachable         no answer of a coordinator, or one that asks to come again
-│       └── AnswerTooLong   longer than any right answer to the request is
+│       ├── AnswerTooLong   longer than any right answer to the request is
+│       └── NoCoordinator   whoever is at the address, it is no coordinator that the site trusts
 ├── WeightsError            downloaded weights are not what was promised
 ├── ExportError             a model cannot be written in a format
 ├── DemoError               a step of a demo failed
@@ -142,6 +143,14 @@ class Unreachable(RequestFailed):
 
 class AnswerTooLong(Unreachable):
     """An answer that goes on beyond what a right one may have; the rest was not read."""
+
+
+class NoCoordinator(Unreachable):
+    """What answers is no coordinator, or shows a certificate that the site does not trust.
+
+    A wrong address does not heal. A proxy's page does, so a coordinator that was found is waited
+    for.
+    """
 
 
 class WeightsError(WorkerError):

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.addresses import unprotected_host
 from shared.environment import PREFIX, check_environment, shown
 from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
+from shared.terminal.text_files import UnreadableText, read_text
 from shared.validation import first_fault
 from worker.data.source import DataSource
 from worker.errors import ConfigError
@@ -147,10 +148,10 @@ def load_config(file: Path, settings: WorkerSettings) -> WorkerConfig:
         ConfigError: the file is missing or wrong; says where.
     """
     try:
-        document = tomllib.loads(file.read_text())
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(read_text(file))
+    except UnreadableText as error:
+        raise ConfigError(str(error)) from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML: {error}") from error
     if settings.coordinator_url is not None:
         document["coordinator_url"] = settings.coordinator_url

@@ -11,6 +11,7 @@ from coordinator.database.transactions import Database
 from coordinator.store import tokens as store
 from coordinator.store.tables import TokenRow
 from coordinator.store.tokens import TokenKind
+from shared.terminal.text_files import read_text
 
 
 async def ensure_admin_token(database: Database, file: Path, now: datetime) -> bool:
@@ -43,7 +44,7 @@ def _file_token(token: str, now: datetime) -> TokenRow:
 def _read_secret(file: Path) -> str | None:
     if not file.exists():
         return None
-    token = file.read_text().strip()
+    token = read_text(file).strip()
     if len(token) < TOKEN_BYTES:
         raise ValueError(f"{file} must hold a token of at least {TOKEN_BYTES} characters")
     return token

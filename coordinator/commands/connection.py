@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from coordinator.settings import CoordinatorSettings
 from shared.addresses import unprotected_host
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
+from shared.terminal.text_files import UnreadableText, read_word
 from shared.validation import first_fault
 
 _TIMEOUT_SECONDS = 60.0
@@ -119,8 +120,8 @@ def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
         )
     file = token_file or settings.effective_admin_token_file
     try:
-        token = file.read_text().strip()
-    except OSError as error:
+        token = read_word(file, "the admin token")
+    except UnreadableText as error:
         fail(f"the admin token cannot be read: {error}; name its file with --admin-token-file")
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": _NOT_PACKED}
     with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS) as client:

@@ -21,6 +21,7 @@ from shared.federation.specification import FederationSpecification
 from shared.rest.schema import FederationAction, FederationSummary, FederationView
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 from shared.terminal.tables import print_json, print_rows, print_table
+from shared.terminal.text_files import UnreadableText, read_text
 
 _COLUMNS = (
     "name",
@@ -65,10 +66,10 @@ def create(
 def _read(file: Path) -> Any:
     name = "stdin" if str(file) == "-" else str(file)
     try:
-        text = sys.stdin.read() if name == "stdin" else file.read_text()
+        text = sys.stdin.read() if name == "stdin" else read_text(file)
         return tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        fail(f"{name} cannot be read: {error.strerror}", INVALID_INPUT)
+    except (UnreadableText, UnicodeDecodeError) as error:
+        fail(f"{name} is no text: {error}" if name == "stdin" else str(error), INVALID_INPUT)
     except json.JSONDecodeError as error:
         fail(f"{name} is not JSON: {error}", INVALID_INPUT)
     except tomllib.TOMLDecodeError as error:

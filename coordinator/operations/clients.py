@@ -9,7 +9,7 @@ import structlog
 from coordinator.access.credentials import new_token, token_digest
 from coordinator.access.identity import ClientPrincipal
 from coordinator.context import Context
-from coordinator.errors import IllegalTransition, Unauthenticated
+from coordinator.errors import Forbidden, IllegalTransition, Unauthenticated
 from coordinator.store import clients as store
 from coordinator.store import federations as federation_store
 from coordinator.store import tokens as token_store
@@ -63,14 +63,21 @@ async def invite(context: Context, federation_name: str, name: str) -> Invitatio
     )
 
 
-async def enrol(context: Context, enrolment_token: str) -> EnrolmentReply:
+async def enrol(
+    context: Context,
+    enrolment_token: str,
+    federation: str | None = None,
+    client: str | None = None,
+) -> EnrolmentReply:
     """Exchanges an enrolment token for a credential; first using that enrols the client.
 
     Until then the token is valid, so an answer that is lost on its way shuts nobody out: the client
-    asks again, and its last credential counts.
+    asks again, and its last credential counts. ``federation`` and ``client`` are what the worker
+    says that the token is for; None where it does not say.
 
     Raises:
         Unauthenticated: the token is unknown, used or expired.
+        Forbidden: it is another client's than the one that asks; nothing has changed.
     """
     now = context.clock()
     credential = new_token(TokenKind.CLIENT)
@@ -82,6 +89,11 @@ async def enrol(context: Context, enrolment_token: str) -> EnrolmentReply:
             raise Unauthenticated("the enrolment token is unknown or has been used")
         if owner.token.expires_at is not None and owner.token.expires_at <= now:
             raise Unauthenticated("the enrolment token has expired")
+        owned = (owner.federation.name, owner.client.name)
+        if (federation or owned[0], client or owned[1]) != owned:
+            raise Forbidden(
+                f"the enrolment token belongs to client {owned[1]} of federation {owned[0]}"
+            )
         await store.lock(session, owner.client.id)
         if not await token_store.exists(session, owner.token):
             raise Unauthenticated("the enrolment token is unknown or has been used")

@@ -75,6 +75,6 @@ async def enrol_client(
     body: EnrolmentRequest, request: Request, context: ContextDependency
 ) -> EnrolmentReply:
     """Exchange a one-time enrolment token for the client's credential, shown only here."""
-    enrolled = await clients.enrol(context, body.enrolment_token)
+    enrolled = await clients.enrol(context, body.enrolment_token, body.federation, body.client)
     request.state.actor = f"client {enrolled.federation}/{enrolled.client}"
     return enrolled

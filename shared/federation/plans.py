@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.federation.class_names import Classes
 from shared.federation.plan_errors import fill_in
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.validation import MAX_EXAMPLES, InvalidInput, Size
@@ -246,15 +247,12 @@ def find_preset(method: str, name: str) -> dict[str, HyperparameterValue]:
     return dict(presets[name])
 
 
-class TrainingPlan(BaseModel):
+class TrainingPlan(Classes):
     """What every worker of a federation trains: a method, a feature extractor, their settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str = Field(max_length=200)
     model: str = Field(max_length=200)
     image_shape: tuple[Size, Size, Size] = Field(description="channels, height, width")
-    num_classes: int = Field(ge=2, le=100_000)
     hyperparameters: dict[str, HyperparameterValue] = Field(default_factory=dict, max_length=100)
     privacy: PrivacyPlan | None = None
     """None: what is sent has no noise but the method's own."""

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared.federation.specification import (
     CLIENT_NAME,
+    FEDERATION_NAME,
     FederationSpecification,
     UpdateEncodingName,
     document_digest,
@@ -193,6 +194,10 @@ class EnrolmentRequest(_Model):
     """Body of ``POST /v1/enrolments``."""
 
     enrolment_token: str = Field(max_length=200)
+    federation: str | None = Field(default=None, pattern=FEDERATION_NAME)
+    """That the client means; a token of another is refused, and stays good."""
+    client: str | None = Field(default=None, pattern=CLIENT_NAME)
+    """That asks; as ``federation``."""
 
 
 class EnrolmentReply(_Reply):

@@ -115,3 +115,27 @@ def test_a_command_trusts_no_certificate_of_another_authority(
     [line] = done.errors.splitlines()
     assert line.startswith(f"error: {coordinator.url} does not answer: ")
     assert "certificate verify failed" in line
+
+
+def test_a_check_names_the_authority_and_spends_nothing(
+    coordinator: ServingCoordinator, authority: Authority, tmp_path: Path
+) -> None:
+    config = worker_toml(coordinator.url, "private", {"site-a": "token"}, _NO_DATA)
+    file = _write_config(tmp_path, f'ca_file = "{authority.ca_file}"\n{config}')
+    command = ("worker", "check", "--config", file)
+    done = hyperfl_here(*command, "--json", folder=tmp_path)
+    rows = {row["check"]: row for row in done.json["rows"]}
+    assert rows["TLS"]["detail"].startswith("certificate of ")
+    assert rows["clock"]["verdict"] == rows["protocol"]["verdict"] == "ok"
+    assert rows["credential"]["detail"] == "enrols at the first start; the token was not sent"
+    assert not (tmp_path / "state").exists()
+    distrusted = hyperfl_here(
+        *command, folder=tmp_path, HYPERFL_COORDINATOR_URL=_other(coordinator.url)
+    )
+    assert distrusted.exit_code == 2
+    assert "is not trusted: certificate verify failed" in distrusted.output
+
+
+def _other(url: str) -> str:
+    """The same coordinator under a name that its certificate does not have."""
+    return url.replace("127.0.0.1", "localhost")

@@ -190,3 +190,21 @@ async def test_a_name_can_be_taken_only_once(coordinator: RunningCoordinator) ->
     )
     assert response.status_code == 409
     assert response.json()["type"] == "urn:hyperfl:problem:name-taken"
+
+
+@pytest.mark.parametrize(
+    "meant", [{"client": "b"}, {"federation": "other"}, {"federation": "tiny"}]
+)
+async def test_a_token_is_spent_by_the_client_that_it_was_made_for_alone(
+    coordinator: RunningCoordinator, meant: dict[str, str]
+) -> None:
+    await coordinator.create(tiny_specification())
+    token = await coordinator.invite("tiny", "a")
+    answer = await coordinator.http.post("/v1/enrolments", json={"enrolment_token": token} | meant)
+    if meant == {"federation": "tiny"}:
+        assert answer.status_code == 201
+        return
+    assert answer.status_code == 403
+    assert answer.json()["detail"] == "the enrolment token belongs to client a of federation tiny"
+    right = {"enrolment_token": token, "federation": "tiny", "client": "a"}
+    assert (await coordinator.http.post("/v1/enrolments", json=right)).status_code == 201

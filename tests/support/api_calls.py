@@ -16,7 +16,7 @@ Call = Callable[[CoordinatorApi], Awaitable[object]]
 
 def every_call(task: Task, folder: Path) -> dict[str, Call]:
     return {
-        "enrol": lambda client: client.enrol(enrolment_token("alice")),
+        "enrol": lambda client: client.enrol(enrolment_token("alice"), FEDERATION, "alice"),
         "fetch_federation": lambda client: client.fetch_federation(FEDERATION),
         "next_task": lambda client: client.next_task(FEDERATION, 0.0),
         "heartbeat": lambda client: client.heartbeat(task),

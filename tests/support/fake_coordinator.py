@@ -17,10 +17,12 @@ from shared.arrays import NamedArrays, digest_arrays, digest_bytes
 from shared.federation.specification import FederationSpecification, document_digest
 from shared.rest.problems import MEDIA_TYPE, Problem, ProblemType
 from shared.rest.schema import (
+    PROTOCOL_VERSION,
     DeclineReply,
     EnrolmentReply,
     FederationState,
     FederationView,
+    Health,
     HeartbeatReply,
     Receipt,
     Task,
@@ -76,6 +78,7 @@ class FakeCoordinator:
         receive: called with each request before it is answered.
         document: the specification as it is sent, with its digest.
         state, reason: of the federation, as it is shown.
+        headers: of the answer about its health.
     """
 
     specification: FederationSpecification
@@ -88,6 +91,7 @@ class FakeCoordinator:
     document: dict[str, Any] = field(default_factory=dict)
     specification_digest: str = ""
     state: FederationState = FederationState.RUNNING
+    headers: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
     _scripts: dict[tuple[str, str], list[Answer]] = field(default_factory=lambda: defaultdict(list))
 
@@ -192,6 +196,9 @@ class FakeCoordinator:
 
     def _reply(self, request: Request) -> httpx.Response:
         path = request.url.path
+        if path == "/healthz":
+            health = Health(status="ok", protocol=PROTOCOL_VERSION, version="1.2.3")
+            return httpx.Response(200, content=health.model_dump_json(), headers=self.headers)
         if path == "/v1/enrolments":
             return self._enrol(request)
         client = request.headers.get("Authorization", "").removeprefix("Bearer credential-of-")

@@ -37,10 +37,17 @@ class RandomDatasets:
         self.asked: list[tuple[DataSource, ImageShape, int]] = []
 
     def client_data(
-        self, source: DataSource, image_shape: ImageShape, num_classes: int
+        self,
+        source: DataSource,
+        image_shape: ImageShape,
+        num_classes: int,
+        class_names: tuple[str, ...] | None = None,
     ) -> ClientData:
         self.asked.append((source, image_shape, num_classes))
         return random_client_data(0, NUM_TRAIN_EXAMPLES)
+
+    def try_out(self, source: DataSource) -> None:
+        """Nothing is wrong with it."""
 
 
 def stub_parts(method: Method, transport: Transport | None, sleep: Sleep = sleep) -> SiteParts:

@@ -49,11 +49,23 @@ def specify(
     method: MethodOption = "hyperfl",
     dataset: Annotated[
         str | None,
-        typer.Option(help="Take the number of classes and the image shape from this data set."),
+        typer.Option(help="Take the classes and the image shape from this data set."),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the classes, which every site's are mapped to: a file with one in each "
+            "line, or a,b,c."
+        ),
+    ] = None,
+    classes_from: Annotated[
+        Path | None,
+        typer.Option(help="Take the names from the class folders of this folder's train."),
+    ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(min=2, help="Number of classes; needed without --dataset.")
+        int | None,
+        typer.Option(min=2, help="Number of classes, where nobody compares their names."),
     ] = None,
     image_shape: Annotated[
         str | None, typer.Option(help="Image shape that the model takes: CxHxW, such as 3x32x32.")
@@ -121,7 +133,7 @@ def specify(
 ) -> None:
     """Write a federation's specification, for `hyperfl federation create`.
 
-    Example: hyperfl worker specify hospitals --model cnn-cifar --num-classes 4 --rounds 60
+    Example: hyperfl worker specify hospitals --model cnn-cifar --classes mel,nv,bcc,akiec
     """
     with one_line_errors(*FAILURES):
         from worker.operations.specification import specify as build  # noqa: PLC0415 - torch
@@ -155,6 +167,8 @@ def specify(
                 dataset=dataset,
                 data_dir=data_dir,
                 num_classes=num_classes,
+                classes=classes,
+                classes_from=classes_from,
                 image_shape=image_shape,
                 preset=preset,
                 settings=settings or (),

@@ -19,10 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.terminal.logs import configure_logging
+from worker.commands.check import check
 from worker.commands.configuration import ConfigOption, failures, load
 from worker.commands.keys import keys
 from worker.commands.peers import peers
 from worker.commands.policy import policy
+from worker.commands.predict import predict
 from worker.commands.specify import specify
 from worker.commands.status import status
 
@@ -208,6 +210,8 @@ def export(
         )
 
 
+worker.command()(check)
+worker.command()(predict)
 worker.command()(specify)
 worker.command()(status)
 worker.add_typer(keys, name="keys")

@@ -9,6 +9,20 @@ import torch
 from worker.data.images import LabelledImages
 from worker.errors import DataError
 
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+"""CINIC-10 has the same."""
+
 
 def read_cifar10(data_dir: Path) -> tuple[LabelledImages, LabelledImages]:
     """Train and test split of CIFAR-10 from ``data_dir/cifar-10-batches-py``.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -123,7 +123,14 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class ClientData:
-    """The train and the test examples of one client."""
+    """The train and the test examples of one client.
+
+    Attributes:
+        train: training split.
+        test: test split.
+        left_out: number of files of its data set that were passed over, by what they are.
+    """
 
     train: Examples
     test: Examples
+    left_out: Mapping[str, int] = field(default_factory=dict)

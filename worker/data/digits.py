@@ -8,6 +8,8 @@ import torch
 
 from worker.data.images import LabelledImages
 
+DIGIT_CLASSES = tuple(str(label) for label in range(10))
+
 _TEST_EVERY = 5
 
 
@@ -38,5 +40,5 @@ def _select(
     return LabelledImages(
         images=torch.from_numpy(pixels[chosen][:, None]),
         labels=torch.from_numpy(labels[chosen]),
-        class_names=tuple(str(label) for label in range(10)),
+        class_names=DIGIT_CLASSES,
     )

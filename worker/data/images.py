@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -17,11 +18,13 @@ class LabelledImages:
         images: uint8, (N, C, H, W), pixels 0..255.
         labels: int64, (N,), each in 0..len(class_names)-1.
         class_names: one name per label.
+        left_out: number of files that were passed over, by what they are.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     class_names: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from worker.data.cifar10 import read_cifar10
+from worker.data.cifar10 import CIFAR10_CLASSES, read_cifar10
+from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
-from worker.data.digits import read_digits
-from worker.data.idx import EMNIST_CLASSES, read_emnist, read_fashion_mnist
-from worker.data.image_folder import find_classes, read_image_folder
+from worker.data.digits import DIGIT_CLASSES, read_digits
+from worker.data.idx import (
+    EMNIST_CLASSES,
+    FASHION_MNIST_CLASSES,
+    read_emnist,
+    read_fashion_mnist,
+)
+from worker.data.image_folder import all_class_folders, find_classes, read_image_folder
 from worker.data.images import Dataset, ImageShape, LabelledImages, measure_mean_and_std
 from worker.data.resizing import shrink
 from worker.data.source import DataSource
@@ -36,28 +43,33 @@ class _KnownDataset:
     """
 
     image_shape: ImageShape
-    num_classes: int
+    class_names: tuple[str, ...]
     read: Callable[[Path], Splits]
     statistics: Statistics | None
 
 
 _KNOWN_DATASETS = {
-    "digits": _KnownDataset((1, 8, 8), 10, lambda _: read_digits(), None),
-    "fashion-mnist": _KnownDataset((1, 28, 28), 10, read_fashion_mnist, _MNIST_STATISTICS),
-    "emnist": _KnownDataset((1, 28, 28), len(EMNIST_CLASSES), read_emnist, _MNIST_STATISTICS),
+    "digits": _KnownDataset((1, 8, 8), DIGIT_CLASSES, lambda _: read_digits(), None),
+    "fashion-mnist": _KnownDataset(
+        (1, 28, 28), FASHION_MNIST_CLASSES, read_fashion_mnist, _MNIST_STATISTICS
+    ),
+    "emnist": _KnownDataset((1, 28, 28), EMNIST_CLASSES, read_emnist, _MNIST_STATISTICS),
     "cifar10": _KnownDataset(
         (3, 32, 32),
-        10,
+        CIFAR10_CLASSES,
         read_cifar10,
         ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     ),
     "cinic10": _KnownDataset(
         (3, 32, 32),
-        10,
+        CIFAR10_CLASSES,
         lambda data_dir: read_image_folder(data_dir, (3, 32, 32)),
         ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835)),
     ),
 }
+_Key = tuple[str, Path | None, ImageShape, tuple[str, ...] | None, tuple[tuple[str, str], ...]]
+_SMALL_SHAPE = (3, 8, 8)
+"""Keeps little of images that are read for their faults alone."""
 _AUGMENTED_IN_THE_PAPER = frozenset({"cifar10", "cinic10"})
 
 
@@ -70,17 +82,17 @@ def natural_image_shape(dataset: str) -> ImageShape | None:
     return None if dataset == "image-folder" else _known(dataset).image_shape
 
 
-def natural_num_classes(dataset: str, data_dir: Path | None) -> int:
-    """Number of classes of a data set; for ``image-folder`` the class folders are counted.
+def natural_class_names(dataset: str, data_dir: Path | None) -> tuple[str, ...]:
+    """Names of a data set's classes by label; for ``image-folder`` those of the class folders.
 
     Raises:
         DataError: no data set has this name, or ``image-folder`` has no class folders.
     """
     if dataset != "image-folder":
-        return _known(dataset).num_classes
+        return _known(dataset).class_names
     if data_dir is None:
         raise DataError("image-folder: expected a data_dir whose class folders can be counted")
-    return len(find_classes(data_dir))
+    return find_classes(data_dir)
 
 
 class DatasetCache:
@@ -101,34 +113,38 @@ class DatasetCache:
         """
         self._pixel_statistics = pixel_statistics
         self._max_bytes = max_bytes
-        self._datasets: dict[tuple[str, Path | None, ImageShape], Dataset] = {}
+        self._datasets: dict[_Key, Dataset] = {}
         self._lock = threading.Lock()
 
     def client_data(
-        self, source: DataSource, image_shape: ImageShape, num_classes: int
+        self,
+        source: DataSource,
+        image_shape: ImageShape,
+        num_classes: int,
+        class_names: tuple[str, ...] | None = None,
     ) -> ClientData:
         """One client's examples, in the shape the federation's model takes.
 
         Args:
             source: which data set and which part of it.
             image_shape: (C, H, W) of the model's input, C 1 (grey) or 3 (RGB).
-            num_classes: classes of the model; the data set must have as many.
+            num_classes: classes of the model.
+            class_names: that the federation agreed on, one for each label. The data set's own names
+                are mapped to them, and may be fewer. None: the data set must have ``num_classes``
+                classes, and nobody knows whether they are the other sites'.
 
         Raises:
             DataError: the data is missing, damaged, too small for the partition, or does not fit
-                the model.
+                the model or the federation's classes.
         """
         if image_shape[0] not in (1, 3):
             raise DataError(
                 f"{source.dataset}: expected a model of 1 or 3 channels, found {image_shape[0]}"
             )
-        found_classes = natural_num_classes(source.dataset, source.data_dir)
-        if found_classes != num_classes:
-            raise DataError(
-                f"{source.data_dir or source.dataset}: expected {num_classes} classes, "
-                f"found {found_classes}"
-            )
-        dataset = self.dataset(source.dataset, source.data_dir, image_shape)
+        agreed = None if class_names is None else AgreedClasses(class_names, source.classes)
+        if agreed is None:
+            _check_number_of_classes(source, num_classes)
+        dataset = self.dataset(source.dataset, source.data_dir, image_shape, agreed)
         mean, std = self._pixel_statistics or (dataset.mean, dataset.std)
         train, test = split_for_client(source, dataset)
         augment = source.augment
@@ -152,19 +168,57 @@ class DatasetCache:
                 image_shape=image_shape,
                 augment=False,
             ),
+            left_out=Counter(dataset.train.left_out) + Counter(dataset.test.left_out),
         )
 
-    def dataset(self, name: str, data_dir: Path | None, image_shape: ImageShape) -> Dataset:
-        """A whole data set, no larger than ``image_shape``.
+    def try_out(self, source: DataSource) -> ClientData:
+        """Reads a client's data whole, before anybody says which model and classes it is for.
+
+        Returns:
+            The examples at a size of no model's, with the data set's own classes.
 
         Raises:
-            DataError: the data is missing or damaged.
+            DataError: the data is missing, damaged, or too small for the partition.
         """
-        key = (name, data_dir.resolve() if data_dir else None, image_shape)
+        if source.dataset == "image-folder" and source.data_dir is not None:
+            names = all_class_folders(source.data_dir)
+        else:
+            names = natural_class_names(source.dataset, source.data_dir)
+        anything = source.model_copy(update={"classes": {}})
+        shape = natural_image_shape(source.dataset) or _SMALL_SHAPE
+        return self.client_data(anything, shape, len(names), names)
+
+    def dataset(
+        self,
+        name: str,
+        data_dir: Path | None,
+        image_shape: ImageShape,
+        agreed: AgreedClasses | None = None,
+    ) -> Dataset:
+        """A whole data set, no larger than ``image_shape``, with the agreed classes' labels.
+
+        Raises:
+            DataError: the data is missing or damaged, or has classes that are not agreed.
+        """
+        names = (None, ()) if agreed is None else (agreed.names, (*agreed.local_names.items(),))
+        key = (name, data_dir.resolve() if data_dir else None, image_shape, *names)
         with self._lock:
             if key not in self._datasets:
-                self._datasets[key] = _load(name, data_dir or Path(), image_shape, self._max_bytes)
+                self._datasets[key] = _load(
+                    name, data_dir or Path(), image_shape, self._max_bytes, agreed
+                )
             return self._datasets[key]
+
+
+def _check_number_of_classes(source: DataSource, num_classes: int) -> None:
+    """For a federation whose classes have no names."""
+    if source.classes:
+        raise DataError("[clients.data.classes] is for a federation that has class_names")
+    found = len(natural_class_names(source.dataset, source.data_dir))
+    if found != num_classes:
+        raise DataError(
+            f"{source.data_dir or source.dataset}: expected {num_classes} classes, found {found}"
+        )
 
 
 def _known(dataset: str) -> _KnownDataset:
@@ -174,20 +228,28 @@ def _known(dataset: str) -> _KnownDataset:
     return _KNOWN_DATASETS[dataset]
 
 
-def _load(name: str, data_dir: Path, image_shape: ImageShape, max_bytes: int | None) -> Dataset:
+def _load(
+    name: str,
+    data_dir: Path,
+    image_shape: ImageShape,
+    max_bytes: int | None,
+    agreed: AgreedClasses | None,
+) -> Dataset:
     if name == "image-folder":
-        train, test = read_image_folder(data_dir, image_shape, max_bytes)
+        train, test = read_image_folder(data_dir, image_shape, max_bytes, agreed)
         mean, std = _GREY_STATISTICS if image_shape[0] == 1 else _IMAGENET_STATISTICS
         return Dataset(name, train, test, mean, std)
     known = _known(name)
     train, test = (
         replace(split, images=shrink(split.images, image_shape)) for split in known.read(data_dir)
     )
-    if len(train.class_names) != known.num_classes:
+    if len(train.class_names) != len(known.class_names):
         raise DataError(
-            f"{data_dir}: expected the {known.num_classes} classes of {name}, "
+            f"{data_dir}: expected the {len(known.class_names)} classes of {name}, "
             f"found {len(train.class_names)}"
         )
+    if agreed is not None:
+        train, test = (agreed.relabel(split, name) for split in (train, test))
     # The known statistics of three channels say nothing about the spread of grey.
     turned_grey = train.images.shape[1] != known.image_shape[0]
     if known.statistics is None or turned_grey:

@@ -28,6 +28,8 @@ class DataSource(BaseModel):
         train_examples: training examples of this client; None means the paper's number when the
             partition is ``paper``, otherwise all it gets.
         test_examples: the same for the test split.
+        classes: the federation's name of a class by this site's own name of it, such as a folder's,
+            where the two differ.
         augment: random crop and horizontal flip in training; None means as in the paper: for
             CIFAR-10 and CINIC-10 at their own size of 32x32, for nothing else.
     """
@@ -43,6 +45,7 @@ class DataSource(BaseModel):
     dirichlet_alpha: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     train_examples: int | None = Field(default=None, ge=1)
     test_examples: int | None = Field(default=None, ge=1)
+    classes: dict[str, str] = Field(default_factory=dict)
     augment: bool | None = None
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from shared.arrays import digest_bytes
 from shared.federation.model_names import check_method, check_model
 from shared.federation.plan_errors import fill_in
 from shared.federation.plans import HyperparameterValue, find_preset, plan_of, takes_backbone
+from shared.terminal.text_files import UnreadableText, read_text
 from shared.validation import first_fault
 from worker.data.source import DatasetName
 from worker.demo.defaults import default_model
@@ -198,10 +199,10 @@ def load_experiment(file: Path) -> Experiment:
 def load_toml(file: Path) -> dict[str, Any]:
     """A TOML file's document. Raises ExperimentError if it is none."""
     try:
-        return tomllib.loads(file.read_text())
-    except OSError as error:
-        raise ExperimentError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_text(file))
+    except UnreadableText as error:
+        raise ExperimentError(str(error)) from error
+    except tomllib.TOMLDecodeError as error:
         raise ExperimentError(f"{file} is not TOML: {error}") from error
 
 

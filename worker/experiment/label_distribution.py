@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.data.loading import DatasetCache, natural_image_shape, natural_num_classes
+from worker.data.loading import DatasetCache, natural_class_names, natural_image_shape
 from worker.data.source import DataSource
 from worker.errors import DataError, ExperimentError
 from worker.experiment.drawing import new_figure, save
@@ -60,7 +60,7 @@ def count_labels(
 def _count(run: Run, folder: Path | None, cache: DatasetCache) -> LabelDistribution:
     # The smallest images there are: only their labels are wanted.
     shape = natural_image_shape(run.dataset) or (1, 8, 8)
-    num_classes = natural_num_classes(run.dataset, folder)
+    num_classes = len(natural_class_names(run.dataset, folder))
     counts = np.zeros((run.clients, num_classes), np.int64)
     class_names: tuple[str, ...] = ()
     for index in range(run.clients):

@@ -8,7 +8,7 @@ from pathlib import Path
 from worker.errors import ConfigError, ExportError
 from worker.export.formats import FORMATS, encode
 from worker.export.loading import loading_code
-from worker.export.model import Description, ExportedModel, describe_input
+from worker.export.model import Description, ExportedModel, Preprocessing, describe_input
 from worker.files import write_atomically
 from worker.methods.interface import BuildsPersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
@@ -91,6 +91,7 @@ async def _build(
         image_shape=training.image_shape,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
+        preprocessing=Preprocessing.for_shape(training.image_shape),
         output=f"float32 logits (B, {training.num_classes})",
         class_names=client.data.train.class_names,
     )

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from worker.data.image_file import BACKGROUND
 from worker.methods.interface import PersonalModel
 
 METADATA_KEY = "hyperfl-model"
 """Of safetensors metadata and ONNX metadata properties; ``extra/KEY.json`` in .pt and .pt2."""
+
+
+class Preprocessing(BaseModel):
+    """How a picture becomes an exported model's input: the steps in their order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    orientation: str = "EXIF orientation applied"
+    sixteen_bits: str = "grey v * 255 / 65535, rounded"
+    background: str = BACKGROUND
+    """Behind what is transparent."""
+    channels: str
+    size: tuple[int, int]
+    """Height, width; the aspect is not kept."""
+    resize: str = "bilinear, averaging where it shrinks (Pillow's BILINEAR), to 8 bits a channel"
+    scale: float = 1 / 255
+
+    @classmethod
+    def for_shape(cls, image_shape: tuple[int, int, int]) -> Self:
+        """Of pictures for a model that takes (C, H, W), C 1 or 3."""
+        channels, height, width = image_shape
+        colours = "grey, ITU-R BT.601 luma" if channels == 1 else "RGB"
+        return cls(channels=colours, size=(height, width))
 
 
 class Description(BaseModel):
@@ -30,6 +56,7 @@ class Description(BaseModel):
     mean: tuple[float, ...]
     """Per channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
+    preprocessing: Preprocessing
     output: str
     class_names: tuple[str, ...]
     """One per logit."""

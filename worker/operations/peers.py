@@ -19,7 +19,7 @@ from worker.remote.patience import Patience
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import private_state
 from worker.site.coordinator_address import coordinator_address
-from worker.site.enrolment import CREDENTIAL_NAME
+from worker.site.enrolment import CREDENTIAL_NAME, read_credential
 from worker.site.peers import Peers, load_peers, save_peers
 
 
@@ -164,9 +164,9 @@ async def _fetch_cards(
     if not file.exists():
         raise ConfigError(f"client {client.name} is not enrolled, so it has no credential yet")
     address = coordinator_address(config, settings, transport)
-    api = CoordinatorApi(address, file.read_text().strip())
+    api = CoordinatorApi(address, read_credential(file))
     try:
-        return await Patience(settings.give_up_after_seconds).insist(
+        return await Patience(settings.give_up_after_seconds, is_found=False).insist(
             "fetching the federation's cards", lambda: api.fetch_cards(config.federation)
         )
     except Refused as refusal:

@@ -12,7 +12,7 @@ from worker.remote.patience import Patience
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import enrolment, private_state
 from worker.site.coordinator_address import coordinator_address
-from worker.site.enrolment import CREDENTIAL_NAME
+from worker.site.enrolment import CREDENTIAL_NAME, read_credential
 
 _log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ async def rotate_credentials(
         RequestFailed: the coordinator does not take a credential, or is not reached.
     """
     address = coordinator_address(config, settings, transport)
-    patience = Patience(settings.give_up_after_seconds)
+    patience = Patience(settings.give_up_after_seconds, is_found=False)
     for client in config.clients:
         with private_state.locked(client.state_dir):
             try:
@@ -47,7 +47,7 @@ async def _rotate(
     file = client.state_dir / CREDENTIAL_NAME
     if not file.exists():
         raise ConfigError(f"client {client.name} is not enrolled, so it has no credential yet")
-    old = CoordinatorApi(address, file.read_text().strip())
+    old = CoordinatorApi(address, read_credential(file))
     try:
         reply = await patience.insist(
             "asking for a new credential", lambda: old.rotate(federation, client.name)

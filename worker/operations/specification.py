@@ -26,7 +26,7 @@ from shared.federation.specification import (
     ParameterSpecification,
     RoundPolicy,
 )
-from worker.data.loading import natural_image_shape, natural_num_classes
+from worker.data.loading import natural_image_shape
 from worker.errors import ConfigError
 from worker.methods import build_method
 from worker.methods.interface import SiteResources
@@ -37,6 +37,7 @@ from worker.models.registry import default_image_shape
 from worker.operations.agreed_noise import privacy_plan, with_agreed_noise
 from worker.operations.key_values import parse_settings
 from worker.operations.specification_request import SpecificationRequest
+from worker.operations.specified_classes import choose_classes
 
 
 def specify(request: SpecificationRequest) -> FederationSpecification:
@@ -45,12 +46,14 @@ def specify(request: SpecificationRequest) -> FederationSpecification:
     Raises:
         UnknownPresetError, DataError: and as :func:`build_specification`.
     """
+    num_classes, class_names = choose_classes(request)
     return build_specification(
         request.name,
         method=request.method,
         model=request.model,
         image_shape=choose_image_shape(request.image_shape, request.model, request.dataset),
-        num_classes=choose_num_classes(request.num_classes, request.dataset, request.data_dir),
+        num_classes=num_classes,
+        class_names=class_names,
         hyperparameters=_with_shared_part(
             request,
             choose_hyperparameters(request.method, request.preset, request.settings),
@@ -77,6 +80,7 @@ def build_specification(
     round_policy: RoundPolicy,
     encoding: EncodingPlan,
     seed: int,
+    class_names: tuple[str, ...] | None = None,
     aggregation: AggregationPlan | None = None,
     protection: ProtectionPlan | None = None,
     privacy: PrivacyPlan | None = None,
@@ -85,6 +89,7 @@ def build_specification(
 ) -> FederationSpecification:
     """The specification whose tensors are those that the method shares for this model.
 
+    ``class_names`` are what the sites agree on, by label; None leaves it to them.
     ``backbone_weights`` is ``hub``, ``random`` or the path of a file; for methods on a backbone.
     ``examples_per_client`` is for methods with a privacy budget; see :func:`with_agreed_noise`.
 
@@ -110,6 +115,7 @@ def build_specification(
         model=model,
         image_shape=image_shape,
         num_classes=num_classes,
+        class_names=class_names,
         hyperparameters=with_agreed_noise(
             method, _with_rounds(method, hyperparameters, round_policy), examples_per_client
         ),
@@ -198,15 +204,6 @@ def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tu
     if shape is None:
         raise ConfigError(f"give the shape of the images that {model} takes with --image-shape")
     return shape
-
-
-def choose_num_classes(given: int | None, dataset: str | None, data_dir: Path | None) -> int:
-    """As given; else the data set's own."""
-    if given is not None:
-        return given
-    if dataset is None:
-        raise ConfigError("give the number of classes with --num-classes, or a --dataset")
-    return natural_num_classes(dataset, data_dir)
 
 
 def choose_hyperparameters(

@@ -24,7 +24,9 @@ class SpecificationRequest:
         seed: of the first shared weights.
         dataset: where classes and image shape come from if they are not given.
         data_dir: the data set's folder.
-        num_classes: of the classifier.
+        num_classes: of the classifier; not needed where names or a data set say it.
+        classes: names of the classes: a file with one in each line, or a list with commas.
+        classes_from: a folder of images whose class folders give the names.
         image_shape: ``CxHxW``.
         preset: named hyperparameters.
         settings: hyperparameters as ``key=value``; they replace the preset's.
@@ -44,6 +46,8 @@ class SpecificationRequest:
     dataset: str | None = None
     data_dir: Path | None = None
     num_classes: int | None = None
+    classes: str | None = None
+    classes_from: Path | None = None
     image_shape: str | None = None
     preset: str | None = None
     settings: Sequence[str] = ()

@@ -17,14 +17,25 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
+from shared.addresses import is_loopback
 from shared.rest.problems import Problem, ProblemType
-from worker.errors import AnswerTooLong, FederationFinished, Refused, Unreachable
+from worker.errors import (
+    AnswerTooLong,
+    ConfigError,
+    FederationFinished,
+    NoCoordinator,
+    Refused,
+    Unreachable,
+)
 from worker.remote.bounds import JSON_BYTES, retry_after_seconds
+from worker.remote.tls import tls_context, tls_fault
 
 Transport = httpx.AsyncBaseTransport
 
 _COME_AGAIN = (408, 429)
 """As all from 500 on."""
+_UNABLE = (501, 505)
+"""What a server says that knows no such method. A proxy whose server is away does not."""
 _KNOWN = {kind.urn for kind in ProblemType}
 _NOT_PACKED = "identity"
 
@@ -54,9 +65,26 @@ class Answer:
     content: bytes
 
     def not_ours(self, fault: str = "") -> Unreachable:
-        """For the page of a proxy, or of a network that wants a login."""
+        """For the page of a proxy, of a network that wants a login, or of another server."""
         why = f": {fault}" if fault else ""
-        return Unreachable(f"{self.url} answered {self.status}, but not as a coordinator does{why}")
+        message = f"{self.url} answered {self.status}, but not as a coordinator does{why}"
+        may_be_a_proxys = self.status >= 500 and self.status not in _UNABLE
+        if may_be_a_proxys or self.status in _COME_AGAIN:
+            return Unreachable(message)
+        return NoCoordinator(message)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a coordinator shows to whoever asks.
+
+    Attributes:
+        answer: to ``GET /healthz``.
+        peer_certificate: as :meth:`ssl.SSLSocket.getpeercert` gives it; None without TLS.
+    """
+
+    answer: Answer
+    peer_certificate: Mapping[str, Any] | None
 
 
 class Download:
@@ -66,6 +94,13 @@ class Download:
         self.head = Answer(str(response.url), response.status_code, response.headers, b"")
         self._response = response
         self._address = address
+
+    def peer_certificate(self) -> Mapping[str, Any] | None:
+        """The certificate that was checked before the answer came; None without TLS."""
+        stream = self._response.extensions.get("network_stream")
+        tls = None if stream is None else stream.get_extra_info("ssl_object")
+        found: Mapping[str, Any] | None = None if tls is None else tls.getpeercert()
+        return found
 
     async def pieces(self, max_bytes: int) -> AsyncIterator[bytes]:
         """The body as it comes.
@@ -116,23 +151,36 @@ class Connection:
         headers = {"Accept-Encoding": _NOT_PACKED}
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
-        verify: ssl.SSLContext | bool = (
-            True
-            if address.ca_file is None
-            else ssl.create_default_context(cafile=str(address.ca_file))
-        )
         self.address = address
-        self._http = httpx.AsyncClient(
-            base_url=address.url,
-            headers=headers,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept
-            verify=verify,
-            transport=address.transport,
-        )
+        host = httpx.URL(address.url).host
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=address.url,
+                headers=headers,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept
+                verify=tls_context(address.ca_file),
+                transport=address.transport,
+                trust_env=not is_loopback(host),  # no proxy leads back to this machine
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise ConfigError(
+                "the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name cannot be "
+                f"used: {str(error).partition(chr(10))[0]}"
+            ) from error
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
+
+    async def look(self) -> Look:
+        """The coordinator's health and certificate, asked without a credential.
+
+        Raises:
+            Refused, Unreachable: as :meth:`send`.
+        """
+        async with self.download("GET", "/healthz") as download:
+            certificate = download.peer_certificate()
+            return Look(await download.whole(JSON_BYTES), certificate)
 
     async def send(
         self,
@@ -174,27 +222,49 @@ class Connection:
                     _raise(await download.whole(JSON_BYTES))
                 yield download
         except httpx.TransportError as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, self.address.url) from error
         except TimeoutError as error:
             raise Unreachable(
                 f"the request was not complete after {self.address.transfer_seconds:g} s"
             ) from error
 
 
-def _unreachable(error: httpx.TransportError) -> Unreachable:
+def _unreachable(error: httpx.TransportError, url: str) -> Unreachable:
     reason = str(error) or type(error).__name__
+    where = f"the coordinator at {_without_password(url)}"
+    if isinstance(error, httpx.ConnectError) and (fault := tls_fault(error)) is not None:
+        if isinstance(fault, ssl.SSLCertVerificationError):
+            return NoCoordinator(
+                f"{where} is not trusted: certificate verify failed: {fault.verify_message}; if "
+                "the certificate is of an authority of your own, set ca_file in worker.toml"
+            )
+        return NoCoordinator(
+            f"{where} speaks no TLS that can be understood: {reason}; if it serves none, use an "
+            "http address"
+        )
     cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
     if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
         reason += "; if it serves TLS, use an https address"
-    return Unreachable(f"the coordinator does not answer: {reason}")
+    if isinstance(error, httpx.ProxyError):
+        reason = f"the proxy that the environment names says: {reason}"
+    return Unreachable(f"{where} does not answer: {reason}")
+
+
+def _without_password(url: str) -> str:
+    parsed = httpx.URL(url)
+    return str(parsed.copy_with(username=None, password=None)) if parsed.userinfo else url
 
 
 def _raise(answer: Answer) -> None:
     """A refusal is a coordinator's that says why. All else passes: nothing was decided."""
     problem = _read_problem(answer)
-    if problem is None or answer.status >= 500 or answer.status in _COME_AGAIN:
-        message = str(answer.not_ours() if problem is None else Refused(problem))
-        raise Unreachable(message, retry_after_seconds(answer.headers.get("Retry-After", "")))
+    retry_after = retry_after_seconds(answer.headers.get("Retry-After", ""))
+    if problem is None:
+        foreign = answer.not_ours()
+        foreign.retry_after_seconds = retry_after
+        raise foreign
+    if answer.status >= 500 or answer.status in _COME_AGAIN:
+        raise Unreachable(str(Refused(problem)), retry_after)
     if problem.type == ProblemType.FEDERATION_FINISHED.urn:
         raise FederationFinished(problem)
     raise Refused(problem)

@@ -16,6 +16,7 @@ from shared.rest.schema import (
     DIGEST,
     DeclineReply,
     EnrolmentReply,
+    EnrolmentRequest,
     ExchangeReceipt,
     FederationView,
     HeartbeatReply,
@@ -45,11 +46,12 @@ class CoordinatorApi:
         """Closes the connections."""
         await self._connection.close()
 
-    async def enrol(self, enrolment_token: str) -> EnrolmentReply:
-        """Exchanges a one-time token for a credential."""
-        answer = await self._connection.send(
-            "POST", "/v1/enrolments", json={"enrolment_token": enrolment_token}
+    async def enrol(self, enrolment_token: str, federation: str, client: str) -> EnrolmentReply:
+        """Exchanges a one-time token for a credential, if it is this client's."""
+        request = EnrolmentRequest(
+            enrolment_token=enrolment_token, federation=federation, client=client
         )
+        answer = await self._connection.send("POST", "/v1/enrolments", json=request.model_dump())
         return _read(EnrolmentReply, answer)
 
     async def rotate(self, federation: str, client: str) -> EnrolmentReply:

@@ -10,12 +10,12 @@ import structlog
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_delay,
     wait_random_exponential,
 )
 
-from worker.errors import Unreachable
+from worker.errors import NoCoordinator, Refused, Unreachable
 
 Result = TypeVar("Result")
 Sleep = Callable[[float], Awaitable[None]]
@@ -33,20 +33,32 @@ class Patience:
         self,
         give_up_after_seconds: float,
         sleep: Sleep = asyncio.sleep,
+        *,
+        is_found: bool = True,
     ) -> None:
+        """Start with nothing asked.
+
+        Args:
+            give_up_after_seconds: since a request's first try.
+            sleep: replaced in tests.
+            is_found: whether a coordinator is known to be at the address. A wrong address does not
+                heal: until there was an answer, whoever is no coordinator is not asked again.
+        """
         self._give_up_after_seconds = give_up_after_seconds
         self._jittered = wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_SECONDS)
         self._sleep = sleep
+        self._is_found = is_found
 
     async def insist(self, what: str, request: Callable[[], Awaitable[Result]]) -> Result:
         """The request's result.
 
         Raises:
             Unreachable: nobody answered for ``give_up_after_seconds``.
+            NoCoordinator: at once, as long as nobody has found a coordinator there.
             Refused: at once; asking again would not help.
         """
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Unreachable),
+            retry=retry_if_exception(self._may_heal),
             stop=stop_after_delay(self._give_up_after_seconds),
             wait=self._wait,
             before_sleep=lambda state: _note(what, state),
@@ -58,10 +70,27 @@ class Patience:
             return await request()
 
         try:
-            return await retrying(attempt)
-        except Unreachable:
-            _log.error("gave up", doing=what, after_seconds=self._give_up_after_seconds)
+            result: Result = await retrying(attempt)
+            self._is_found = True
+            return result
+        except Refused:
+            self._is_found = True
             raise
+        except NoCoordinator:
+            if self._is_found:
+                self._give_up(what)
+            raise
+        except Unreachable:
+            self._give_up(what)
+            raise
+
+    def _give_up(self, what: str) -> None:
+        _log.error("gave up", doing=what, after_seconds=self._give_up_after_seconds)
+
+    def _may_heal(self, error: BaseException) -> bool:
+        if isinstance(error, NoCoordinator):
+            return self._is_found
+        return isinstance(error, Unreachable)
 
     def _wait(self, state: RetryCallState) -> float:
         """A jittered wait that doubles, not less than was asked for, not beyond the last try."""

@@ -7,9 +7,13 @@ came in: an answer that is lost, or a kill at any point, is met by asking again.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import structlog
 
-from worker.errors import ConfigError
+from shared.rest.problems import ProblemType
+from shared.terminal.text_files import UnreadableText, read_word
+from worker.errors import ConfigError, Refused
 from worker.files import write_atomically
 from worker.remote.connection import CoordinatorAddress
 from worker.remote.coordinator_api import CoordinatorApi
@@ -33,13 +37,19 @@ async def obtain_credential(
     """
     file = config.state_dir / CREDENTIAL_NAME
     if file.exists():
-        return file.read_text().strip()
+        return read_credential(file)
     token = _enrolment_token(config)
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(config.state_dir / TOKEN_NAME, token.encode() + b"\n")
     http = CoordinatorApi(address, credential=None)
     try:
-        reply = await patience.insist("enrolling", lambda: http.enrol(token))
+        reply = await patience.insist(
+            "enrolling", lambda: http.enrol(token, federation, config.name)
+        )
+    except Refused as refusal:
+        if refusal.is_a(ProblemType.FORBIDDEN):  # it is another's, and still good
+            raise ConfigError(f"client {config.name}: {refusal.problem.detail}") from refusal
+        raise
     finally:
         await http.close()
     if (reply.federation, reply.client) != (federation, config.name):
@@ -50,6 +60,27 @@ async def obtain_credential(
     write_atomically(file, reply.credential.encode() + b"\n")
     _log.info("client enrolled", client=config.name)
     return reply.credential
+
+
+def check_token(config: ClientConfig) -> bool:
+    """Whether the client still has to enrol, for which it has a token.
+
+    Raises:
+        ConfigError: it has neither a credential nor a token that can be read.
+    """
+    if (config.state_dir / CREDENTIAL_NAME).exists():
+        return False
+    _enrolment_token(config)
+    return True
+
+
+def read_credential(file: Path) -> str:
+    """A client's credential.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no text.
+    """
+    return _read_word(file, "a credential")
 
 
 def confirm(config: ClientConfig) -> None:
@@ -75,11 +106,14 @@ def _enrolment_token(config: ClientConfig) -> str:
         return config.enrolment_token
     kept = config.state_dir / TOKEN_NAME
     given = config.enrolment_token_file or kept
+    if config.enrolment_token_file is None and not kept.exists():
+        raise ConfigError(f"client {config.name} is not enrolled and has no enrolment token")
+    file = kept if kept.exists() and not given.exists() else given
+    return _read_word(file, "an enrolment token")
+
+
+def _read_word(file: Path, what: str) -> str:
     try:
-        return (kept if kept.exists() and not given.exists() else given).read_text().strip()
-    except OSError as error:
-        if config.enrolment_token_file is None:
-            raise ConfigError(
-                f"client {config.name} is not enrolled and has no enrolment token"
-            ) from error
-        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+        return read_word(file, what)
+    except UnreadableText as error:
+        raise ConfigError(str(error)) from error

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import structlog
 import torch
 
@@ -61,6 +62,14 @@ class HostedClient:
             name: torch.from_numpy(array.copy()) for name, array in self.state.tensors.items()
         }
         return Participant(self.name, self.data, private, self.state.seed)
+
+    def is_untrained(self, method: Method) -> bool:
+        """Whether it has private tensors and all are as a new client's: no round changed them."""
+        initial = method.initial_private(self.state.seed)
+        return bool(initial) and all(
+            np.array_equal(self.state.tensors[name], tensor.numpy(), equal_nan=True)
+            for name, tensor in initial.items()
+        )
 
     def save(self, state: PrivateState) -> None:
         """Makes ``state`` the client's, on disk first."""
@@ -135,7 +144,10 @@ def load_client(
         PrivateStateError: the state cannot be used; it is left untouched.
     """
     training = specification.training
-    data = datasets.client_data(config.data, training.image_shape, training.num_classes)
+    data = datasets.client_data(
+        config.data, training.image_shape, training.num_classes, training.class_names
+    )
+    _say_what_is_missing(config.name, data)
     state = private_state.load(
         config.state_dir,
         federation=specification.name,
@@ -151,6 +163,26 @@ def load_client(
     except ValueError as error:
         raise PrivateStateError(f"{config.state_dir}: {error}") from error
     return client
+
+
+def _say_what_is_missing(client: str, data: ClientData) -> None:
+    """Classes without an example are fine, and files that are no images too; silence is not."""
+    if data.left_out:
+        said = ", ".join(f"{count} {kind}" for kind, count in data.left_out.items())
+        _log.warning("files left out", client=client, files=said)
+    for split, examples in (("train", data.train), ("test", data.test)):
+        counts = torch.bincount(examples.labels, minlength=len(examples.class_names))
+        without = [
+            name for name, count in zip(examples.class_names, counts, strict=True) if not count
+        ]
+        if without:
+            _log.info(
+                "classes without examples",
+                client=client,
+                split=split,
+                number=len(without),
+                classes=", ".join(without),
+            )
 
 
 def _new_state(

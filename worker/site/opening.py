@@ -26,11 +26,12 @@ from worker.secure_sum.member import Member
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import enrolment, private_state
 from worker.site.coordinator_address import coordinator_address
-from worker.site.enrolment import obtain_credential
+from worker.site.device import find_device
+from worker.site.enrolment import check_token, obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
-from worker.site.parts import STANDARD_PARTS, SiteParts
+from worker.site.parts import STANDARD_PARTS, Datasets, SiteParts
 from worker.site.policy import check_examples, check_specification
 from worker.site.site_keys import obtain_keys
 
@@ -72,12 +73,18 @@ async def open_site(
 ) -> AsyncIterator[Site]:
     """Enrols who is not yet, fetches the specification, builds the method, loads data and state.
 
+    Device, tokens and data of clients that are not enrolled are looked at before: what is wrong at
+    the site itself spends no token.
+
     Raises:
         ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
         RequestFailed: the coordinator refuses, or is not reached.
     """
     address = coordinator_address(config, settings, parts.transport)
-    patience = Patience(settings.give_up_after_seconds, parts.sleep)
+    device = find_device(settings.device)
+    max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
+    _check_before_enrolling(config, parts.datasets(None, max_bytes))
+    patience = Patience(settings.give_up_after_seconds, parts.sleep, is_found=False)
     async with AsyncExitStack() as stack:
         members: list[tuple[ClientConfig, CoordinatorApi]] = []
         for client in config.clients:
@@ -89,9 +96,8 @@ async def open_site(
                 members.append((client, http))
         if not members:
             raise RequestFailed(NOBODY_TAKEN)
-        specification = _read_specification(federation, config.federation)
+        specification = read_specification(federation, config.federation)
         check_specification(config.policy, specification, federation.specification_digest)
-        max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
         check_needed_memory(specification, max_bytes)
         for client, _ in members:  # before anything that the specification names is run
             private_state.check_owner(
@@ -100,8 +106,7 @@ async def open_site(
                 specification_digest=federation.specification_digest,
                 client=client.name,
             )
-        device = _device(settings)
-        resources = _resources(config, settings, device)
+        resources = resources_of(config, settings, device)
         method = parts.build_method(specification.training, device, resources)
         _check_specification(specification.parameters, method)
         datasets = parts.datasets(pixel_statistics(specification.training.model), max_bytes)
@@ -117,6 +122,13 @@ async def open_site(
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
         yield Site(specification, method, clients, cache, patience)
+
+
+def _check_before_enrolling(config: WorkerConfig, datasets: Datasets) -> None:
+    """Raises ConfigError or DataError if a client could not work with its token or its data."""
+    new = [client for client in config.clients if check_token(client)]
+    for client in new:
+        datasets.try_out(client.data)
 
 
 async def _membership(
@@ -179,7 +191,8 @@ async def _fetch_federation(
         return None
 
 
-def _read_specification(federation: FederationView, asked: str) -> FederationSpecification:
+def read_specification(federation: FederationView, asked: str) -> FederationSpecification:
+    """Raises ConfigError unless a federation is the one that was asked for, and understood."""
     try:
         specification = federation.checked_specification()
     except ValidationError as error:
@@ -197,9 +210,10 @@ def _read_specification(federation: FederationView, asked: str) -> FederationSpe
     return specification
 
 
-def _resources(
+def resources_of(
     config: WorkerConfig, settings: WorkerSettings, device: torch.device
 ) -> SiteResources:
+    """What a method may use of this machine."""
     cache_bytes = settings.max_feature_cache_bytes
     if cache_bytes is None:
         cache_bytes = default_feature_cache_bytes(device)
@@ -209,15 +223,6 @@ def _resources(
         backbone_weights_file=config.backbone_weights_file,
         allowed_imports=AllowedImports(config.allowed_imports),
     )
-
-
-def _device(settings: WorkerSettings) -> torch.device:
-    if settings.device != "auto":
-        try:
-            return torch.device(settings.device)
-        except RuntimeError as error:
-            raise ConfigError(f"device {settings.device}: {error}") from error
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _check_specification(given: ParameterSpecification, method: Method) -> None:

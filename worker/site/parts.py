@@ -24,9 +24,16 @@ class Datasets(Protocol):
     """Where hosted clients' data come from."""
 
     def client_data(
-        self, source: DataSource, image_shape: ImageShape, num_classes: int
+        self,
+        source: DataSource,
+        image_shape: ImageShape,
+        num_classes: int,
+        class_names: tuple[str, ...] | None = None,
     ) -> ClientData:
         """See :meth:`worker.data.loading.DatasetCache.client_data`."""
+
+    def try_out(self, source: DataSource) -> object:
+        """See :meth:`worker.data.loading.DatasetCache.try_out`."""
 
 
 @dataclass(frozen=True)

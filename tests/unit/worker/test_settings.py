@@ -216,7 +216,7 @@ def test_what_is_not_toml_is_one_line(tmp_path: Path, text: str) -> None:
 def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
     file = tmp_path / "worker.toml"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="is not TOML"):
+    with pytest.raises(ConfigError, match="is UTF-16: save it as UTF-8"):
         load_config(file, WorkerSettings())
 
 

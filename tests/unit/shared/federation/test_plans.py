@@ -237,3 +237,31 @@ def test_rounds_are_planned_where_noise_is_made_for_them() -> None:
     assert plan(method="a:b", hyperparameters={"rounds": 7}).planned_rounds is None
     with pytest.raises(ValidationError, match="rounds\n  Field required"):
         plan(method="centaur")
+
+
+def test_classes_may_be_named_in_unicodes_normal_form() -> None:
+    named = plan(num_classes=2, class_names=["be\u0301nin", "malin"])
+    assert named.class_names == ("b\u00e9nin", "malin")
+    assert named.model_dump(mode="json")["class_names"] == ["b\u00e9nin", "malin"]
+
+
+def test_a_plan_that_names_no_classes_has_the_document_that_it_always_had() -> None:
+    assert plan().class_names is None
+    assert "class_names" not in plan().model_dump()
+    assert "class_names" not in plan().model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a"], "class_names: expected 2 names, found 1"),
+        (["a", ""], "class_names.1 must have 1 to 200 characters"),
+        (["a", "b" * 201], "class_names.1 must have 1 to 200 characters"),
+        (["a", "b\n"], "class_names.1 must be printable, with no space at an end"),
+        (["a", " b"], "class_names.1 must be printable, with no space at an end"),
+        (["\u00e9", "e\u0301"], "class_names.1 is '\u00e9', as class_names.0 is"),
+    ],
+)
+def test_names_that_nobody_could_compare_are_refused(names: list[str], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        plan(num_classes=2, class_names=names)

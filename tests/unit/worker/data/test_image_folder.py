@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from worker.data.classes import AgreedClasses
 from worker.data.image_folder import find_classes, read_image_folder
 from worker.errors import DataError
 
@@ -61,6 +62,7 @@ def test_other_files_and_hidden_ones_are_passed_over_and_folders_inside_are_read
     write_image(data_dir / "train" / "cat" / "more" / "c.PNG", (1, 1, 1))
     train, _ = read_image_folder(data_dir, (3, 4, 4))
     assert train.labels.tolist() == [0, 0, 0, 1]
+    assert train.left_out == {".txt": 1, "hidden": 1}
 
 
 def test_a_site_may_lack_examples_of_a_class(data_dir):
@@ -112,11 +114,20 @@ def test_a_truncated_image_is_named(data_dir):
         read_image_folder(data_dir, (3, 4, 4))
 
 
-def test_sixteen_bit_images_are_refused_and_not_clipped(data_dir):
-    path = data_dir / "train" / "cat" / "z.png"
-    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(path)
-    with pytest.raises(DataError, match=r"z\.png: expected 8 bits a channel, found .* I;16"):
-        read_image_folder(data_dir, (1, 4, 4))
+def test_all_that_is_broken_is_named_at_once_up_to_a_bound(data_dir):
+    for number in range(12):
+        (data_dir / "train" / "cat" / f"z{number:02}.png").write_bytes(b"not an image")
+    (data_dir / "test" / "dog" / "0.tif").touch()
+    (data_dir / "test" / "cat" / "link.png").symlink_to(data_dir / "nowhere")
+    with pytest.raises(DataError) as caught:
+        read_image_folder(data_dir, (3, 4, 4))
+    said = str(caught.value)
+    assert said.startswith(f"{data_dir}: 14 files or folders cannot be used: test/cat/link.png: ")
+    assert "is a link to nothing; test/dog/0.tif: expected an image, found an empty file; " in said
+    assert "z07.png" in said
+    assert "z08.png" not in said
+    assert said.endswith("; and 4 more, which `hyperfl worker check` lists")
+    assert len(said) < 2000
 
 
 def test_decoding_in_threads_gives_the_same_images(data_dir, monkeypatch):
@@ -128,3 +139,23 @@ def test_decoding_in_threads_gives_the_same_images(data_dir, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     found, _ = read_image_folder(data_dir, (3, 4, 4))
     assert torch.equal(found.images, expected.images)
+
+
+AGREED = AgreedClasses(("bird", "cat", "dog", "fish"))
+
+
+def test_folders_get_the_labels_of_the_agreed_classes(data_dir):
+    (data_dir / "test" / "cat").rename(data_dir / "test" / "fish")
+    train, test = read_image_folder(data_dir, (3, 4, 4), agreed=AGREED)
+    assert train.class_names == test.class_names == AGREED.names
+    assert train.labels.tolist() == [1, 1, 2]
+    assert test.labels.tolist() == [2, 3, 3]
+
+
+def test_a_folder_of_no_agreed_class_is_refused_before_an_image_is_read(data_dir):
+    (data_dir / "train" / "cat" / "a.jpg").write_bytes(b"not an image")
+    (data_dir / "train" / "dog").rename(data_dir / "train" / "dogs")
+    with pytest.raises(
+        DataError, match=r"train: no class of the federation: 'dogs' \(closest: dog"
+    ):
+        read_image_folder(data_dir, (3, 4, 4), agreed=AGREED)

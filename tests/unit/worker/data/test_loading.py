@@ -9,7 +9,7 @@ from torchvision.datasets import CIFAR10
 
 from worker.data import loading
 from worker.data.images import LabelledImages
-from worker.data.loading import DatasetCache, natural_image_shape, natural_num_classes
+from worker.data.loading import DatasetCache, natural_class_names, natural_image_shape
 from worker.data.source import DataSource
 from worker.errors import DataError
 
@@ -241,10 +241,10 @@ def test_natural_shapes_and_classes(tmp_path):
     write_class_folders(tmp_path, ["a", "b", "c"], images_per_class=1)
     assert natural_image_shape("emnist") == (1, 28, 28)
     assert natural_image_shape("image-folder") is None
-    assert natural_num_classes("emnist", None) == 62
-    assert natural_num_classes("image-folder", tmp_path) == 3
+    assert len(natural_class_names("emnist", None)) == 62
+    assert natural_class_names("image-folder", tmp_path) == ("a", "b", "c")
     with pytest.raises(DataError, match="expected a data_dir"):
-        natural_num_classes("image-folder", None)
+        natural_class_names("image-folder", None)
     with pytest.raises(DataError, match=r"expected a data set among digits, .* found 'mnist'"):
         natural_image_shape("mnist")
 
@@ -260,3 +260,47 @@ def test_a_pretrained_models_statistics_replace_the_data_sets() -> None:
     for channel in range(3):
         expected = (pixels[:, channel] - mean[channel]) / std[channel]
         torch.testing.assert_close(images[:, channel], expected)
+
+
+FOUR = ("ant", "bee", "cat", "dog")
+
+
+def test_a_site_with_some_of_the_agreed_classes_has_their_labels(tmp_path):
+    write_class_folders(tmp_path, ["Katze", "bee"])
+    source = DataSource(dataset="image-folder", data_dir=tmp_path, classes={"Katze": "cat"})
+    data = DatasetCache().client_data(source, (1, 16, 16), 4, FOUR)
+    assert data.train.labels.tolist() == data.test.labels.tolist() == [2, 2, 1, 1]
+    assert data.train.class_names == FOUR
+
+
+def test_sites_that_share_a_folder_may_name_its_classes_differently(tmp_path):
+    write_class_folders(tmp_path, ["x", "y"])
+    cache = DatasetCache()
+    for meant, labels in (
+        ({"x": "ant", "y": "bee"}, [0, 0, 1, 1]),
+        ({"x": "dog", "y": "cat"}, [3, 3, 2, 2]),
+    ):
+        source = DataSource(dataset="image-folder", data_dir=tmp_path, classes=meant)
+        assert cache.client_data(source, (1, 8, 8), 4, FOUR).train.labels.tolist() == labels
+
+
+def test_a_public_data_sets_classes_are_mapped_by_name_too():
+    names = tuple(reversed([str(label) for label in range(10)]))
+    turned = DatasetCache().client_data(DIGITS, (1, 8, 8), 10, names)
+    plain = DatasetCache().client_data(DIGITS, (1, 8, 8), 10)
+    assert torch.equal(turned.train.labels, 9 - plain.train.labels)
+
+
+def test_a_map_of_classes_is_of_no_use_where_none_are_agreed(tmp_path):
+    source = DataSource(dataset="digits", classes={"0": "zero"})
+    with pytest.raises(DataError, match=r"classes\] is for a federation that has class_names"):
+        DatasetCache().client_data(source, (1, 8, 8), 10)
+
+
+def test_files_that_are_left_out_are_counted_over_both_splits(tmp_path):
+    write_class_folders(tmp_path, ["a", "b"])
+    for name in ("train/a/x.dcm", "test/b/y.dcm", "test/b/Thumbs.db"):
+        (tmp_path / name).touch()
+    source = DataSource(dataset="image-folder", data_dir=tmp_path)
+    data = DatasetCache().client_data(source, (1, 8, 8), 2)
+    assert data.left_out == {".dcm": 2, "Thumbs.db": 1}

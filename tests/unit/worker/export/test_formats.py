@@ -23,7 +23,13 @@ from worker.errors import ExportError
 from worker.export import formats
 from worker.export.formats import encode
 from worker.export.loading import loading_code
-from worker.export.model import METADATA_KEY, Description, ExportedModel, describe_input
+from worker.export.model import (
+    METADATA_KEY,
+    Description,
+    ExportedModel,
+    Preprocessing,
+    describe_input,
+)
 from worker.methods import build_method
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import BuildsPersonalModel, Participant, PersonalModel
@@ -40,6 +46,7 @@ DESCRIPTION = Description(
     image_shape=IMAGE_SHAPE,
     mean=(0.5,),
     std=(0.25,),
+    preprocessing=Preprocessing.for_shape(IMAGE_SHAPE),
     output="float32 logits (B, 3)",
     class_names=("a", "b", "c"),
 )
@@ -89,6 +96,7 @@ def built_in_model(method: str, model: str) -> tuple[ExportedModel, Description]
             "model": model,
             "method": method,
             "image_shape": shape,
+            "preprocessing": Preprocessing.for_shape(shape),
             "input": describe_input(shape, is_normalised=True),
             "mean": (0.5,) * shape[0],
             "std": (0.25,) * shape[0],

@@ -25,8 +25,9 @@ from worker.operations.specification import (
     build_specification,
     choose_hyperparameters,
     choose_image_shape,
-    choose_num_classes,
 )
+from worker.operations.specification_request import SpecificationRequest
+from worker.operations.specified_classes import choose_classes
 
 
 class OwnPlan(ModelPlan):
@@ -163,16 +164,54 @@ def test_the_number_of_classes_is_given_or_the_data_sets(tmp_path: Path) -> None
     for name in ("benign", "malignant", "none"):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "1.png").touch()
-    assert choose_num_classes(4, "digits", None) == 4
-    assert choose_num_classes(None, "digits", None) == 10
-    assert choose_num_classes(None, "image-folder", tmp_path) == 3
+    names = ("benign", "malignant", "none")
+    assert choose_classes(request(num_classes=4, dataset="digits")) == (4, None)
+    assert choose_classes(request(dataset="digits")) == (10, tuple("0123456789"))
+    assert choose_classes(request(dataset="image-folder", data_dir=tmp_path)) == (3, names)
+    assert choose_classes(request(classes_from=tmp_path)) == (3, names)
+
+
+def request(**said: Any) -> SpecificationRequest:
+    return SpecificationRequest(
+        "hospitals", "hyperfl", "cnn-cifar", RoundPolicy(rounds=1), 1, **said
+    )
+
+
+def test_classes_are_named_in_a_list_or_in_a_file(tmp_path: Path) -> None:
+    assert choose_classes(request(classes="nv, mel,bcc")) == (3, ("nv", "mel", "bcc"))
+    file = tmp_path / "classes.txt"
+    file.write_bytes("\ufeffbe\u0301nin\r\nT-shirt, top\r\n\r\n".encode())
+    expected = (2, ("b\u00e9nin", "T-shirt, top"))
+    assert choose_classes(request(classes=str(file))) == expected
+    assert choose_classes(request(classes=str(file), num_classes=2)) == expected
+
+
+def test_classes_that_are_said_twice_and_differ_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--num-classes is 3, and 2 classes are named: a, b"):
+        choose_classes(request(classes="a,b", num_classes=3))
+    with pytest.raises(ConfigError, match="give --classes or --classes-from, not both"):
+        choose_classes(request(classes="a,b", classes_from=tmp_path))
+
+
+def test_a_file_of_classes_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--classes must be an existing file .* not none\.txt"):
+        choose_classes(request(classes="none.txt"))
+    (tmp_path / "wide.txt").write_text("a\nb", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"--classes: .*wide\.txt is UTF-16: save it as UTF-8"):
+        choose_classes(request(classes=str(tmp_path / "wide.txt")))
 
 
 def test_a_number_of_classes_that_nobody_knows_must_be_given() -> None:
     with pytest.raises(ConfigError, match="with --num-classes, or a --dataset"):
-        choose_num_classes(None, None, None)
+        choose_classes(request())
     with pytest.raises(DataError, match="found 'digit'"):
-        choose_num_classes(None, "digit", None)
+        choose_classes(request(dataset="digit"))
+
+
+def test_the_classes_named_are_in_the_specification() -> None:
+    made = specification(class_names=("a", "b", "c"))
+    assert made.document["training"]["class_names"] == ["a", "b", "c"]
+    assert "class_names" not in specification().document["training"]
 
 
 def test_the_methods_tensors_are_what_the_federation_shares() -> None:

@@ -28,13 +28,17 @@ async def test_the_credential_is_in_the_authorization_header_and_nowhere_else(
 
 async def test_enrolment_sends_its_token_in_the_body_alone(coordinator: FakeCoordinator) -> None:
     client = CoordinatorApi(coordinator.address, credential=None)
-    reply = await client.enrol("token-of-alice")
+    reply = await client.enrol("token-of-alice", FEDERATION, "alice")
     await client.close()
     (request,) = coordinator.requests
     assert (request.method, request.url) == ("POST", f"{URL}/v1/enrolments")
     assert "Authorization" not in request.headers
     assert "token-of-alice" not in f"{request.url} {request.headers}"
-    assert json.loads(request.content) == {"enrolment_token": "token-of-alice"}
+    assert json.loads(request.content) == {
+        "enrolment_token": "token-of-alice",
+        "federation": FEDERATION,
+        "client": "alice",
+    }
     assert (reply.federation, reply.client, reply.credential) == (
         FEDERATION,
         "alice",

@@ -14,7 +14,13 @@ from shared.rest.problems import Problem, ProblemType
 from shared.rest.schema import Task
 from tests.support.api_calls import CALLS, FEDERATION, every_call
 from tests.support.fake_coordinator import FakeCoordinator, credential, problem, weights_file
-from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
+from worker.errors import (
+    FederationFinished,
+    NoCoordinator,
+    Refused,
+    RequestFailed,
+    Unreachable,
+)
 from worker.remote.coordinator_api import CoordinatorApi
 
 COME_AGAIN = (408, 429, 500, 501, 502, 503, 504, 507, 520)
@@ -161,6 +167,19 @@ async def test_an_answer_that_is_no_coordinators_decides_nothing(
         await every_call(task, tmp_path)[name](client)
     assert len(coordinator.requests) == 1
     assert not (tmp_path / "weights").exists()
+
+
+async def test_a_page_of_a_proxy_whose_coordinator_is_away_is_told_from_one_of_another_server(
+    coordinator: FakeCoordinator, client: CoordinatorApi
+) -> None:
+    for status in (200, 301, 404, 429, 500, 501, 502, 503):
+        coordinator.answer(
+            "GET", f"/{FEDERATION}", httpx.Response(status, html="<h1>It works!</h1>")
+        )
+        with pytest.raises(Unreachable) as raised:
+            await client.fetch_federation(FEDERATION)
+        is_another = status in (200, 301, 404, 501)
+        assert isinstance(raised.value, NoCoordinator) == is_another, status
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import tenacity
 
 from shared.rest.problems import Problem, ProblemType
 from tests.support.waiting import RecordedSleep
-from worker.errors import FederationFinished, Refused, Unreachable
+from worker.errors import FederationFinished, NoCoordinator, Refused, Unreachable
 from worker.remote.patience import Patience
 
 GIVE_UP_AFTER_SECONDS = 100.0
@@ -154,3 +155,23 @@ async def test_cancelling_ends_the_wait() -> None:
     with pytest.raises(asyncio.CancelledError):
         await insisting
     assert request.attempts == 1
+
+
+async def test_an_address_that_is_no_coordinators_is_not_asked_again(sleep: RecordedSleep) -> None:
+    patience = Patience(GIVE_UP_AFTER_SECONDS, sleep, is_found=False)
+    request = Flaky(Unreachable("down"), NoCoordinator("a page"), Unreachable("down"))
+    with pytest.raises(NoCoordinator, match="a page"):
+        await patience.insist("asking", request)
+    assert request.attempts == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [None, Refused(Problem.of(ProblemType.FORBIDDEN, "no"))], ids=["reply", "refusal"]
+)
+async def test_a_coordinator_that_was_found_is_waited_for_behind_a_page(
+    sleep: RecordedSleep, answer: Refused | None
+) -> None:
+    patience = Patience(GIVE_UP_AFTER_SECONDS, sleep, is_found=False)
+    with contextlib.suppress(Refused):
+        await patience.insist("asking", Flaky(*([answer] if answer else [])))
+    assert await patience.insist("asking", Flaky(NoCoordinator("a page"))) == "answer"

@@ -147,7 +147,6 @@ async def test_a_proxys_page_does_not_end_the_worker(worker: Worker, status: int
     page = httpx.Response(status, html="<h1>It works!</h1>")
     worker.coordinator.add_version(1)
     for method, path in [
-        ("POST", "/enrolments"),
         ("GET", "/tiny"),
         ("GET", "/task"),
         ("GET", "/weights/1"),

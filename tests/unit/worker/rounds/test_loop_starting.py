@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from shared.federation.initialisation import TensorSpecification
@@ -12,7 +13,7 @@ from shared.rest.problems import ProblemType
 from tests.support.fake_coordinator import problem
 from tests.support.looping_worker import Worker
 from tests.support.specifications import tiny_specification
-from worker.errors import ConfigError, PrivateStateError, Refused, RequestFailed
+from worker.errors import ConfigError, NoCoordinator, PrivateStateError, Refused, RequestFailed
 from worker.settings import WorkerSettings
 from worker.site import private_state
 from worker.site.private_state import FILE_NAME
@@ -33,6 +34,15 @@ async def test_enrolment_is_repeated_once_and_no_more(worker: Worker) -> None:
     with pytest.raises(RequestFailed, match="accepts none of this worker's clients"):
         await worker.run("alice")
     assert len(worker.coordinator.asked("POST", "/enrolments")) == 2
+
+
+async def test_an_address_that_is_no_coordinators_ends_the_worker_at_once(worker: Worker) -> None:
+    page = httpx.Response(404, html="<h1>It works!</h1>")
+    worker.coordinator.answer("POST", "/enrolments", page)
+    words = "^http://coordinator.test/v1/enrolments answered 404, but not as a coordinator does$"
+    with pytest.raises(NoCoordinator, match=words):
+        await worker.run("alice")
+    assert len(worker.coordinator.requests) == 1
 
 
 async def test_clients_enrol_at_the_first_start_alone(worker: Worker) -> None:
@@ -166,5 +176,5 @@ async def test_a_specification_of_a_later_version_is_refused_by_name(worker: Wor
 
 async def test_an_unknown_device_is_refused(worker: Worker) -> None:
     worker.settings = WorkerSettings(device="abacus")
-    with pytest.raises(ConfigError, match="device abacus: "):
+    with pytest.raises(ConfigError, match=r"^HYPERFL_DEVICE must be auto, .* not abacus$"):
         await worker.run("alice")

@@ -20,6 +20,7 @@ from worker.site import enrolment
 from worker.site.enrolment import TOKEN_NAME, obtain_credential
 
 FEDERATION = "tiny"
+ASKED = b'{"enrolment_token":"token-of-alice","federation":"tiny","client":"alice"}'
 
 
 class Killed(BaseException):
@@ -73,7 +74,7 @@ async def test_the_token_may_be_in_a_file(coordinator: FakeCoordinator, tmp_path
         tmp_path, "alice", enrolment_token=None, enrolment_token_file=tmp_path / "alice.token"
     )
     assert await obtain(coordinator, config) == "credential-of-alice"
-    assert coordinator.requests[0].content == b'{"enrolment_token":"token-of-alice"}'
+    assert coordinator.requests[0].content == ASKED
 
 
 async def test_a_missing_token_file_is_one_line(
@@ -162,9 +163,7 @@ async def test_an_answer_that_was_not_saved_is_asked_for_again_with_the_same_tok
     if not token_is_left:
         file.unlink()
     assert await obtain(coordinator, config) == "credential-of-alice"
-    assert [request.content for request in coordinator.requests] == [
-        b'{"enrolment_token":"token-of-alice"}'
-    ] * 2
+    assert [request.content for request in coordinator.requests] == [ASKED] * 2
 
 
 async def test_a_credential_that_has_never_worked_is_asked_for_again(
@@ -194,3 +193,43 @@ async def test_a_new_invitation_goes_before_the_token_that_was_kept(
     newer = config.model_copy(update={"enrolment_token": "token-of-alice-2"})
     with pytest.raises(ConfigError, match="belongs to client alice-2"):
         await obtain(coordinator, newer)
+
+
+async def test_the_coordinator_hears_whose_token_it_should_be_and_spends_no_other(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    detail = "the enrolment token belongs to client bob of federation tiny"
+    coordinator.answer("POST", "/enrolments", problem(ProblemType.FORBIDDEN, detail))
+    with pytest.raises(ConfigError, match=f"^client alice: {detail}$"):
+        await obtain(coordinator, config)
+    assert [request.content for request in coordinator.requests] == [ASKED]
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbftoken-of-alice\r\n", b"token-of-alice"])
+async def test_a_token_that_an_editor_saved_is_read(
+    coordinator: FakeCoordinator, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "alice.token"
+    file.write_bytes(content)
+    config = client_config(tmp_path, "alice", enrolment_token=None, enrolment_token_file=file)
+    assert await obtain(coordinator, config) == "credential-of-alice"
+    assert coordinator.requests[0].content == ASKED
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("token-of-alice".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        (b"", "must have an enrolment token and nothing else, not 0 words"),
+        (b"\x89PNG\0", "is not text in UTF-8: it has zero bytes"),
+    ],
+)
+async def test_a_token_file_that_holds_no_token_is_named_and_nothing_is_sent(
+    coordinator: FakeCoordinator, tmp_path: Path, content: bytes, words: str
+) -> None:
+    file = tmp_path / "alice.token"
+    file.write_bytes(content)
+    config = client_config(tmp_path, "alice", enrolment_token=None, enrolment_token_file=file)
+    with pytest.raises(ConfigError, match=f"^{file} {words}$"):
+        await obtain(coordinator, config)
+    assert coordinator.requests == []

@@ -8,17 +8,21 @@ from typing import cast
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from shared.rest.schema import TaskKind
 from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.hosted_clients import (
+    NUM_TRAIN_EXAMPLES,
     RandomDatasets,
     client_config,
     first_state,
     hosted_client,
 )
+from tests.support.random_clients import random_client_data
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
+from worker.data.client_data import ClientData
 from worker.data.loading import DatasetCache
 from worker.errors import PrivateStateError
 from worker.remote.coordinator_api import CoordinatorApi
@@ -180,3 +184,51 @@ async def test_a_discarded_update_is_gone_on_disk_too(
     client.discard_pending()
     assert client.state.pending is None
     assert load(coordinator, client_config(tmp_path, "alice")).state.pending is None
+
+
+class SomeClasses(RandomDatasets):
+    """Has examples of classes 0 and 2 of three, and files that were left out."""
+
+    def client_data(self, *_: object) -> ClientData:
+        data = random_client_data(0, NUM_TRAIN_EXAMPLES)
+        for examples in (data.train, data.test):
+            examples.labels.copy_(2 * (examples.labels // 2))
+        return replace(data, left_out={".dcm": 30, "@eaDir": 120})
+
+
+async def test_what_a_client_lacks_and_leaves_out_is_said(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    with capture_logs() as logs:
+        load_client(
+            config,
+            CoordinatorApi(coordinator.address, None),
+            coordinator.specification,
+            coordinator.specification_digest,
+            StubMethod(coordinator.specification.parameters),
+            cast(DatasetCache, SomeClasses()),
+        )
+    said = [{k: v for k, v in line.items() if k != "client"} for line in logs]
+    assert said == [
+        {"event": "files left out", "log_level": "warning", "files": "30 .dcm, 120 @eaDir"},
+        *(
+            {
+                "event": "classes without examples",
+                "log_level": "info",
+                "split": split,
+                "number": 1,
+                "classes": "1",
+            }
+            for split in ("train", "test")
+        ),
+    ]
+
+
+async def test_a_client_is_untrained_until_a_round_has_changed_its_tensors(
+    coordinator: FakeCoordinator, config: ClientConfig
+) -> None:
+    method = StubMethod(coordinator.specification.parameters)
+    client = load(coordinator, config, method)
+    assert client.is_untrained(method)
+    client.state.tensors["embedding"][0] = 1.0
+    assert not client.is_untrained(method)

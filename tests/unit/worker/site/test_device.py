@@ -1,0 +1,52 @@
+"""Which device trains: named, found, or refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from worker.errors import ConfigError
+from worker.site.device import find_device
+
+
+def has_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "found"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 1, "cuda"),
+        ("cpu", 1, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
+)
+def test_a_device_that_is_there_is_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, gpus: int, found: str
+) -> None:
+    has_gpus(monkeypatch, gpus)
+    assert str(find_device(name)) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "words"),
+    [
+        ("cuda", 0, "HYPERFL_DEVICE is cuda, and this machine has no GPU that PyTorch can use"),
+        ("cuda:2", 2, "HYPERFL_DEVICE is cuda:2, and this machine has 2 GPUs"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, gpus: int, words: str
+) -> None:
+    has_gpus(monkeypatch, gpus)
+    with pytest.raises(ConfigError, match=f"^{words}$"):
+        find_device(name)
+
+
+@pytest.mark.parametrize("name", ["meta", "CPU", "gpu", "cuda:", "cuda:-1", "mps", ""])
+def test_no_other_kind_is_taken(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"must be auto, cpu, cuda or cuda:NUMBER, not {name}$"):
+        find_device(name)

@@ -1,0 +1,133 @@
+"""What a client's own model says about images, which are read as its data are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worker.data.folder_scan import images_below
+from worker.data.image_file import decode, one_limit
+from worker.data.images import ImageShape
+from worker.errors import ConfigError, DataError
+from worker.methods.interface import BuildsPersonalModel, PersonalModel
+from worker.settings import WorkerConfig, WorkerSettings
+from worker.site.opening import Site, open_site
+
+_BATCH_SIZE = 64
+_NAMED_FAULTS = 10
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one image.
+
+    Attributes:
+        file: the image.
+        probabilities: softmax of the logits, one for each class.
+    """
+
+    file: Path
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a client's model says about images.
+
+    Attributes:
+        weights_version: of the shared weights in the model.
+        class_names: one for each probability.
+        images: in the order in which they were named; those of a folder in alphabetical order.
+    """
+
+    weights_version: int
+    class_names: tuple[str, ...]
+    images: tuple[Prediction, ...]
+
+
+async def predict(
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    *,
+    client: str,
+    images: Sequence[Path],
+    untrained: bool = False,
+) -> Predictions:
+    """What the model of the newest weights and the client's private tensors says; sends nothing.
+
+    Args:
+        config: of the worker that hosts the client.
+        settings: of the worker.
+        client: its name.
+        images: files, and folders of them.
+        untrained: whether a client may predict that has trained nothing of its own.
+
+    Raises:
+        ConfigError: no such client, it has trained nothing, or its method builds no model.
+        DataError: images cannot be read; names them.
+    """
+    alone = config.only(client)
+    files = [file for given in images for file in images_below(given)]
+    async with open_site(alone, settings) as site:
+        return await _predict(site, files, untrained=untrained)
+
+
+async def _predict(site: Site, files: Sequence[Path], *, untrained: bool) -> Predictions:
+    client, training = site.clients[0], site.specification.training
+    if not isinstance(site.method, BuildsPersonalModel):
+        raise ConfigError(f"method {training.method} builds no model to predict with")
+    if not untrained and client.is_untrained(site.method):
+        raise ConfigError(
+            f"client {client.name} has trained nothing of its own, so its model would say nothing: "
+            "run `hyperfl worker run` or `hyperfl worker personalize` before, or add --untrained"
+        )
+    version, weights = await site.newest_weights()
+    model = await asyncio.to_thread(site.method.personal_model, client.participant(), weights)
+    mean, std = client.data.train.normalisation
+    found = await asyncio.to_thread(
+        lambda: tuple(predictions(model, files, training.image_shape, mean, std))
+    )
+    return Predictions(version, client.data.train.class_names, found)
+
+
+def predictions(
+    model: PersonalModel,
+    files: Sequence[Path],
+    image_shape: ImageShape,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+) -> Iterator[Prediction]:
+    """What a model says about image files.
+
+    Args:
+        model: on the CPU.
+        files: of images.
+        image_shape: (C, H, W) that the model takes.
+        mean: (C,), of pixels scaled to 0..1.
+        std: (C,), as ``mean``.
+
+    Raises:
+        DataError: some cannot be read; names them, up to a bound.
+    """
+    pixels, faults = [], []
+    with one_limit():
+        for file in files:
+            try:
+                pixels.append(decode(file, image_shape))
+            except DataError as error:
+                faults.append(str(error))
+    if faults:
+        rest = len(faults) - _NAMED_FAULTS
+        more = f"; and {rest} more" if rest > 0 else ""
+        raise DataError("; ".join(faults[:_NAMED_FAULTS]) + more)
+    for start in range(0, len(files), _BATCH_SIZE):
+        batch = torch.stack(pixels[start : start + _BATCH_SIZE]).float() / 255
+        with torch.no_grad():
+            normalised = (batch - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+            probabilities = model.head(model.module(normalised)).softmax(dim=1)
+        for file, row in zip(files[start:], probabilities.tolist(), strict=False):
+            yield Prediction(file, tuple(row))

@@ -1,0 +1,31 @@
+"""Where training runs: the one place that reads ``HYPERFL_DEVICE``."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from worker.errors import ConfigError
+
+_NAMED = r"cpu|cuda(?::(\d{1,3}))?"
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes CUDA where it is.
+
+    Raises:
+        ConfigError: it is none of these, or this machine has no such GPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    named = re.fullmatch(_NAMED, name)
+    if named is None:
+        raise ConfigError(f"HYPERFL_DEVICE must be auto, cpu, cuda or cuda:NUMBER, not {name}")
+    if name == "cpu":
+        return torch.device(name)
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(named.group(1) or 0) >= number:
+        found = f"{number} GPUs" if number else "no GPU that PyTorch can use"
+        raise ConfigError(f"HYPERFL_DEVICE is {name}, and this machine has {found}")
+    return torch.device(name)
