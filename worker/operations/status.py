@@ -11,7 +11,7 @@ from worker.remote.coordinator_api import CoordinatorApi
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import private_state
 from worker.site.coordinator_address import coordinator_address
-from worker.site.enrolment import CREDENTIAL_NAME
+from worker.site.enrolment import CREDENTIAL_NAME, read_credential
 from worker.site.peers import load_peers
 from worker.site.round_ledger import load_ledger
 
@@ -89,7 +89,7 @@ async def _federation(
     file = client.state_dir / CREDENTIAL_NAME
     if not file.exists():
         raise RequestFailed("not enrolled")
-    api = CoordinatorApi(coordinator_address(config, settings, transport), file.read_text().strip())
+    api = CoordinatorApi(coordinator_address(config, settings, transport), read_credential(file))
     try:
         return await api.fetch_federation(config.federation)
     finally:
