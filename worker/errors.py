@@ -7,6 +7,7 @@ WorkerError
 ├── MethodError             InvalidInput: a training method
 ├── ImportNotAllowed        InvalidInput: code that the site has not allowed
 ├── ExperimentError         InvalidInput: a grid of experiments
+├── AuditError              InvalidInput: what a privacy audit was given
 ├── RefusedInput            InvalidInput: what a step of a demo was given
 ├── DownloadError           a hub did not give a backbone's weights
 ├── PrivateStateError       a client's private state cannot be used
@@ -67,6 +68,10 @@ class ImportNotAllowed(WorkerError, InvalidInput):
 
 class ExperimentError(WorkerError, InvalidInput):
     """The experiment cannot be run or reported; the message names file and place."""
+
+
+class AuditError(WorkerError, InvalidInput):
+    """A federation that cannot be audited so: one line why."""
 
 
 class DemoError(WorkerError):

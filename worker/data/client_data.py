@@ -78,6 +78,17 @@ class Examples:
         """int64 on the CPU, (n,)."""
         return self._labels
 
+    def only(self, positions: torch.Tensor) -> Examples:
+        """Some of the examples as a split of their own; ``positions`` are as in :meth:`batch`."""
+        return Examples(
+            self._data,
+            self._positions[positions],
+            mean=tuple(self._mean.tolist()),
+            std=tuple(self._std.tolist()),
+            image_shape=self._image_shape,
+            augment=self._augment,
+        )
+
     def batch(
         self,
         positions: torch.Tensor,

@@ -20,7 +20,9 @@ from worker.experiment.grid import (
 from worker.experiment.paper import load_paper_table
 from worker.models.registry import default_image_shape
 
-READY = sorted(set((PROJECT / "experiments").glob("*.toml")) - {PROJECT / "experiments/paper.toml"})
+OTHERS = {"paper.toml", "table3.toml", "table5.toml"}
+"""Files that are no grids: the paper's figures, and tables of attacks."""
+READY = sorted(one for one in (PROJECT / "experiments").glob("*.toml") if one.name not in OTHERS)
 GOOD = """
 title = "two seeds"
 [[grids]]

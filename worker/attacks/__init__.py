@@ -1,0 +1,1 @@
+"""What whoever runs a coordinator could compute from what it receives: one file an attack."""

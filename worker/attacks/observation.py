@@ -1,0 +1,51 @@
+"""What an attack is given: what the coordinator has of a round, and the code that everybody has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.arrays import Array, NamedArrays
+from shared.federation.plans import TrainingPlan
+from shared.tensors.factored_encoding import Delta
+from shared.tensors.low_rank import FactoredDelta
+from worker.models.allowed_imports import NOTHING, AllowedImports
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One client's update, or a cohort's sum, as the coordinator reads it.
+
+    Attributes:
+        plan: how the clients train.
+        weights: that they started from, float32 by name.
+        changes: of the shared tensors (after − before), float32 or factors by name.
+        num_examples: that the update claims to stand for.
+        allowed_imports: code that the plan may name.
+    """
+
+    plan: TrainingPlan
+    weights: NamedArrays
+    changes: Mapping[str, Delta]
+    num_examples: int
+    allowed_imports: AllowedImports = NOTHING
+
+    def learned(self, name: str) -> Array:
+        """The change of a tensor without what weight decay took, float32 of the tensor's shape.
+
+        Decay takes the same share of every value. What is learned is all but orthogonal to the
+        weights, so the share is the change's projection on them.
+        """
+        base, change = self.weights[name], self.changes[name]
+        if isinstance(change, FactoredDelta):
+            learned: Array = change.left.T @ change.right
+            return learned
+        if not self.plan.hyperparameters.get("weight_decay"):
+            return change
+        flat = base.reshape(-1).astype(np.float64)
+        share = float(change.reshape(-1) @ flat) / max(float(flat @ flat), 1e-30)
+        # Decay only shrinks.
+        learned = change - np.float32(min(share, 0.0)) * base
+        return learned

@@ -1,0 +1,53 @@
+"""How much an audit does: three sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One size of an audit.
+
+    Attributes:
+        name: of the size.
+        cases: images of a client, and epochs over them; the round as configured comes besides.
+        images: of each case that are sought at least, in as many rounds as that takes.
+        iterations: of a search over images.
+        cohorts: sizes of the sums that are taken apart.
+        draws: of cohorts of each size.
+        shadows: clients that the attacker trains.
+    """
+
+    name: str
+    cases: tuple[tuple[int, int], ...]
+    images: int
+    iterations: int
+    cohorts: tuple[int, ...]
+    draws: int
+    shadows: int
+
+
+QUICK = Effort("quick", ((1, 1), (5, 1), (5, 10)), 4, 150, (3, 10), 1, 6)
+DEFAULT = Effort(
+    "default",
+    ((1, 1), (5, 1), (5, 4), (5, 10), (5, 20), (5, 50), (20, 1), (100, 1)),
+    10,
+    300,
+    (3, 5, 10, 20),
+    3,
+    24,
+)
+THOROUGH = Effort(
+    "thorough",
+    (
+        *((1, 1), (1, 5), (1, 20), (1, 100)),
+        *((5, 1), (5, 2), (5, 4), (5, 10), (5, 20), (5, 50), (5, 100)),
+        *((10, 1), (20, 1), (20, 5), (50, 1), (100, 1), (100, 5)),
+    ),
+    40,
+    1000,
+    (3, 5, 8, 10, 15, 20, 30),
+    5,
+    64,
+)

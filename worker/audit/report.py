@@ -1,0 +1,207 @@
+"""The report of an audit as markdown, of what was measured as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+_HEADING = "# Privacy audit"
+_WARNING = (
+    "**This folder has pictures of the images that were audited, and what attacks made of them. It "
+    "was written for the site alone.**"
+)
+_FAILED = (
+    "**An attack that failed proves nothing.** A better one may succeed. Only the theorems below "
+    "hold for attacks that nobody has thought of."
+)
+
+
+def write_markdown(document: Json) -> str:
+    """The whole report."""
+    parts = [
+        _HEADING,
+        _WARNING,
+        _table([{"": name, "audited": str(value)} for name, value in document["subject"].items()]),
+        "## What to do",
+        "\n".join(f"- {line}" for line in document["advice"]),
+        "## What is proved and what is measured",
+        _theorems(document),
+        _FAILED,
+        "## Images",
+        _images(document["images"]),
+        _notes(document["images"]),
+    ]
+    if document["curves"]:
+        parts.append(f"![leakage against steps and cohort]({document['curves']})")
+    parts += [
+        f"![images: {row['images']}, steps: {row['steps']}; from above: original, reconstruction, "
+        f"class mean, nearest public image]({row['picture']})"
+        for row in document["images"]
+        if "picture" in row
+    ]
+    parts += ["## Membership and labels", _inference(document["inference"]), _INFERENCE_NOTES]
+    if document["cohorts"]:
+        parts += ["## Sums", _cohorts(document["cohorts"]), _SUM_NOTES]
+    parts += ["## What was not tried", "\n".join(f"- {line}" for line in _NOT_TRIED)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _theorems(document: Json) -> str:
+    rows = []
+    if document["is_protected"]:
+        rows.append(
+            {
+                "statement": "the coordinator learns the sum of a cohort's updates and no single "
+                "one, if fewer than a third of the cohort help it",
+                "kind": "theorem (Bonawitz et al., 2017)",
+            }
+        )
+    else:
+        rows.append(
+            {
+                "statement": "the coordinator sees every client's update",
+                "kind": "how a federation without protection works",
+            }
+        )
+    rows.append(
+        {
+            "statement": "every line below",
+            "kind": "measurement of these attacks, on these images, at these weights",
+        }
+    )
+    return _table(rows)
+
+
+def _images(rows: Sequence[Json]) -> str:
+    return _table([_image_row(row) for row in rows])
+
+
+def _image_row(row: Json) -> Json:
+    found = {
+        "images": row["images"],
+        "steps": f"{row['steps']}{' (as configured)' if row['is_configured'] else ''}",
+        "clients in the sum": row["cohort"],
+        "your policy": "takes part" if row["policy"] is None else f"refuses: {row['policy']}",
+    }
+    if "refused" in row:
+        return found | dict.fromkeys(_IMAGE_COLUMNS, "–") | {"verdict": row["refused"]}
+    best = row["attacks"][row["strongest"]]
+    worst = row["worst_client"]
+    cells = (
+        row["strongest"],
+        _interval(best["psnr"]),
+        f"{best['blind'][0]:.1f} ({best['blind'][1]})",
+        f"{best['similar']:.1f}",
+        f"{best['ssim']:.2f}",
+        f"{best['first']:.0%}",
+        f"{worst['gain']['mean']:+.1f} dB",
+        f"**{row['says']}**" if row["says"] != "gains nothing" else row["says"],
+    )
+    return found | dict(zip(_IMAGE_COLUMNS, cells, strict=True))
+
+
+_IMAGE_COLUMNS = (
+    "strongest attack",
+    "PSNR, dB",
+    "best blind guess",
+    "nearest public image",
+    "SSIM",
+    "identified",
+    "worst client, over class mean",
+    "verdict",
+)
+
+
+def _notes(rows: Sequence[Json]) -> str:
+    candidates = max((row.get("candidates", 0) for row in rows), default=0)
+    return (
+        "Means over the images, with bootstrap intervals of 95 %. Each image is matched with the "
+        "attack's best candidate. A blind guess needs no update: the mean public image, the mean "
+        "of the image's class, or as many random public images as the attack has candidates. "
+        f"*Identified*: images that are nearer to their reconstruction than any of "
+        f"{min(candidates, 999)} other images. **recovered**: better than the public image nearest "
+        "to the original, which no attacker knows. **gains**: better than the best blind guess, or "
+        "more images are identified than chance explains. Attacks see other public images than "
+        "those that they are compared with. IG is told the labels."
+    )
+
+
+_INFERENCE_NOTES = (
+    "AUC: chance that a training image scores higher than another; 0.5 is a guess. True positives: "
+    "training images found where 1 % of the others are taken for some. Label distance: total "
+    "variation between the inferred and the true histogram of classes; the guess is the better of "
+    "a uniform one and that of the public images. By chance: shuffles of the inferred histogram "
+    "that are as near."
+)
+_SUM_NOTES = (
+    "Cosine between a client's own part of the update and what is nearest to it: mean, and worst "
+    "client, over all draws of cohorts. The sum itself is what every secure sum shows. A sum comes "
+    "apart where an attack finds a part better than that by more than 0.05. Features are known to "
+    "whoever saw an earlier update in the clear."
+)
+_NOT_TRIED = (
+    "a coordinator that deviates: base weights chosen to isolate a client, or many rounds on the "
+    "same data put together",
+    "learned attacks, such as decoders or diffusion models trained on images like these",
+    "frozen backbones, and methods of your own",
+)
+
+
+def _inference(rows: Sequence[Json]) -> str:
+    return _table([_inference_row(row) for row in rows])
+
+
+def _inference_row(row: Json) -> Json:
+    found = {
+        "images": row["images"],
+        "steps": f"{row['steps']}{' (as configured)' if row['is_configured'] else ''}",
+        "clients in the sum": row["cohort"],
+        "your policy": "takes part" if row["policy"] is None else f"refuses: {row['policy']}",
+    }
+    columns = (
+        "membership AUC",
+        "true positives at 1 %",
+        "label distance",
+        "label guess",
+        "by chance",
+    )
+    if "refused" in row:
+        return found | dict.fromkeys(columns, "–") | {columns[0]: row["refused"]}
+    cells = (
+        f"{row['auc']:.2f} ({row['auc_low']:.2f} to {row['auc_high']:.2f})",
+        f"{row['true_positives_at_1_percent']:.1%}",
+        f"{row['label_distance']:.2f}",
+        f"{row['blind_label_distance']:.2f}",
+        f"{row['label_chance']:.1%}",
+    )
+    return found | dict(zip(columns, cells, strict=True))
+
+
+def _cohorts(rows: Sequence[Json]) -> str:
+    names = {"sum": "the sum itself", "blind": "blind", "known": "features known"}
+    return _table(
+        [
+            {"clients in the sum": row["cohort"], "draws": row["draws"]}
+            | {
+                f"{shown}: mean / worst": (
+                    f"{row[name]['mean']:.2f} / {row[name]['worst']:.2f}" if name in row else "–"
+                )
+                for name, shown in names.items()
+            }
+            | {"verdict": "**comes apart**" if row["comes_apart"] else "no better than the sum"}
+            for row in rows
+        ]
+    )
+
+
+def _interval(one: Mapping[str, float]) -> str:
+    return f"{one['mean']:.1f} ({one['low']:.1f} to {one['high']:.1f})"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "Nothing was measured."
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([str(row[one]) for one in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

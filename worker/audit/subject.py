@@ -1,0 +1,121 @@
+"""What is audited: a federation at some weights, one of its clients, and images that are public."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from shared.arrays import NamedArrays, digest_arrays, digest_bytes
+from shared.federation.specification import FederationSpecification, document_digest
+from worker.attacks.image_search import PixelRange
+from worker.attacks.network import Network
+from worker.data.client_data import Examples
+from worker.errors import AuditError
+from worker.methods.interface import Participant
+from worker.methods.registry import METHODS
+from worker.models.allowed_imports import NOTHING, AllowedImports
+from worker.site_policy import SitePolicy
+
+_CPU = torch.device("cpu")
+_FEWEST_PUBLIC = 20
+_MOST_PUBLIC = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A federation, seen from one client.
+
+    Attributes:
+        specification: of the federation.
+        weights: that the audited round starts from, float32 by name.
+        client: whose updates are attacked.
+        others: the rest of the cohort; where a site has no others, stand-ins.
+        prior: public images that attacks may use.
+        candidates: public images that they do not see: for baselines, ranks and non-members.
+        policy: of the site.
+        round_number: of the audited round.
+        origin: of data and weights, one sentence for the report.
+        allowed_imports: code that the specification may name.
+    """
+
+    specification: FederationSpecification
+    weights: NamedArrays
+    client: Participant
+    others: Sequence[Participant]
+    prior: Examples
+    candidates: Examples
+    policy: SitePolicy
+    round_number: int
+    origin: str
+    allowed_imports: AllowedImports = NOTHING
+
+    @property
+    def network(self) -> Network:
+        """The network under attack. Raises AuditError if it is one that no attack here takes."""
+        training = self.specification.training
+        method = METHODS.get(training.method)
+        if method is None or not self.specification.parameters.tensors:
+            raise AuditError(
+                f"updates of method {training.method} cannot be audited: what they show is not "
+                "known, or nothing is shared"
+            )
+        if "backbone_digest" in training.hyperparameters:
+            raise AuditError(
+                f"method {training.method} trains on a frozen backbone, for which there are no "
+                "attacks here"
+            )
+        if training.privacy is not None:
+            raise AuditError(
+                "there is no audit yet of federations with dp; what their ε says holds against "
+                "every attack"
+            )
+        return Network(training, self.allowed_imports)
+
+    @property
+    def pixel_range(self) -> PixelRange:
+        """Of the client's images."""
+        return PixelRange(*self.client.data.train.normalisation)
+
+    @property
+    def digest(self) -> str:
+        """Of what decides a measurement: specification, weights, client, round, policy."""
+        parts = (
+            document_digest(self.specification.document),
+            digest_arrays(self.weights),
+            self.client.name,
+            str(self.round_number),
+            self.policy.model_dump_json(),
+        )
+        return digest_bytes("\n".join(parts).encode())
+
+
+def divide_public(public: Examples, train: Examples, seed: int) -> tuple[Examples, Examples]:
+    """Public images in two halves, one for attacks and one that they do not see.
+
+    An image that the client trains on is left out of both.
+
+    Raises:
+        AuditError: there are too few.
+    """
+    own = {image.numpy().tobytes() for image in images_of(train)}
+    strange = torch.tensor(
+        [place for place, one in enumerate(images_of(public)) if one.numpy().tobytes() not in own],
+        dtype=torch.int64,
+    )
+    if len(strange) < _FEWEST_PUBLIC:
+        raise AuditError(
+            f"an audit needs at least {_FEWEST_PUBLIC} test images that are not training images "
+            f"too, to compare with; there are {len(strange)}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = strange[torch.randperm(len(strange), generator=generator)][:_MOST_PUBLIC]
+    half = len(order) // 2
+    return public.only(order[:half]), public.only(order[half:])
+
+
+def images_of(examples: Examples) -> torch.Tensor:
+    """All of them, normalised (n, C, H, W), never augmented."""
+    images, _ = examples.batch(torch.arange(len(examples)), _CPU)
+    return images
