@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from coordinator.access.identity import ClientPrincipal, require_admitted
+from coordinator.access.identity import ClientPrincipal, credential_ended, require_admitted
 from coordinator.context import Context
-from coordinator.errors import FederationFinished, LeaseLost, RoundClosed, Unauthenticated
+from coordinator.errors import FederationFinished, LeaseLost, RoundClosed
+from coordinator.operations import exchange
 from coordinator.rules.phases import EXCHANGE_TASKS, WAITING_PHASES, is_over
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
@@ -105,7 +106,7 @@ async def _look_for_task(
             session, federation.id, principal.client.id, principal.token_id
         )
     if not offer.is_client_admitted:
-        raise Unauthenticated("the token is no longer valid")
+        raise credential_ended()
     if is_over(offer.federation_state):
         raise FederationFinished(
             f"federation {federation.name} is {offer.federation_state}",
@@ -124,6 +125,11 @@ async def _look_for_task(
     attempt = await _lease(context, principal, round_, assignment)
     if attempt is None:
         return round_.number, None
+    view = None
+    if round_.is_protected:
+        view = await exchange.view_of(context, principal, round_)
+        if view is None:
+            return round_.number, None
     return round_.number, Task(
         kind=EXCHANGE_TASKS.get(RoundPhase(round_.phase), TaskKind(round_.kind)),
         federation=federation.name,
@@ -133,6 +139,7 @@ async def _look_for_task(
         base_version=base.version,
         base_digest=base.digest,
         lease_seconds=context.specification(federation).round_policy.lease_seconds,
+        exchange=view,
     )
 
 

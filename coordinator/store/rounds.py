@@ -154,6 +154,12 @@ async def lock_in(session: AsyncSession, round_id: int, phase: RoundPhase) -> bo
     return locked is not None
 
 
+async def is_in(session: AsyncSession, round_id: int, phase: RoundPhase) -> bool:
+    """Whether the round is in a phase now."""
+    query = select(RoundRow.id).where(RoundRow.id == round_id, RoundRow.phase == phase)
+    return await session.scalar(query) is not None
+
+
 async def put_off_deadline(session: AsyncSession, round_id: int, deadline_at: datetime) -> bool:
     """Gives a round that this transaction has locked a later deadline; false if it has one."""
     return await _set_deadline(session, round_id, deadline_at, RoundRow.deadline_at < deadline_at)
@@ -207,5 +213,5 @@ async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
         outstanding=counts[1],
         declined=counts[2],
         cohort_size=counts[3],
-        is_protected=round_.terms is not None,
+        is_protected=round_.is_protected,
     )

@@ -14,6 +14,7 @@ from shared.federation.specification import (
     UpdateEncodingName,
     document_digest,
 )
+from shared.secure_sum.messages import ExchangeView
 from shared.validation import MAX_COUNT, MAX_EXAMPLES, require_printable
 
 PROTOCOL_VERSION: Literal[1] = 1
@@ -257,6 +258,9 @@ class Task(_Reply):
     base_version: Count
     base_digest: Digest
     lease_seconds: LeaseSeconds
+    exchange: ExchangeView | None = Field(
+        default=None, description="in a round with a secure sum: what its phase shows this client"
+    )
 
 
 class HeartbeatRequest(_Model):

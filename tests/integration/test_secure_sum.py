@@ -12,8 +12,11 @@ from sqlalchemy import func, select
 
 from coordinator.context import Context
 from coordinator.rounds.driver import Driver
+from coordinator.store import rounds as round_store
+from coordinator.store.exchange_views import ExchangeViews
 from coordinator.store.tables import ExchangeMessageRow, ExchangeShareRow
 from shared.rest.problems import ProblemType
+from shared.rest.schema import RoundPhase
 from shared.secure_sum.cards import SiteKeys
 from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator, on_sqlite
@@ -184,7 +187,7 @@ async def test_every_message_may_be_sent_again_and_no_other_in_its_place(
         kept = []
         for one in members:
             task = await one.task()
-            body = await one.make(task)
+            body = one.make(task)
             first, again = await one.send(task, body), await one.send(task, body)
             assert first.is_success, first.text
             assert first.json() == again.json()
@@ -203,7 +206,7 @@ async def test_a_message_that_comes_twice_at_once_is_recorded_once(
     for _ in range(4):
         for one in members:
             task = await one.task()
-            body = await one.make(task)
+            body = one.make(task)
             answers = await asyncio.gather(*(one.send(task, body) for _ in range(3)))
             assert all(answer.is_success for answer in answers), [one.text for one in answers]
             assert len({answer.text for answer in answers}) == 1
@@ -219,7 +222,7 @@ async def test_shares_that_the_sender_did_not_seal_are_refused_and_named(
     for _ in range(3):
         await everybody(coordinator, *members)
     task = await members[0].task()
-    message = json.loads(await members[0].make(task))
+    message = json.loads(members[0].make(task))
     message["shares"]["b"] = message["shares"]["c"]
     response = await members[0].send(task, json.dumps(message).encode())
     assert response.status_code == 422
@@ -235,7 +238,7 @@ async def test_a_private_state_from_a_backup_is_refused(coordinator: RunningCoor
     members[0].state = backup
     task = await members[0].task()
     assert task.round_number == 2
-    response = await members[0].send(task, await members[0].make(task))
+    response = await members[0].send(task, members[0].make(task))
     assert response.json()["type"] == ProblemType.STATE_RESTORED.urn
 
 
@@ -285,7 +288,7 @@ async def test_an_update_that_says_more_than_the_sum_is_refused(
     members = await start_protected(coordinator, protected_specification(), *NAMES)
     await everybody(coordinator, *members)
     task = await members[0].task()
-    body = await members[0].make(task)
+    body = members[0].make(task)
     arrays, _ = codec.decode(bytearray(body))
     metadata = json.dumps(json.loads(metadata_of(body)) | claims)
     response = await members[0].send(task, codec.encode(arrays, {"hyperfl": metadata}))
@@ -296,13 +299,32 @@ async def test_an_update_that_says_more_than_the_sum_is_refused(
 @on_sqlite
 async def test_nobody_but_a_member_is_shown_an_exchange(coordinator: RunningCoordinator) -> None:
     members = await start_protected(coordinator, protected_specification(), *NAMES)
-    await everybody(coordinator, *members)
-    path = "/v1/federations/tiny/rounds/1/exchange"
-    for headers, status in ((coordinator.admin, 403), ({}, 401)):
-        assert (await coordinator.http.get(path, headers=headers)).status_code == status
     await coordinator.enrol("tiny", "late")
-    late = await coordinator.http.get(path, headers=coordinator.credentials["late"])
-    assert late.json()["type"] == ProblemType.LEASE_LOST.urn
+    sealed: list[str] = []
+    for _ in range(4):
+        assert (await coordinator.poll("tiny", "late")).status_code == 204
+        for one in members:
+            task = await one.task()
+            assert task.exchange is not None
+            sealed += task.exchange.sealed.values()
+            await one.work()
+        await coordinator.driver.step()
+    assert len(set(sealed)) == len(sealed) == len(NAMES) ** 2
+
+
+@on_sqlite
+async def test_what_a_phase_shows_is_read_only_while_it_lasts(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    context = coordinator.context
+    async with context.database.reading() as session:
+        (joining,) = await round_store.list_numbered(session, 1, 1, 10)
+    for phase in (RoundPhase.JOINING, RoundPhase.OPEN):
+        shown = await ExchangeViews().shown(context.database, joining, phase)
+        assert (shown is not None) == (phase is RoundPhase.JOINING)
+    await everybody(coordinator, *members)
+    assert await ExchangeViews().shown(context.database, joining, RoundPhase.JOINING) is None
 
 
 async def test_two_coordinators_move_one_round_together(

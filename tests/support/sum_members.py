@@ -58,10 +58,6 @@ def protected_specification(name: str = "tiny", **policy: Any) -> FederationSpec
     )
 
 
-class NothingShown(Exception):
-    """The round has gone on, or is over."""
-
-
 class Speaks(Protocol):
     """What a member asks of a coordinator."""
 
@@ -82,7 +78,7 @@ class SumMember:
         self.coordinator, self.specification, self.name = coordinator, specification, name
         self.state = MemberState()
         self.viewed_bytes = 0
-        """Of the exchange that it was shown last."""
+        """Of the answer to its last poll."""
         self.masked: dict[int, bytes] = {}
         """The update of each round, as it is sent."""
         self._renew(SiteKeys.generate())
@@ -107,22 +103,13 @@ class SumMember:
 
     async def poll(self) -> Task | None:
         response = await self.coordinator.poll(self.specification.name, self.name)
+        self.viewed_bytes = len(response.content)
         return Task.model_validate(response.json()) if response.status_code == 200 else None
 
     async def task(self) -> Task:
         task = await self.poll()
         assert task is not None, f"{self.name} has no task"
         return task
-
-    async def view(self, task: Task) -> ExchangeView:
-        response = await self.coordinator.http.get(
-            f"/v1/federations/{task.federation}/rounds/{task.round_number}/exchange",
-            headers=self.coordinator.credentials[self.name],
-        )
-        if response.status_code != 200:
-            raise NothingShown(response.text)
-        self.viewed_bytes = len(response.content)
-        return ExchangeView.model_validate_json(response.content)
 
     def vector(self, round_number: int, kind: str, cohort_size: int) -> RingVector:
         """What this client adds to a round: the same whenever it is asked."""
@@ -135,9 +122,11 @@ class SumMember:
         counts = layout.counts_of(num_examples, 0, {accuracy: float(generator.random())})
         return RingVector(counts, values, layout.fixed_point.bits)
 
-    async def make(self, task: Task) -> bytes:
+    def make(self, task: Task) -> bytes:
         """The body that the task asks for: the state is saved first, as a worker does."""
-        view, number = await self.view(task), task.round_number
+        number = task.round_number
+        assert task.exchange is not None
+        view = task.exchange
         match task.kind.value:
             case "join":
                 assert view.terms is not None
@@ -178,7 +167,7 @@ class SumMember:
 
     async def work(self) -> httpx.Response:
         task = await self.task()
-        response = await self.send(task, await self.make(task))
+        response = await self.send(task, self.make(task))
         assert response.is_success, response.text
         return response
 

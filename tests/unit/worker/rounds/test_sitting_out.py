@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 
 from shared.rest.problems import ProblemType
@@ -39,8 +38,11 @@ class Bench:
             keys, keys.card("tiny", "alice"), self.coordinator.specification_digest, 3
         )
 
-    def held(self, kind: TaskKind = TaskKind.TRAIN) -> HeldTask:
-        return HeldTask(self.client, self.coordinator.add_task("alice", 5, kind=kind))
+    def held(
+        self, kind: TaskKind = TaskKind.TRAIN, exchange: ExchangeView | None = None
+    ) -> HeldTask:
+        task = self.coordinator.add_task("alice", 5, kind=kind, exchange=exchange)
+        return HeldTask(self.client, task)
 
     def reasons(self) -> list[str]:
         return [reason for _, _, reason in self.coordinator.declined()]
@@ -61,11 +63,9 @@ class Bench:
             }
         )
         self.client.member = self.member
-        view = ExchangeView(terms=terms).model_dump_json()
-        self.coordinator.answer("GET", "/exchange", httpx.Response(200, content=view))
         self.coordinator.answer("PUT", "/exchange/join", problem(ProblemType.ROUND_CLOSED))
         gate = PolicyGate(policy, self.coordinator.specification.training)
-        await ExchangeWork(PATIENCE, gate).do([self.held(TaskKind.JOIN)])
+        await ExchangeWork(PATIENCE, gate).do([self.held(TaskKind.JOIN, ExchangeView(terms=terms))])
 
 
 @pytest.fixture
