@@ -23,7 +23,9 @@ from worker.secure_sum.member_state import MemberState
 MAX_EXAMPLES = 50
 
 
-def protected_specification(name: str = "tiny", **policy: Any) -> FederationSpecification:
+def protected_specification(
+    name: str = "tiny", *, phase_seconds: float = 60.0, **policy: Any
+) -> FederationSpecification:
     """A shared vector of 4 numbers whose changes are summed under masks."""
     return FederationSpecification.model_validate(
         {
@@ -46,7 +48,7 @@ def protected_specification(name: str = "tiny", **policy: Any) -> FederationSpec
                 "hyperparameters": {"shared_part": "output-bias"},
             },
             "encoding": "dense",
-            "protection": {"bits": 20, "bound": 1.0, "phase_seconds": 60.0},
+            "protection": {"bits": 20, "bound": 1.0, "phase_seconds": phase_seconds},
             "round_policy": {
                 "rounds": 2,
                 "evaluate_final": False,
@@ -77,8 +79,6 @@ class SumMember:
     ) -> None:
         self.coordinator, self.specification, self.name = coordinator, specification, name
         self.state = MemberState()
-        self.viewed_bytes = 0
-        """Of the answer to its last poll."""
         self.masked: dict[int, bytes] = {}
         """The update of each round, as it is sent."""
         self._renew(SiteKeys.generate())
@@ -103,7 +103,6 @@ class SumMember:
 
     async def poll(self) -> Task | None:
         response = await self.coordinator.poll(self.specification.name, self.name)
-        self.viewed_bytes = len(response.content)
         return Task.model_validate(response.json()) if response.status_code == 200 else None
 
     async def task(self) -> Task:
