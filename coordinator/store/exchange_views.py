@@ -93,15 +93,17 @@ class ExchangeViews:
             return shown
 
     async def _of(self, session: AsyncSession, round_: RoundRow) -> _Kept:
-        kept = self._kept.get(round_.federation_id)
+        newest = kept = self._kept.get(round_.federation_id)
         if kept is None or kept.round_number != round_.number:
             text = await session.scalar(select(RoundRow.terms).where(RoundRow.id == round_.id))
             # In a thread: each of a cohort's cards has a signature to check.
             terms = await asyncio.to_thread(Terms.model_validate_json, text or "")
             kept = _Kept(round_.number, terms)
-            self._kept[round_.federation_id] = kept
-            if len(self._kept) > _FEDERATIONS_KEPT:
-                self._kept.popitem(last=False)
+            # An update of an earlier round may be sent again at any time.
+            if newest is None or newest.round_number < round_.number:
+                self._kept[round_.federation_id] = kept
+                if len(self._kept) > _FEDERATIONS_KEPT:
+                    self._kept.popitem(last=False)
         return kept
 
 
