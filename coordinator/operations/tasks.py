@@ -21,6 +21,7 @@ from shared.crash_points import reached
 from shared.rest.schema import (
     AssignmentState,
     DeclineReply,
+    DeclineRequest,
     FederationState,
     HeartbeatReply,
     RoundPhase,
@@ -31,6 +32,8 @@ from shared.rest.schema import (
 MAX_WAIT_SECONDS = 30.0
 """The protocol's: proxies cut connections that are silent for longer."""
 _SEEN_INTERVAL = timedelta(seconds=10)
+_FARTHEST_SKIP = 1000
+"""Numbers that one round may leave out: a client that lies does not use them up."""
 
 _log = structlog.get_logger()
 
@@ -205,11 +208,16 @@ async def extend_lease(
 
 
 async def decline(
-    context: Context, principal: ClientPrincipal, round_number: int, attempt: int, reason: str
+    context: Context,
+    principal: ClientPrincipal,
+    round_number: int,
+    attempt: int,
+    request: DeclineRequest,
 ) -> DeclineReply:
     """Records that the client takes no part in the round, which then waits for it no longer.
 
-    Who has declined under an attempt may say so again; the first reason stays.
+    Who has declined under an attempt may say so again; the first reason stays. The next round's
+    number is beyond the secure sum that the client has joined: this database may be older.
 
     Raises:
         RoundClosed: the round waits for nobody.
@@ -228,20 +236,23 @@ async def decline(
         ):
             raise RoundClosed(f"round {round_number} waits for nobody", phase=round_.phase)
         if assignment is None or not await assignment_store.decline(
-            session, assignment.id, attempt, reason
+            session, assignment.id, attempt, request.reason
         ):
             raise LeaseLost(
                 f"round {round_number} is not leased to attempt {attempt} of this client",
                 attempt=None if assignment is None else assignment.attempt,
             )
+        if round_.is_protected and request.joined_round is not None:
+            next_number = min(request.joined_round, round_number + _FARTHEST_SKIP) + 1
+            await round_store.skip_to(session, round_.id, next_number)
         was_last = not await assignment_store.has_outstanding(session, round_.id)
     _log.info(
         "work declined",
         federation=principal.federation.name,
         round=round_number,
         client=principal.client.name,
-        reason=reason,
+        reason=request.reason,
     )
     if was_last:
         context.driver_wake.set()
-    return DeclineReply(round_number=round_number, reason=reason)
+    return DeclineReply(round_number=round_number, reason=request.reason)

@@ -51,10 +51,21 @@ async def list_numbered(
 
 async def next_number(session: AsyncSession, federation_id: int) -> int:
     """The number of the federation's next round; the first is 1."""
-    newest = await session.scalar(
-        select(func.max(RoundRow.number)).where(RoundRow.federation_id == federation_id)
+    following = func.coalesce(RoundRow.next_number, RoundRow.number + 1)
+    number: int | None = await session.scalar(
+        select(func.max(following)).where(RoundRow.federation_id == federation_id)
     )
-    return (newest or 0) + 1
+    return number or 1
+
+
+async def skip_to(session: AsyncSession, round_id: int, next_number: int) -> None:
+    """Has the round after this one have at least ``next_number``, if that is beyond its own."""
+    following = func.coalesce(RoundRow.next_number, RoundRow.number + 1)
+    await session.execute(
+        update(RoundRow)
+        .where(RoundRow.id == round_id, following < next_number)
+        .values(next_number=next_number)
+    )
 
 
 async def open_round(session: AsyncSession, round_: RoundRow, cohort: Sequence[str]) -> None:

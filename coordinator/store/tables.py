@@ -192,6 +192,9 @@ class RoundRow(Base):
     """Whether its updates are summed under masks."""
     metrics: Mapped[dict[str, float] | None]
     """The cohort's means out of a secure sum, once it is committed."""
+    next_number: Mapped[int | None]
+    """Of the round after this one, where a member has joined one of a higher number than this:
+    the database came from a backup. None for the number after this."""
 
 
 class AssignmentRow(Base):

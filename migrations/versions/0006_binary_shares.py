@@ -1,4 +1,4 @@
-"""sealed shares are bytes, in the order in which they come.
+"""sealed shares are bytes, in the order in which they come; rounds say which number is next.
 
 A round whose shares are there already fails, and is tried again: they are not carried over.
 
@@ -18,6 +18,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("rounds", sa.Column("next_number", sa.Integer(), nullable=True))
     op.drop_table("exchange_shares")
     op.create_table(
         "exchange_shares",
@@ -31,6 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_column("rounds", "next_number")
     op.drop_table("exchange_shares")
     op.create_table(
         "exchange_shares",

@@ -281,6 +281,9 @@ class DeclineRequest(_Model):
     """Body of ``PUT /v1/federations/{name}/rounds/{n}/decline``."""
 
     reason: DeclineReason
+    joined_round: PositiveCount | None = Field(
+        default=None, description="the secure sum that the client has joined, if that is why"
+    )
 
 
 class DeclineReply(_Reply):

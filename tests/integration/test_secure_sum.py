@@ -16,7 +16,7 @@ from coordinator.store import rounds as round_store
 from coordinator.store.exchange_views import ExchangeViews
 from coordinator.store.tables import ExchangeMessageRow, ExchangeShareRow
 from shared.rest.problems import ProblemType
-from shared.rest.schema import RoundPhase
+from shared.rest.schema import RoundPhase, Task
 from shared.secure_sum.cards import SiteKeys
 from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator, on_sqlite
@@ -27,6 +27,7 @@ from tests.support.sum_members import (
     protected_specification,
     start_protected,
 )
+from worker.errors import SumRefused
 
 pytestmark = pytest.mark.integration
 
@@ -240,6 +241,51 @@ async def test_a_private_state_from_a_backup_is_refused(coordinator: RunningCoor
     assert task.round_number == 2
     response = await members[0].send(task, members[0].make(task))
     assert response.json()["type"] == ProblemType.STATE_RESTORED.urn
+
+
+async def test_after_a_restored_database_one_round_fails_and_the_next_skips_the_numbers_joined(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(rounds=1), *NAMES)
+    # As if the members had joined rounds that this database does not know any more.
+    for one, joined in zip(members, (7, 9, 8, 9), strict=True):
+        task = await one.task()
+        assert task.exchange is not None
+        assert task.exchange.terms is not None
+        later = task.exchange.terms.model_copy(update={"round_number": joined})
+        one.state = one.member.join(one.state, later)
+        with pytest.raises(SumRefused, match=f"has joined round {joined} before") as refusal:
+            one.make(task)
+        assert refusal.value.joined_round == joined
+        await decline(coordinator, task, joined_round=joined)
+    await coordinator.driver.step()
+    assert await live_phase(coordinator) == "failed"
+    for _ in range(4):
+        await everybody(coordinator, *members)
+    assert await live_phase(coordinator, 10) == "committed"
+
+
+@on_sqlite
+async def test_a_client_that_lies_about_what_it_joined_does_not_use_up_the_numbers(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(rounds=1), *NAMES)
+    await decline(coordinator, await members[0].task(), joined_round=(1 << 31) - 1)
+    for _ in range(4):
+        await everybody(coordinator, *members[1:])
+    assert await live_phase(coordinator) == "committed"
+    async with coordinator.context.database.reading() as session:
+        assert await round_store.next_number(session, 1) == 1002
+
+
+async def decline(coordinator: RunningCoordinator, task: Task, joined_round: int) -> None:
+    response = await coordinator.http.put(
+        f"/v1/federations/tiny/rounds/{task.round_number}/decline",
+        params={"attempt": task.attempt},
+        json={"reason": "joined before", "joined_round": joined_round},
+        headers=coordinator.credentials[task.client],
+    )
+    assert response.status_code == 200, response.text
 
 
 @on_sqlite

@@ -15,6 +15,7 @@ from shared.crash_points import reached
 from shared.rest.schema import (
     DIGEST,
     DeclineReply,
+    DeclineRequest,
     EnrolmentReply,
     ExchangeReceipt,
     FederationView,
@@ -90,13 +91,17 @@ class CoordinatorApi:
         )
         return _read(HeartbeatReply, answer)
 
-    async def decline(self, task: Task, reason: str) -> None:
-        """Says why the client takes no part in the task's round; saying it again is safe."""
+    async def decline(self, task: Task, reason: str, joined_round: int | None = None) -> None:
+        """Says why the client takes no part in the task's round; saying it again is safe.
+
+        ``joined_round`` is the number of the secure sum that the client has joined before, where
+        that is why.
+        """
         answer = await self._connection.send(
             "PUT",
             f"/v1/federations/{task.federation}/rounds/{task.round_number}/decline",
             params={"attempt": task.attempt},
-            json={"reason": reason},
+            json=DeclineRequest(reason=reason, joined_round=joined_round).model_dump(),
         )
         _read(DeclineReply, answer)
 
