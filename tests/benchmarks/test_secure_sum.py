@@ -90,10 +90,9 @@ def _seconds_by_phase(log_file: Path) -> dict[str, float]:
     lines = [json.loads(line) for line in log_file.read_text().splitlines() if line[:1] == "{"]
     begun = [line for line in lines if line["event"] in _EVENTS and line["round"] == 1]
     times = [datetime.fromisoformat(line["timestamp"]) for line in begun]
-    names = ["joining", *(line.get("phase", "aggregating") for line in begun[1:])]
+    phases = ["joining", *(line.get("phase", "aggregating") for line in begun[1:])]
     seconds = {
-        name: (end - start).total_seconds()
-        for name, (start, end) in zip(names, pairwise(times), strict=False)
+        "updates" if phase == "open" else phase: (end - start).total_seconds()
+        for phase, (start, end) in zip(phases, pairwise(times), strict=False)
     }
-    seconds["updates"] = seconds.pop("open")
     return seconds | {"a round": (times[-1] - times[0]).total_seconds()}
