@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shared.federation.specification import FederationSpecification
 from tests.support.coordinator import RunningCoordinator, on_sqlite
-from tests.support.hosted_clients import RandomDatasets, client_config
+from tests.support.hosted_clients import client_config, stub_parts
 from tests.support.stub_method import StubMethod
 from tests.support.sum_members import protected_specification
 from worker.errors import PeerChanged, PrivateStateError
@@ -22,13 +23,16 @@ from worker.operations.keys import own_cards, renew_keys
 from worker.operations.peers import verify_peer
 from worker.rounds import loop
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import opening
 
 pytestmark = pytest.mark.integration
 
 _NAMES = ("a", "b", "c")
-_SETTINGS = WorkerSettings(poll_wait_seconds=0.0, device="cpu")
+_SETTINGS = WorkerSettings(poll_wait_seconds=1.0, device="cpu")
 _TIMEOUT_SECONDS = 120
+
+
+async def _sleep_shortly(_seconds: float) -> None:
+    await asyncio.sleep(0.05)
 
 
 @dataclass
@@ -36,6 +40,7 @@ class _Sites:
     """Three sites with a client each, and the coordinator that their workers find."""
 
     coordinator: RunningCoordinator
+    specification: FederationSpecification
     configs: dict[str, WorkerConfig]
 
     @property
@@ -46,9 +51,9 @@ class _Sites:
         return self.configs[name].clients[0].state_dir
 
     def start(self, name: str, stop: threading.Event) -> asyncio.Task[None]:
-        return asyncio.create_task(
-            loop.run(self.configs[name], _SETTINGS, stop, self.transport), name=name
-        )
+        method = StubMethod(self.specification.parameters)
+        parts = stub_parts(method, self.transport, _sleep_shortly)
+        return asyncio.create_task(loop.run(self.configs[name], _SETTINGS, stop, parts), name=name)
 
     @asynccontextmanager
     async def working(self, *names: str) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
@@ -66,33 +71,29 @@ class _Sites:
         (card,) = own_cards(self.configs[other])
         await verify_peer(self.configs[name], _SETTINGS, other, card.fingerprint, self.transport)
 
+    async def step(self, seconds: float = 0.1) -> None:
+        """Time passes, of which the limits on requests make their allowance too."""
+        self.coordinator.clock.advance(seconds)
+        await self.coordinator.driver.step()
+        await asyncio.sleep(0.01)
+
     async def until_version(self, version: int) -> None:
         while (await self.coordinator.show("tiny"))["weights_version"] < version:
-            await self.coordinator.driver.step()
-            await asyncio.sleep(0.01)
+            await self.step()
 
     async def until_ended(self, worker: asyncio.Task[None]) -> BaseException:
         """What a worker ends with, while rounds go on."""
         while not worker.done():
-            await self.coordinator.driver.step()
-            await asyncio.sleep(0.01)
+            await self.step(seconds=5.0)
         error = worker.exception()
         assert error is not None
         return error
 
 
 @pytest.fixture
-async def sites(
-    coordinator: RunningCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> _Sites:
+async def sites(coordinator: RunningCoordinator, tmp_path: Path) -> _Sites:
     """Sites that trust each other, and a federation that has started."""
-    specification = protected_specification(rounds=3, max_failed_rounds=10)
-    monkeypatch.setattr(
-        opening, "build_method", lambda *_, **__: StubMethod(specification.parameters)
-    )
-    monkeypatch.setattr(opening, "DatasetCache", RandomDatasets)
-    monkeypatch.setattr(opening, "check_specification", lambda *_: None)
-    monkeypatch.setattr(loop, "_PAUSE_SECONDS", 0.05)
+    specification = protected_specification(rounds=3, max_failed_rounds=100, deadline_seconds=60.0)
     await coordinator.create(specification)
     configs = {}
     for name in _NAMES:
@@ -101,11 +102,10 @@ async def sites(
         configs[name] = WorkerConfig(
             coordinator_url="http://coordinator", federation="tiny", clients=(client,)
         )
-    found = _Sites(coordinator, configs)
+    found = _Sites(coordinator, specification, configs)
     async with asyncio.timeout(_TIMEOUT_SECONDS), found.working(*_NAMES):
         while len(await coordinator.show("tiny/cards")) < len(_NAMES):
-            await coordinator.driver.step()
-            await asyncio.sleep(0.01)
+            await found.step()
     for name in _NAMES:
         for other in _NAMES:
             if other != name:
@@ -135,9 +135,7 @@ async def test_a_restored_site_goes_on_with_keys_that_the_others_trust_anew(
         async with sites.working(*_NAMES) as workers:
             for name in ("b", "c"):
                 while not workers[name].done():
-                    sites.coordinator.clock.advance(1.0)
-                    await sites.coordinator.driver.step()
-                    await asyncio.sleep(0.01)
+                    await sites.step(seconds=1.0)
                 changed = workers[name].exception()
                 assert isinstance(changed, PeerChanged), changed
                 command = f'worker peers verify --name a --fingerprint "{renewed.fingerprint}"'
