@@ -52,6 +52,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "5XX": {"description": "Not possible now", **_PROBLEM},
 }
 
+_EXCHANGES_AT_ONCE = 8
+"""Messages of secure sums that are parsed and checked, or wait to be written."""
+
 _log = structlog.get_logger()
 
 
@@ -84,6 +87,7 @@ def create_app(
     app.state.delta_chains = DeltaChains()
     app.state.upload_slots = UploadSlots()
     app.state.large_bodies = asyncio.Semaphore(1)
+    app.state.exchange_turns = asyncio.Semaphore(_EXCHANGES_AT_ONCE)
     app.state.readiness = Readiness(context.database, clock)
     app.router.routes.extend(_routes())
     problem_handlers.install(app)

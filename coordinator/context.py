@@ -18,6 +18,7 @@ from coordinator.liveness import Collapse, Pulse
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import BlobStore
+from coordinator.store.exchange_views import ExchangeViews
 from coordinator.store.tables import FederationRow
 from coordinator.store.weight_norms import WeightNorms
 from shared.federation.specification import FederationSpecification
@@ -139,6 +140,7 @@ class Context:
     collapse: Collapse = field(default_factory=Collapse)
     specifications: Specifications = field(default_factory=Specifications)
     weight_norms: WeightNorms = field(default_factory=WeightNorms)
+    exchange_views: ExchangeViews = field(default_factory=ExchangeViews)
 
     def specification(self, federation: FederationRow) -> FederationSpecification:
         """See :meth:`Specifications.of`."""

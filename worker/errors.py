@@ -87,7 +87,15 @@ class PrivateStateError(WorkerError):
 
 
 class SumRefused(WorkerError):
-    """A coordinator asked for what would show more than the cohort's sum: one line why."""
+    """A coordinator asked for what would show more than the cohort's sum: one line why.
+
+    Attributes:
+        joined_round: where a round is refused because of one that was joined before: its number.
+    """
+
+    def __init__(self, why: str, joined_round: int | None = None) -> None:
+        super().__init__(why)
+        self.joined_round = joined_round
 
 
 class PolicyRefused(WorkerError):

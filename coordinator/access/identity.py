@@ -88,4 +88,9 @@ async def identify(context: Context, authorization: str | None) -> Principal:
 async def require_admitted(session: AsyncSession, principal: ClientPrincipal) -> None:
     """For what takes long: Unauthenticated if the credential has ended since the request began."""
     if not await client_store.is_admitted(session, principal.client.id, principal.token_id):
-        raise Unauthenticated("the token is no longer valid")
+        raise credential_ended()
+
+
+def credential_ended() -> Unauthenticated:
+    """For a credential that ended since its request began."""
+    return Unauthenticated("the token is no longer valid")

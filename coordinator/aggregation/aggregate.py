@@ -50,7 +50,7 @@ async def aggregate(
         base = await weights_store.find(session, federation.id, round_.base_version)
     specification = context.specification(federation)
     updates = RoundUpdates(context, specification, base, contributions, memory)
-    if round_.terms is not None:
+    if round_.is_protected:
         return await _aggregate_sum(context, round_, updates, unheard)
     if round_.kind == TaskKind.EVALUATE:
         return AggregatedRound(len(contributions), None, not_heard_from=unheard)

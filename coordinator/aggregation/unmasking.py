@@ -1,7 +1,7 @@
 """Takes the masks off a round's sum: after Bonawitz et al., CCS 2017.
 
-Masked updates are added one at a time, and of the shares one member's are in memory at once, so
-memory does not grow with the cohort. Any members' shares that reach the threshold give the same
+Masked updates are added one at a time, and of the shares some members' are in memory at once, so
+memory hardly grows with the cohort. Any members' shares that reach the threshold give the same
 secrets, and each secret is compared with what its owner had said of it.
 """
 
@@ -38,6 +38,9 @@ from shared.secure_sum.messages import (
 from shared.secure_sum.shamir import PRIME, weights_at_zero
 from shared.tensors import codec
 from shared.tensors.low_rank import Float64
+
+_MESSAGES_AT_A_TIME = 16
+"""Of members' shares, of which the largest have 120 kB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,8 @@ async def unmask_sum(context: Context, round_: RoundRow, updates: RoundUpdates) 
     Raises:
         AggregationFailed: stored bytes are damaged, or a secret is not what its owner said.
     """
-    terms = store.terms_of(round_)
+    async with context.database.reading() as session:
+        terms = await context.exchange_views.terms(session, round_)
     layout = SumLayout.of(updates.specification, terms.kind, len(terms.cohort), round_.number)
     joined = await _read_joined(context, round_)
     total = layout.zeros()
@@ -125,10 +129,13 @@ async def _rebuild_secrets(
     points = [terms.names.index(name) + 1 for name in chosen]
     weights = await asyncio.to_thread(weights_at_zero, points)
     secrets = {join.member.client: 0 for join in joined}
-    for sender, weight in zip(chosen, weights, strict=True):
+    by_sender = dict(zip(chosen, weights, strict=True))
+    for start in range(0, len(chosen), _MESSAGES_AT_A_TIME):
+        some = chosen[start : start + _MESSAGES_AT_A_TIME]
         async with context.database.reading() as session:
-            content = await store.find_message(session, round_.id, TaskKind.UNMASK, sender)
-        await asyncio.to_thread(_add_shares, secrets, weight, content)
+            messages = await store.find_messages(session, round_.id, TaskKind.UNMASK, some)
+        for sender, content in messages.items():
+            await asyncio.to_thread(_add_shares, secrets, by_sender[sender], content)
     return secrets
 
 

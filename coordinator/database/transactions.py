@@ -24,6 +24,7 @@ SQLITE_PAGE_BYTES = 16384
 """Weights are stored in chunks of a MiB."""
 _WRITES = "writes"
 _IS_DURABLE = "is_durable"
+_SYNCHRONOUS = "synchronous"
 
 
 class Database:
@@ -150,7 +151,9 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
         return
     level = "FULL" if options[_IS_DURABLE] else "NORMAL"
-    connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+    if connection.info.get(_SYNCHRONOUS) != level:
+        connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+        connection.info[_SYNCHRONOUS] = level
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

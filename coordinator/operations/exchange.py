@@ -6,21 +6,19 @@ What protects a member is what that checks by itself.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.access.identity import ClientPrincipal, require_admitted
+from coordinator.access.identity import ClientPrincipal, credential_ended
 from coordinator.context import Context
 from coordinator.errors import (
     LeaseLost,
     MalformedUpdate,
     RoundClosed,
     StateRestored,
-    UnknownThing,
     UpdateConflict,
 )
 from coordinator.rules.phases import EXCHANGE_TASKS
@@ -28,7 +26,7 @@ from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import exchange as store
 from coordinator.store import rounds as round_store
-from coordinator.store.exchange import SealedRow
+from coordinator.store.exchange_views import PhaseView
 from coordinator.store.tables import AssignmentRow, ExchangeMessageRow, RoundRow
 from shared.arrays import digest_bytes
 from shared.crash_points import reached
@@ -38,14 +36,10 @@ from shared.secure_sum.messages import (
     Confirmation,
     ExchangeView,
     Join,
-    JoinedMember,
-    RecordedJoin,
     Terms,
     Unmasking,
     confirms,
-    joined_digest,
     share_check,
-    survivors_digest,
 )
 
 _PHASES = {kind: phase for phase, kind in EXCHANGE_TASKS.items()}
@@ -53,39 +47,17 @@ _PHASES = {kind: phase for phase, kind in EXCHANGE_TASKS.items()}
 _log = structlog.get_logger()
 
 
-async def show(context: Context, principal: ClientPrincipal, round_number: int) -> ExchangeView:
-    """What a member of a round's cohort is shown of its exchange.
-
-    Raises:
-        UnknownThing: the round has none, or it is over.
-        LeaseLost: the client is not in the cohort.
-    """
+async def view_of(
+    context: Context, principal: ClientPrincipal, round_: RoundRow
+) -> ExchangeView | None:
+    """What a member is shown in the phase that its round was found in; None if that has ended."""
+    shown = await context.exchange_views.shown(context.database, round_, RoundPhase(round_.phase))
+    if shown is None or shown.phase is not RoundPhase.UNMASKING:
+        return None if shown is None else shown.view
     async with context.database.reading() as session:
-        round_ = await round_store.find(session, principal.federation.id, round_number)
-        assignment = await assignment_store.find(session, round_.id, principal.client.id)
-        if assignment is None:
-            raise _not_in_cohort(principal)
-        phase = RoundPhase(round_.phase)
-        if round_.terms is None or phase not in (RoundPhase.OPEN, *EXCHANGE_TASKS):
-            raise UnknownThing(
-                f"round {round_number} has no exchange now", round_number=round_number
-            )
-        if phase is RoundPhase.JOINING:
-            return ExchangeView(terms=store.terms_of(round_))
-        if phase is RoundPhase.OPEN:
-            return ExchangeView(joined=tuple(await _joined(session, round_.id)))
-        survivors = tuple(await store.list_survivors(session, round_.id))
-        if phase is RoundPhase.CONFIRMING:
-            return ExchangeView(survivors=survivors)
-        confirmations = await store.list_messages(session, round_.id, TaskKind.CONFIRM)
         shares = await store.shares_for(session, round_.id, principal.client.id)
-    return ExchangeView(
-        survivors=survivors,
-        confirmations={
-            name: Confirmation.model_validate_json(one).signature for name, one in confirmations
-        },
-        sealed={name: row.sealed for name, row in shares.items()},
-    )
+    sealed = {name: one.sealed for name, one in shares.items()}
+    return shown.view.model_copy(update={"sealed": sealed})
 
 
 async def join(
@@ -115,11 +87,7 @@ async def join(
                 f"client {principal.client.name} has joined with a newer private state before",
                 generation=message.generation,
             )
-        rows = {
-            name: SealedRow(one.sealed, one.seed, one.mask_key)
-            for name, one in message.shares.items()
-        }
-        await store.add_shares(session, round_.id, principal.client.id, rows)
+        await store.add_shares(session, round_.id, principal.client.id, message.shares)
         return message.model_dump_json(include={"member", "seed"})
 
     return await _record(
@@ -140,25 +108,21 @@ async def confirm(
         MalformedUpdate: it has confirmed something else.
         UpdateConflict, RoundClosed, LeaseLost: as for an update.
     """
-    # Read before the round is locked: in this phase neither set changes any more.
-    async with context.database.reading() as session:
-        found = await round_store.find(session, principal.federation.id, round_number)
-        joins = await store.list_messages(session, found.id, TaskKind.JOIN)
-        names = await store.list_survivors(session, found.id)
-    joined = await asyncio.to_thread(_digest_of_joins, joins)
+    incoming = _Incoming(principal, round_number, attempt, TaskKind.CONFIRM)
+    shown = await _shown(context, incoming)
 
     async def record(_session: AsyncSession, _round: RoundRow, terms: Terms) -> str:
         name = principal.client.name
-        if not confirms(terms, name, message.signature, joined, survivors_digest(names)):
+        if shown is None or not confirms(
+            terms, name, message.signature, shown.joined, shown.survivors
+        ):
             raise MalformedUpdate(
                 f"the confirmation is not client {name}'s of the survivors of round {round_number}",
                 member="signature",
             )
         return message.model_dump_json()
 
-    return await _record(
-        context, _Incoming(principal, round_number, attempt, TaskKind.CONFIRM), message, record
-    )
+    return await _record(context, incoming, message, record)
 
 
 async def unmask(
@@ -174,14 +138,16 @@ async def unmask(
         MalformedUpdate: a share is missing, or is not the one that its sender sealed.
         UpdateConflict, RoundClosed, LeaseLost: as for an update.
     """
+    incoming = _Incoming(principal, round_number, attempt, TaskKind.UNMASK)
+    shown = await _shown(context, incoming)
 
     async def record(session: AsyncSession, round_: RoundRow, terms: Terms) -> str:
-        survivors = set(await store.list_survivors(session, round_.id))
         sealed = await store.shares_for(session, round_.id, principal.client.id)
-        if set(message.shares) != set(sealed):
+        if shown is None or set(message.shares) != set(sealed):
             raise MalformedUpdate(
                 "there must be one share of every member that joined", member="shares"
             )
+        survivors = set(shown.view.survivors)
         for sender, share in message.shares.items():
             row = sealed[sender]
             is_seed = sender in survivors
@@ -196,9 +162,7 @@ async def unmask(
                 )
         return message.model_dump_json()
 
-    return await _record(
-        context, _Incoming(principal, round_number, attempt, TaskKind.UNMASK), message, record
-    )
+    return await _record(context, incoming, message, record)
 
 
 @dataclass(frozen=True)
@@ -207,6 +171,23 @@ class _Incoming:
     round_number: int
     attempt: int
     kind: TaskKind
+
+
+async def _shown(context: Context, incoming: _Incoming) -> PhaseView | None:
+    """What its members are shown in a message's phase; None if the round is in another.
+
+    Read before the round is locked: while the phase lasts it does not change.
+    """
+    federation_id = incoming.principal.federation.id
+    phase = _PHASES[incoming.kind]
+    kept = context.exchange_views.kept(federation_id, incoming.round_number, phase)
+    if kept is not None:
+        return kept
+    async with context.database.reading() as session:
+        round_ = await round_store.find(session, federation_id, incoming.round_number)
+    if not round_.is_protected:
+        return None
+    return await context.exchange_views.shown(context.database, round_, phase)
 
 
 _Record = Callable[[AsyncSession, RoundRow, Terms], Awaitable[str]]
@@ -225,14 +206,17 @@ async def _record(
     async with context.database.writing() as session:
         # The same message may come twice at once: whoever is second sees the first's.
         await client_store.lock(session, principal.client.id)
-        await require_admitted(session, principal)
-        round_ = await round_store.find(session, principal.federation.id, incoming.round_number)
-        recorded = await store.find_digest(session, round_.id, principal.client.id, kind)
-        if recorded is not None:
-            _check_same(recorded, digest, incoming)
+        found = await store.find(
+            session, principal.client, principal.token_id, incoming.round_number, kind
+        )
+        if not found.is_admitted:
+            raise credential_ended()
+        if found.digest is not None:
+            _check_same(found.digest, digest, incoming)
             return receipt
-        assignment = await _lock_assignment(session, round_, incoming)
-        terms = store.terms_of(round_)
+        round_ = found.round_
+        assignment = await _lock_round(session, found, incoming)
+        terms = await context.exchange_views.terms(session, round_)
         content = await record(session, round_, terms)
         await store.add(
             session,
@@ -255,13 +239,15 @@ async def _record(
     return receipt
 
 
-async def _lock_assignment(
-    session: AsyncSession, round_: RoundRow, incoming: _Incoming
+async def _lock_round(
+    session: AsyncSession, found: store.Finding, incoming: _Incoming
 ) -> AssignmentRow:
-    assignment = await assignment_store.find(session, round_.id, incoming.principal.client.id)
+    round_, assignment = found.round_, found.assignment
     if assignment is None:
-        raise _not_in_cohort(incoming.principal)
-    is_open = round_.terms is not None and await round_store.lock_in(
+        raise LeaseLost(
+            f"client {incoming.principal.client.name} is not in the cohort of the round"
+        )
+    is_open = round_.is_protected and await round_store.lock_in(
         session, round_.id, _PHASES[incoming.kind]
     )
     if not is_open:
@@ -279,16 +265,3 @@ def _check_same(recorded: str, digest: str, incoming: _Incoming) -> None:
             expected=recorded,
             found=digest,
         )
-
-
-def _digest_of_joins(joins: Sequence[tuple[str, str]]) -> str:
-    return joined_digest([RecordedJoin.model_validate_json(one).member for _, one in joins])
-
-
-async def _joined(session: AsyncSession, round_id: int) -> list[JoinedMember]:
-    messages = await store.list_messages(session, round_id, TaskKind.JOIN)
-    return [RecordedJoin.model_validate_json(content).member for _, content in messages]
-
-
-def _not_in_cohort(principal: ClientPrincipal) -> LeaseLost:
-    return LeaseLost(f"client {principal.client.name} is not in the cohort of the round")

@@ -51,7 +51,7 @@ async def show_round(context: Context, federation_name: str, number: int) -> Rou
         members = await assignment_store.members(session, [round_.id])
         digests = await weights_store.digests(session, federation.id, [round_.new_version])
     summary = _summarise(round_, members, digests)
-    views = [_view(*member, is_masked=round_.terms is not None) for member in members]
+    views = [_view(*member, is_masked=round_.is_protected) for member in members]
     return RoundView(**summary.model_dump(), assignments=views)
 
 

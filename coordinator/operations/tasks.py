@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from coordinator.access.identity import ClientPrincipal, require_admitted
+from coordinator.access.identity import ClientPrincipal, credential_ended, require_admitted
 from coordinator.context import Context
-from coordinator.errors import FederationFinished, LeaseLost, RoundClosed, Unauthenticated
+from coordinator.errors import FederationFinished, LeaseLost, RoundClosed
+from coordinator.operations import exchange
 from coordinator.rules.phases import EXCHANGE_TASKS, WAITING_PHASES, is_over
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
@@ -20,6 +21,7 @@ from shared.crash_points import reached
 from shared.rest.schema import (
     AssignmentState,
     DeclineReply,
+    DeclineRequest,
     FederationState,
     HeartbeatReply,
     RoundPhase,
@@ -30,6 +32,8 @@ from shared.rest.schema import (
 MAX_WAIT_SECONDS = 30.0
 """The protocol's: proxies cut connections that are silent for longer."""
 _SEEN_INTERVAL = timedelta(seconds=10)
+_FARTHEST_SKIP = 1000
+"""Numbers that one round may leave out: a client that lies does not use them up."""
 
 _log = structlog.get_logger()
 
@@ -105,7 +109,7 @@ async def _look_for_task(
             session, federation.id, principal.client.id, principal.token_id
         )
     if not offer.is_client_admitted:
-        raise Unauthenticated("the token is no longer valid")
+        raise credential_ended()
     if is_over(offer.federation_state):
         raise FederationFinished(
             f"federation {federation.name} is {offer.federation_state}",
@@ -124,6 +128,11 @@ async def _look_for_task(
     attempt = await _lease(context, principal, round_, assignment)
     if attempt is None:
         return round_.number, None
+    view = None
+    if round_.is_protected:
+        view = await exchange.view_of(context, principal, round_)
+        if view is None:
+            return round_.number, None
     return round_.number, Task(
         kind=EXCHANGE_TASKS.get(RoundPhase(round_.phase), TaskKind(round_.kind)),
         federation=federation.name,
@@ -133,6 +142,7 @@ async def _look_for_task(
         base_version=base.version,
         base_digest=base.digest,
         lease_seconds=context.specification(federation).round_policy.lease_seconds,
+        exchange=view,
     )
 
 
@@ -198,11 +208,16 @@ async def extend_lease(
 
 
 async def decline(
-    context: Context, principal: ClientPrincipal, round_number: int, attempt: int, reason: str
+    context: Context,
+    principal: ClientPrincipal,
+    round_number: int,
+    attempt: int,
+    request: DeclineRequest,
 ) -> DeclineReply:
     """Records that the client takes no part in the round, which then waits for it no longer.
 
-    Who has declined under an attempt may say so again; the first reason stays.
+    Who has declined under an attempt may say so again; the first reason stays. The next round's
+    number is beyond the secure sum that the client has joined: this database may be older.
 
     Raises:
         RoundClosed: the round waits for nobody.
@@ -221,20 +236,25 @@ async def decline(
         ):
             raise RoundClosed(f"round {round_number} waits for nobody", phase=round_.phase)
         if assignment is None or not await assignment_store.decline(
-            session, assignment.id, attempt, reason
+            session, assignment.id, attempt, request.reason
         ):
             raise LeaseLost(
                 f"round {round_number} is not leased to attempt {attempt} of this client",
                 attempt=None if assignment is None else assignment.attempt,
             )
+        # Where there is noise, numbers are a budget, and one client's word must not spend it.
+        may_skip = context.specification(principal.federation).training.privacy is None
+        if round_.is_protected and request.joined_round is not None and may_skip:
+            next_number = min(request.joined_round, round_number + _FARTHEST_SKIP) + 1
+            await round_store.skip_to(session, round_.id, next_number)
         was_last = not await assignment_store.has_outstanding(session, round_.id)
     _log.info(
         "work declined",
         federation=principal.federation.name,
         round=round_number,
         client=principal.client.name,
-        reason=reason,
+        reason=request.reason,
     )
     if was_last:
         context.driver_wake.set()
-    return DeclineReply(round_number=round_number, reason=reason)
+    return DeclineReply(round_number=round_number, reason=request.reason)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from coordinator.context import Context
 from coordinator.errors import DamagedBlobError
 from coordinator.operations.update_check import Expectation
-from coordinator.store import exchange
 from coordinator.store.tables import FederationRow, RoundRow, WeightsRow
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import TaskKind
@@ -23,9 +22,10 @@ async def expect_update(
     kind = TaskKind(round_.kind)
     data_bytes = specification.parameters.size_bytes if kind is TaskKind.TRAIN else 0
     masked = None
-    if round_.terms is not None:
-        cohort_size = len(exchange.terms_of(round_).cohort)
-        masked = SumLayout.of(specification, kind.value, cohort_size, round_.number)
+    if round_.is_protected:
+        async with context.database.reading() as session:
+            terms = await context.exchange_views.terms(session, round_)
+        masked = SumLayout.of(specification, kind.value, len(terms.cohort), round_.number)
     return Expectation(
         specification=specification,
         client=client,

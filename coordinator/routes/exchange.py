@@ -1,4 +1,4 @@
-"""/v1/federations/{name}/rounds/{n}/exchange: what a secure sum's members tell each other."""
+"""/v1/federations/{name}/rounds/{n}/exchange: what a secure sum's members say to each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coordinator.operations import exchange
 from coordinator.routes.dependencies import ClientDependency, ContextDependency
 from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import ExchangeReceipt
-from shared.secure_sum.messages import Confirmation, ExchangeView, Join, Unmasking
+from shared.secure_sum.messages import Confirmation, Join, Unmasking
 from shared.validation import MAX_COUNT
 
 router = APIRouter(
@@ -19,14 +19,6 @@ router = APIRouter(
 
 RoundNumber = Annotated[int, Path(ge=1, le=MAX_COUNT)]
 Attempt = Annotated[int, Query(ge=1, le=MAX_COUNT)]
-
-
-@router.get("/rounds/{round_number}/exchange")
-async def show_exchange(
-    round_number: RoundNumber, context: ContextDependency, client: ClientDependency
-) -> ExchangeView:
-    """What a member of the cohort is shown of the round's exchange, as far as that has come."""
-    return await exchange.show(context, client, round_number)
 
 
 @router.put("/rounds/{round_number}/exchange/join")

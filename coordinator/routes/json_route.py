@@ -49,7 +49,12 @@ class JsonRoute(APIRoute):
             limit = await self._limit_for(request)
             json_request = _JsonRequest(request.scope, request.receive)
             await json_request.read(limit, get_context(request).settings.json_body_seconds)
-            return await handle(json_request)
+            if _FOR_MEMBERS not in self.path:
+                return await handle(json_request)
+            # A cohort sends at once. Parsed, a message is several times as large, and all wait for
+            # their turn to be written.
+            async with request.app.state.exchange_turns:
+                return await handle(json_request)
 
         return handle_json
 

@@ -66,4 +66,4 @@ async def decline(
     client: ClientDependency,
 ) -> DeclineReply:
     """Take no part in the round, and say why; sending the same again is safe."""
-    return await tasks.decline(context, client, round_number, attempt, request.reason)
+    return await tasks.decline(context, client, round_number, attempt, request)

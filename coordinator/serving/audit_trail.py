@@ -12,7 +12,8 @@ from coordinator.serving.problem_handlers import HUNG_UP
 from shared.terminal.redaction import redact
 
 _READS = ("GET", "HEAD", "OPTIONS")
-_HEARTBEAT = "/heartbeat"
+_NO_CHANGES = ("/heartbeat", "/exchange/join", "/exchange/confirm", "/exchange/unmask")
+"""How the paths end of what clients send by the way. The update of their round leaves an event."""
 
 
 class AuditTrail:
@@ -53,7 +54,7 @@ class AuditTrail:
         if state.get("problem") == HUNG_UP:
             return
         is_refusal = status in (401, 403, 429) or (status >= 400 and scope["method"] not in _READS)
-        is_change = scope["method"] not in _READS and not scope["path"].endswith(_HEARTBEAT)
+        is_change = scope["method"] not in _READS and not scope["path"].endswith(_NO_CHANGES)
         actor = state.get("actor", "anonymous")
         is_own_business = actor.startswith("client ") and "/weights/" not in scope["path"]
         if not (is_refusal or is_change) and (status >= 400 or is_own_business):

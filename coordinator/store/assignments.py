@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy import and_, bindparam, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.rules.phases import ASSIGNMENT_TRANSITIONS, LIVE_PHASES, AssignmentEvent
@@ -43,33 +43,42 @@ class Offer:
     is_client_admitted: bool
 
 
+_OFFER = (
+    select(
+        FederationRow.state,
+        RoundRow,
+        AssignmentRow,
+        WeightsRow,
+        exists().where(ClientRow.id == bindparam("client"), admitted_by(bindparam("token"))),
+    )
+    .outerjoin(
+        RoundRow,
+        and_(RoundRow.federation_id == FederationRow.id, RoundRow.phase.in_(LIVE_PHASES)),
+    )
+    .outerjoin(
+        AssignmentRow,
+        and_(
+            AssignmentRow.round_id == RoundRow.id,
+            AssignmentRow.client_id == bindparam("client"),
+        ),
+    )
+    .outerjoin(
+        WeightsRow,
+        and_(
+            WeightsRow.federation_id == FederationRow.id,
+            WeightsRow.version == RoundRow.base_version,
+        ),
+    )
+    .where(FederationRow.id == bindparam("federation"))
+)
+
+
 async def find_offer(
     session: AsyncSession, federation_id: int, client_id: int, token_id: int
 ) -> Offer:
     """The live round, the client's work in it, and the weights that it starts from."""
-    admitted = exists().where(ClientRow.id == client_id, admitted_by(token_id))
-    row = (
-        await session.execute(
-            select(FederationRow.state, RoundRow, AssignmentRow, WeightsRow, admitted)
-            .outerjoin(
-                RoundRow,
-                and_(RoundRow.federation_id == FederationRow.id, RoundRow.phase.in_(LIVE_PHASES)),
-            )
-            .outerjoin(
-                AssignmentRow,
-                and_(AssignmentRow.round_id == RoundRow.id, AssignmentRow.client_id == client_id),
-            )
-            .outerjoin(
-                WeightsRow,
-                and_(
-                    WeightsRow.federation_id == FederationRow.id,
-                    WeightsRow.version == RoundRow.base_version,
-                ),
-            )
-            .where(FederationRow.id == federation_id)
-        )
-    ).one()
-    return Offer(*row)
+    known = {"federation": federation_id, "client": client_id, "token": token_id}
+    return Offer(*(await session.execute(_OFFER, known)).one())
 
 
 async def has_outstanding(session: AsyncSession, round_id: int) -> bool:

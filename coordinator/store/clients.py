@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
+from sqlalchemy import BindParameter, and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
@@ -26,7 +26,7 @@ async def lock(session: AsyncSession, client_id: int) -> ClientRow:
     return row.one()
 
 
-def admitted_by(token_id: int) -> Any:
+def admitted_by(token_id: int | BindParameter[int]) -> Any:
     """Condition on a client: it is enrolled, and this credential of it has not ended."""
     return and_(
         ClientRow.state == ClientState.ENROLLED,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import and_, bindparam, delete, exists, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coordinator.errors import UnknownThing
 from coordinator.rules.phases import LIVE_PHASES
+from coordinator.store.clients import admitted_by
 from coordinator.store.tables import (
     AssignmentRow,
     ClientRow,
@@ -19,43 +20,71 @@ from coordinator.store.tables import (
     UpdateRow,
 )
 from shared.rest.schema import TaskKind
-from shared.secure_sum.messages import Terms
+from shared.secure_sum.cards import to_bytes, to_text
+from shared.secure_sum.messages import CHECK_BYTES, SEALED_BYTES, SealedShares
 
 
 @dataclass(frozen=True)
-class SealedRow:
-    """One member's shares for another, as recorded."""
+class Finding:
+    """What a client's message finds when it comes.
 
-    sealed: str
-    seed: str
-    mask_key: str
-
-
-def terms_of(round_: RoundRow) -> Terms:
-    """The terms of a round with a secure sum.
-
-    Those read last are kept, since reading checks every card's signature.
+    Attributes:
+        assignment: None if the client is not in the round's cohort.
+        digest: of what the client sent for the same phase before; None if it sent nothing.
+        is_admitted: whether its credential still holds.
     """
-    return _read_terms(round_.terms or "")
+
+    round_: RoundRow
+    assignment: AssignmentRow | None
+    digest: str | None
+    is_admitted: bool
 
 
-@lru_cache(maxsize=8)
-def _read_terms(text: str) -> Terms:
-    return Terms.model_validate_json(text)
-
-
-async def find_digest(
-    session: AsyncSession, round_id: int, client_id: int, kind: TaskKind
-) -> str | None:
-    """The digest of what a client sent for a phase; None if it sent nothing."""
-    digest: str | None = await session.scalar(
-        select(ExchangeMessageRow.digest).where(
-            ExchangeMessageRow.round_id == round_id,
-            ExchangeMessageRow.client_id == client_id,
-            ExchangeMessageRow.kind == kind,
-        )
+_FINDING = (
+    select(
+        RoundRow,
+        AssignmentRow,
+        ExchangeMessageRow.digest,
+        exists().where(ClientRow.id == bindparam("client"), admitted_by(bindparam("token"))),
     )
-    return digest
+    .outerjoin(
+        AssignmentRow,
+        and_(
+            AssignmentRow.round_id == RoundRow.id,
+            AssignmentRow.client_id == bindparam("client"),
+        ),
+    )
+    .outerjoin(
+        ExchangeMessageRow,
+        and_(
+            ExchangeMessageRow.round_id == RoundRow.id,
+            ExchangeMessageRow.client_id == bindparam("client"),
+            ExchangeMessageRow.kind == bindparam("kind"),
+        ),
+    )
+    .where(
+        RoundRow.federation_id == bindparam("federation"), RoundRow.number == bindparam("number")
+    )
+)
+
+
+async def find(
+    session: AsyncSession,
+    client: ClientRow,
+    token_id: int,
+    round_number: int,
+    kind: TaskKind,
+) -> Finding:
+    """What a client's message of a kind finds; UnknownThing if the round was never opened."""
+    known = {"client": client.id, "token": token_id, "kind": kind}
+    row = (
+        await session.execute(
+            _FINDING, known | {"federation": client.federation_id, "number": round_number}
+        )
+    ).one_or_none()
+    if row is None:
+        raise UnknownThing(f"there is no round {round_number}", round_number=round_number)
+    return Finding(*row)
 
 
 async def add(session: AsyncSession, message: ExchangeMessageRow) -> None:
@@ -65,24 +94,23 @@ async def add(session: AsyncSession, message: ExchangeMessageRow) -> None:
 
 
 async def add_shares(
-    session: AsyncSession, round_id: int, sender_id: int, shares: dict[str, SealedRow]
+    session: AsyncSession, round_id: int, sender_id: int, shares: Mapping[str, SealedShares]
 ) -> None:
     """Records a sender's sealed shares, by the receivers' names, all of the round's cohort."""
     ids = await session.execute(
         select(ClientRow.name, ClientRow.id)
         .join(AssignmentRow, AssignmentRow.client_id == ClientRow.id)
         .where(AssignmentRow.round_id == round_id)
+        .order_by(ClientRow.id)
     )
     await session.execute(
         insert(ExchangeShareRow),
         [
             {
                 "round_id": round_id,
-                "receiver_id": receiver_id,
                 "sender_id": sender_id,
-                "sealed": shares[name].sealed,
-                "seed_check": shares[name].seed,
-                "mask_key_check": shares[name].mask_key,
+                "receiver_id": receiver_id,
+                "content": b"".join(map(to_bytes, shares[name])),
             }
             for name, receiver_id in ids
         ],
@@ -91,19 +119,29 @@ async def add_shares(
 
 async def shares_for(
     session: AsyncSession, round_id: int, receiver_id: int
-) -> dict[str, SealedRow]:
+) -> dict[str, SealedShares]:
     """What the members of a round sealed for one of them, by the senders' names."""
-    rows = await session.execute(
-        select(
-            ClientRow.name,
-            ExchangeShareRow.sealed,
-            ExchangeShareRow.seed_check,
-            ExchangeShareRow.mask_key_check,
-        )
-        .join(ClientRow, ClientRow.id == ExchangeShareRow.sender_id)
-        .where(ExchangeShareRow.round_id == round_id, ExchangeShareRow.receiver_id == receiver_id)
+    # Senders are listed, so that the key's columns before the receiver are all known.
+    senders = select(ExchangeMessageRow.client_id).where(
+        ExchangeMessageRow.round_id == round_id, ExchangeMessageRow.kind == TaskKind.JOIN
     )
-    return {name: SealedRow(*rest) for name, *rest in rows}
+    rows = await session.execute(
+        select(ClientRow.name, ExchangeShareRow.content)
+        .join(ClientRow, ClientRow.id == ExchangeShareRow.sender_id)
+        .where(
+            ExchangeShareRow.round_id == round_id,
+            ExchangeShareRow.sender_id.in_(senders),
+            ExchangeShareRow.receiver_id == receiver_id,
+        )
+    )
+    return {name: _sealed_shares(content) for name, content in rows}
+
+
+def _sealed_shares(content: bytes) -> SealedShares:
+    sealed, checks = content[:SEALED_BYTES], content[SEALED_BYTES:]
+    return SealedShares(
+        to_text(sealed), to_text(checks[:CHECK_BYTES]), to_text(checks[CHECK_BYTES:])
+    )
 
 
 async def list_messages(
@@ -118,20 +156,20 @@ async def list_messages(
     return sorted((name, content) for name, content in rows)
 
 
-async def find_message(session: AsyncSession, round_id: int, kind: TaskKind, client: str) -> str:
-    """The content of a client's message of a phase, which it has sent."""
-    content: str = (
-        await session.scalars(
-            select(ExchangeMessageRow.content)
-            .join(ClientRow, ClientRow.id == ExchangeMessageRow.client_id)
-            .where(
-                ExchangeMessageRow.round_id == round_id,
-                ExchangeMessageRow.kind == kind,
-                ClientRow.name == client,
-            )
+async def find_messages(
+    session: AsyncSession, round_id: int, kind: TaskKind, clients: Sequence[str]
+) -> dict[str, str]:
+    """The content of some clients' messages of a phase, which they have sent, by name."""
+    rows = await session.execute(
+        select(ClientRow.name, ExchangeMessageRow.content)
+        .join(ClientRow, ClientRow.id == ExchangeMessageRow.client_id)
+        .where(
+            ExchangeMessageRow.round_id == round_id,
+            ExchangeMessageRow.kind == kind,
+            ClientRow.name.in_(clients),
         )
-    ).one()
-    return content
+    )
+    return {row.name: row.content for row in rows}
 
 
 async def list_senders(session: AsyncSession, round_id: int, kind: TaskKind) -> list[str]:

@@ -51,10 +51,21 @@ async def list_numbered(
 
 async def next_number(session: AsyncSession, federation_id: int) -> int:
     """The number of the federation's next round; the first is 1."""
-    newest = await session.scalar(
-        select(func.max(RoundRow.number)).where(RoundRow.federation_id == federation_id)
+    following = func.coalesce(RoundRow.next_number, RoundRow.number + 1)
+    number: int | None = await session.scalar(
+        select(func.max(following)).where(RoundRow.federation_id == federation_id)
     )
-    return (newest or 0) + 1
+    return number or 1
+
+
+async def skip_to(session: AsyncSession, round_id: int, next_number: int) -> None:
+    """Has the round after this one have at least ``next_number``, if that is beyond its own."""
+    following = func.coalesce(RoundRow.next_number, RoundRow.number + 1)
+    await session.execute(
+        update(RoundRow)
+        .where(RoundRow.id == round_id, following < next_number)
+        .values(next_number=next_number)
+    )
 
 
 async def open_round(session: AsyncSession, round_: RoundRow, cohort: Sequence[str]) -> None:
@@ -154,6 +165,12 @@ async def lock_in(session: AsyncSession, round_id: int, phase: RoundPhase) -> bo
     return locked is not None
 
 
+async def is_in(session: AsyncSession, round_id: int, phase: RoundPhase) -> bool:
+    """Whether the round is in a phase now."""
+    query = select(RoundRow.id).where(RoundRow.id == round_id, RoundRow.phase == phase)
+    return await session.scalar(query) is not None
+
+
 async def put_off_deadline(session: AsyncSession, round_id: int, deadline_at: datetime) -> bool:
     """Gives a round that this transaction has locked a later deadline; false if it has one."""
     return await _set_deadline(session, round_id, deadline_at, RoundRow.deadline_at < deadline_at)
@@ -207,5 +224,5 @@ async def facts(session: AsyncSession, round_: RoundRow) -> RoundFacts:
         outstanding=counts[1],
         declined=counts[2],
         cohort_size=counts[3],
-        is_protected=round_.terms is not None,
+        is_protected=round_.is_protected,
     )

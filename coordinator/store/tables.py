@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -185,10 +185,16 @@ class RoundRow(Base):
     lease_token: Mapped[str | None]
     """Who aggregates; writes name it, so that those of a stale coordinator change nothing."""
     lease_expires_at: Mapped[datetime | None]
-    terms: Mapped[str | None] = mapped_column(Text)
-    """Of a secure sum, as canonical JSON; None where every update is seen."""
+    terms: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_raiseload=True)
+    """Of a secure sum, as canonical JSON; None where every update is seen. Hundreds of kilobytes
+    in a large cohort, so it is read by name."""
+    is_protected: Mapped[bool] = column_property(terms.is_not(None))
+    """Whether its updates are summed under masks."""
     metrics: Mapped[dict[str, float] | None]
     """The cohort's means out of a secure sum, once it is committed."""
+    next_number: Mapped[int | None]
+    """Of the round after this one, where a member has joined one of a higher number than this:
+    the database came from a backup. None for the number after this."""
 
 
 class AssignmentRow(Base):
@@ -239,16 +245,19 @@ class ExchangeMessageRow(Base):
 
 
 class ExchangeShareRow(Base):
-    """One member's sealed shares for another; deleted when the round is over."""
+    """One member's sealed shares for another; deleted when the round is over.
+
+    A member's rows come together, so they lie together: there are n² of them.
+    """
 
     __tablename__ = "exchange_shares"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 (SQLAlchemy reads it)
 
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
-    receiver_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), primary_key=True)
     sender_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), primary_key=True)
-    sealed: Mapped[str]
-    seed_check: Mapped[str]
-    mask_key_check: Mapped[str]
+    receiver_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    """The sealed shares, and the checks of the seed's and of the mask key's."""
 
 
 class AuditRow(Base):

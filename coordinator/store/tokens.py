@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.store.tables import ClientRow, FederationRow, TokenRow
@@ -42,16 +42,21 @@ class TokenOwner:
     federation: FederationRow | None
 
 
+# Made once: to make it takes longer than to run it, and every request does.
+_OWNER = (
+    select(TokenRow, ClientRow, FederationRow)
+    .outerjoin(ClientRow, TokenRow.client_id == ClientRow.id)
+    .outerjoin(FederationRow, ClientRow.federation_id == FederationRow.id)
+    .where(
+        TokenRow.digest == bindparam("digest"),
+        TokenRow.kind.in_(bindparam("kinds", expanding=True)),
+    )
+)
+
+
 async def find_token(session: AsyncSession, digest: str, *kinds: TokenKind) -> TokenOwner | None:
     """The owner of the token with this SHA-256, if it is of one of these kinds."""
-    row = (
-        await session.execute(
-            select(TokenRow, ClientRow, FederationRow)
-            .outerjoin(ClientRow, TokenRow.client_id == ClientRow.id)
-            .outerjoin(FederationRow, ClientRow.federation_id == FederationRow.id)
-            .where(TokenRow.digest == digest, TokenRow.kind.in_(kinds))
-        )
-    ).one_or_none()
+    row = (await session.execute(_OWNER, {"digest": digest, "kinds": kinds})).one_or_none()
     return None if row is None else TokenOwner(row[0], row[1], row[2])
 
 

@@ -15,6 +15,7 @@ from shared.federation.specification import (
     UpdateEncodingName,
     document_digest,
 )
+from shared.secure_sum.messages import ExchangeView
 from shared.validation import MAX_COUNT, MAX_EXAMPLES, require_printable
 
 PROTOCOL_VERSION: Literal[1] = 1
@@ -262,6 +263,9 @@ class Task(_Reply):
     base_version: Count
     base_digest: Digest
     lease_seconds: LeaseSeconds
+    exchange: ExchangeView | None = Field(
+        default=None, description="in a round with a secure sum: what its phase shows this client"
+    )
 
 
 class HeartbeatRequest(_Model):
@@ -282,6 +286,9 @@ class DeclineRequest(_Model):
     """Body of ``PUT /v1/federations/{name}/rounds/{n}/decline``."""
 
     reason: DeclineReason
+    joined_round: PositiveCount | None = Field(
+        default=None, description="the secure sum that the client has joined, if that is why"
+    )
 
 
 class DeclineReply(_Reply):

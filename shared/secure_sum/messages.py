@@ -21,11 +21,12 @@ from shared.validation import MAX_COUNT
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 Digest = Annotated[str, Field(pattern=_DIGEST)]
 Name = Annotated[str, Field(pattern=CLIENT_NAME)]
-_CHECK_BYTES = 12
+CHECK_BYTES = 12
 Check = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{16}$")]
 """The first 12 bytes of a SHA-256 in base64: nobody finds another secret with the same."""
 Share = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{44}$")]
 """A share of :data:`SHARE_BYTES` bytes, big-endian, in base64."""
+SEALED_BYTES = 12 + 2 * SHARE_BYTES + 16
 Sealed = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{126}==$")]
 """A nonce (12 bytes), two shares and a tag (16 bytes): ChaCha20-Poly1305 (RFC 8439)."""
 _Names = Annotated[tuple[Name, ...], Field(max_length=LARGEST_COHORT)]
@@ -220,4 +221,4 @@ def _digest(document: object) -> str:
 
 def _check(purpose: str, terms: str, names: str, secret: bytes) -> str:
     prefix = f"hyperfl {purpose} 1\n{terms}\n{names}\n".encode()
-    return to_text(hashlib.sha256(prefix + secret).digest()[:_CHECK_BYTES])
+    return to_text(hashlib.sha256(prefix + secret).digest()[:CHECK_BYTES])

@@ -1,23 +1,37 @@
-"""A secure sum of many members through a real coordinator, with drop-outs in every phase."""
+"""A secure sum of many members through a real coordinator, with drop-outs in every phase.
+
+Members are spread over as many processes as there are cores: what they compute is each site's own.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import multiprocessing
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from multiprocessing.connection import Connection
 from typing import Any
 
 import httpx
 import numpy as np
 
+from shared.rest.schema import Task
+from shared.secure_sum.messages import ExchangeView
 from shared.tensors import codec
-from tests.support.sum_members import NothingShown, SumMember, mean_change, protected_specification
+from tests.support.sum_members import SumMember, mean_change, protected_specification
 
-_CONCURRENCY = 20
-_TIMEOUT_SECONDS = 600.0
-_LOOK_AGAIN_SECONDS = 0.1
+_CONCURRENCY = 5
+"""Of a process: they share its core."""
+_TRIES = 5
+_TIMEOUT_SECONDS = 3600.0
+_NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+_LOOK_AGAIN_SECONDS = 0.5
 _DROP_OUT_SHARE = 0.05
+_EXCHANGE = b',"exchange":'
 
 
 @dataclass
@@ -52,31 +66,129 @@ class SumLoad:
     """What one round of a secure sum took.
 
     Attributes:
-        seconds: from the first join to the new version, members' own computing included.
-        unmasking: seconds from the last share to the new version.
-        bytes_each: of a member's exchange beside its update, sent and received.
+        bytes_each: of a survivor's exchange beside its update, sent and received.
         num_survivors: members whose updates are in the sum.
     """
 
-    seconds: float
-    unmasking: float
     bytes_each: float
     num_survivors: int
 
 
-async def run_sum(url: str, admin_token: str, num_clients: int) -> SumLoad:
+class _LoadMember(SumMember):
+    """One of many in a process, who are shown the same and keep it once."""
+
+    viewed_bytes = 0
+    """Of the exchange that its last task had."""
+
+    async def poll(self) -> Task | None:
+        """Its next task, however long that takes; None when the federation has ended."""
+        while True:
+            response = await self.coordinator.poll(self.specification.name, self.name)
+            if response.status_code == 410:
+                return None
+            if response.status_code == 200:
+                break
+        task, _, exchange = response.content.partition(_EXCHANGE)
+        self.viewed_bytes = len(exchange)
+        return Task.model_validate_json(task + b"}").model_copy(
+            update={"exchange": _read_view(exchange[:-1])}
+        )
+
+
+@lru_cache(maxsize=1)
+def _read_view(exchange: bytes) -> ExchangeView:
+    return ExchangeView.model_validate_json(exchange)
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """Who does what."""
+
+    decline_to_join: list[_LoadMember]
+    decline_to_send: list[_LoadMember]
+    fall_silent: list[_LoadMember]
+    stay: list[_LoadMember]
+
+    @classmethod
+    def of(cls, members: list[_LoadMember]) -> _Cast:
+        groups = []
+        for _ in range(3):
+            leaving = members[:: round(1 / _DROP_OUT_SHARE)]
+            members = [one for one in members if one not in leaving]
+            groups.append(leaving)
+        return cls(*groups, stay=members)
+
+    @property
+    def survivors(self) -> list[_LoadMember]:
+        return [*self.fall_silent, *self.stay]
+
+    def share(self, index: int, count: int) -> _Cast:
+        """One part of them in ``count``."""
+        return _Cast(
+            *(
+                group[index::count]
+                for group in (
+                    self.decline_to_join,
+                    self.decline_to_send,
+                    self.fall_silent,
+                    self.stay,
+                )
+            )
+        )
+
+
+def run_sum(url: str, admin_token: str, num_clients: int) -> SumLoad:
     """One round; the sum is checked.
 
     One member in twenty declines to join, one to send an update, and one says nothing after that.
     """
     admin = {"Authorization": f"Bearer {admin_token}"}
-    limits = httpx.Limits(max_connections=2 * num_clients)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=_TIMEOUT_SECONDS) as http:
-        return await _run(RemoteCoordinator(http, admin), num_clients)
+    members = asyncio.run(_with_coordinator(url, admin, _enrol, num_clients))
+    cast = _Cast.of(members)
+    context = multiprocessing.get_context("fork")
+    count = os.cpu_count() or 1
+    parts = []
+    for index in range(count):
+        receiving, sending = context.Pipe(duplex=False)
+        arguments = (url, cast.share(index, count), sending)
+        process = context.Process(target=_take_part_in_process, args=arguments)
+        process.start()
+        sending.close()
+        parts.append((process, receiving))
+    try:
+        total_bytes = sum(receiving.recv() for _, receiving in parts)
+        asyncio.run(_with_coordinator(url, admin, _check, cast.survivors, num_clients))
+    finally:
+        for process, _ in parts:
+            process.terminate()
+            process.join()
+    return SumLoad(total_bytes / len(cast.survivors), len(cast.survivors))
 
 
-async def _run(coordinator: RemoteCoordinator, num_clients: int) -> SumLoad:
-    specification = protected_specification("sums", rounds=1, cohort_size=num_clients)
+class _Patient(httpx.AsyncHTTPTransport):
+    """Asks again where a connection ended: members compute for long while theirs are idle."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(httpx.NetworkError, httpx.RemoteProtocolError):
+                return await super().handle_async_request(request)
+        return await super().handle_async_request(request)
+
+
+async def _with_coordinator(
+    url: str, admin: dict[str, str], work: Callable[..., Awaitable[Any]], *arguments: Any
+) -> Any:
+    async with httpx.AsyncClient(
+        base_url=url, transport=_Patient(limits=_NO_LIMITS), timeout=_TIMEOUT_SECONDS
+    ) as http:
+        return await work(RemoteCoordinator(http, admin), *arguments)
+
+
+async def _enrol(coordinator: RemoteCoordinator, num_clients: int) -> list[_LoadMember]:
+    """Members of a federation that has started, with their cards shown."""
+    specification = protected_specification(
+        "sums", rounds=1, cohort_size=num_clients, phase_seconds=_TIMEOUT_SECONDS
+    )
     await coordinator.call(
         "POST",
         "/v1/federations",
@@ -84,7 +196,7 @@ async def _run(coordinator: RemoteCoordinator, num_clients: int) -> SumLoad:
         headers=coordinator.admin | {"Content-Type": "application/json"},
     )
 
-    async def enrol(number: int) -> SumMember:
+    async def enrol(number: int) -> _LoadMember:
         name = f"client-{number:04d}"
         invited = await coordinator.call(
             "POST",
@@ -95,26 +207,35 @@ async def _run(coordinator: RemoteCoordinator, num_clients: int) -> SumLoad:
         token = {"enrolment_token": invited["enrolment_token"]}
         enrolled = await coordinator.call("POST", "/v1/enrolments", json=token)
         coordinator.credentials[name] = {"Authorization": f"Bearer {enrolled['credential']}"}
-        member = SumMember(coordinator, specification, name)
+        member = _LoadMember(coordinator, specification, name)
         (await member.show_card()).raise_for_status()
         return member
 
-    members = await _gather(enrol, range(num_clients))
+    members: list[_LoadMember] = await _gather(enrol, range(num_clients))
     await coordinator.call(
         "PATCH", "/v1/federations/sums", json={"action": "start"}, headers=coordinator.admin
     )
+    return members
+
+
+def _take_part_in_process(url: str, cast: _Cast, answer: Connection) -> None:
+    answer.send(asyncio.run(_with_coordinator(url, {}, _take_part, cast)))
+
+
+async def _take_part(coordinator: RemoteCoordinator, cast: _Cast) -> int:
+    """The bytes of the survivors' exchanges."""
+    for member in (*cast.decline_to_join, *cast.decline_to_send, *cast.survivors):
+        coordinator.credentials |= member.coordinator.credentials
+        member.coordinator = coordinator
     bytes_moved = 0
 
-    async def take_part(member: SumMember) -> str | None:
+    async def work(member: _LoadMember) -> str | None:
         """The kind of the task that it did; None if there was none."""
         nonlocal bytes_moved
         task = await member.poll()
         if task is None:
             return None
-        try:
-            body = await member.make(task)
-        except NothingShown:
-            return None
+        body = member.make(task)
         bytes_moved += member.viewed_bytes + (0 if task.kind.value == "train" else len(body))
         response = await member.send(task, body)
         # Enough others have confirmed, or given shares, meanwhile.
@@ -122,11 +243,11 @@ async def _run(coordinator: RemoteCoordinator, num_clients: int) -> SumLoad:
             response.raise_for_status()
         return task.kind.value
 
-    async def finish(member: SumMember) -> None:
-        while await take_part(member) not in ("unmask", None):
+    async def finish(member: _LoadMember) -> None:
+        while await work(member) not in ("unmask", None):
             pass
 
-    async def decline(member: SumMember) -> None:
+    async def decline(member: _LoadMember) -> None:
         task = await member.task()
         await coordinator.call(
             "PUT",
@@ -136,35 +257,27 @@ async def _run(coordinator: RemoteCoordinator, num_clients: int) -> SumLoad:
             headers=coordinator.credentials[member.name],
         )
 
-    started = time.perf_counter()
-    active = members
-    for _ in ("join", "train"):
-        leaving = _some_of(active)
-        active = [one for one in active if one not in leaving]
-        await _gather(decline, leaving)
-        await _gather(take_part, active)
-    survivors = active
-    silent = _some_of(survivors)
-    await _gather(finish, [one for one in survivors if one not in silent], len(survivors))
-    last_share = time.perf_counter()
-    round_: dict[str, Any] = {"closed_at": None, "phase": "open"}
-    while round_["closed_at"] is None:
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-        round_ = await coordinator.call(
-            "GET", "/v1/federations/sums/rounds/1", headers=coordinator.admin
-        )
-    ended = time.perf_counter()
-    if round_["phase"] != "committed":
-        raise RuntimeError(f"the round {round_['phase']}: {round_['reason']}")
-    await _check(coordinator, survivors, num_clients)
-    return SumLoad(
-        ended - started, ended - last_share, bytes_moved / len(survivors), len(survivors)
-    )
+    await _gather(decline, cast.decline_to_join)
+    await _gather(work, [*cast.decline_to_send, *cast.survivors])
+    await _gather(decline, cast.decline_to_send)
+    await _gather(work, cast.survivors)
+    await _gather(finish, cast.stay, len(cast.stay))
+    return bytes_moved
 
 
 async def _check(
-    coordinator: RemoteCoordinator, survivors: list[SumMember], num_clients: int
+    coordinator: RemoteCoordinator, survivors: list[_LoadMember], num_clients: int
 ) -> None:
+    give_up_at = time.monotonic() + _TIMEOUT_SECONDS
+    round_: dict[str, Any] = {"closed_at": None, "phase": "open"}
+    while round_["closed_at"] is None and time.monotonic() < give_up_at:
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        (round_,) = await coordinator.call(
+            "GET", "/v1/federations/sums/rounds", headers=coordinator.admin
+        )
+    if round_["phase"] != "committed":
+        raise RuntimeError(f"the round {round_['phase']}: {round_['reason']}")
+
     async def weights(version: int) -> np.ndarray:
         path = f"/v1/federations/sums/weights/{version}"
         response = await coordinator.http.get(path, headers=coordinator.admin)
@@ -177,14 +290,10 @@ async def _check(
         raise RuntimeError("the new weights are not the survivors' mean")
 
 
-def _some_of(members: list[SumMember]) -> list[SumMember]:
-    return members[:: round(1 / _DROP_OUT_SHARE)]
-
-
 async def _gather(
     work: Callable[[Any], Awaitable[Any]], items: Sequence[Any], at_once: int = _CONCURRENCY
 ) -> list[Any]:
-    turn = asyncio.Semaphore(at_once)
+    turn = asyncio.Semaphore(max(1, at_once))
 
     async def one(item: Any) -> Any:
         async with turn:

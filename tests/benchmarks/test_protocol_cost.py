@@ -39,7 +39,7 @@ class _Cost:
 def _specification(rows: int, columns: int, rounds: int) -> FederationSpecification:
     training = TrainingPlan(
         method="tests.benchmarks.idle_method:Idle",
-        model="none",
+        model="cnn-mnist",
         image_shape=(1, 8, 8),
         num_classes=10,
         hyperparameters={"rows": rows, "columns": columns},

@@ -37,7 +37,7 @@ _EXAMPLES = 20
 _CLIENT, _INVITED, _TOKEN = "site-a", "site-b", "spare"
 _WITHOUT_BODY = ("GET", "DELETE")
 _ACTORS = ("admin", "reader", "client")
-_EXCHANGE = ("/exchange", "/exchange/join", "/exchange/confirm", "/exchange/unmask")
+_EXCHANGE = ("/exchange/join", "/exchange/confirm", "/exchange/unmask")
 """How the paths end that belong to a phase of a secure sum. What they grant is tried in
 tests/integration/test_secure_sum.py; the round here has none."""
 

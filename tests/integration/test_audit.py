@@ -14,6 +14,7 @@ from shared.terminal.log_lines import MAX_LINE_BYTES, cut_event, render_json
 from tests.support.audit import LOOK, all_events, create_token, events
 from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.specifications import tiny_specification
+from tests.support.sum_members import protected_specification, start_protected
 from tests.support.updates import update_bytes
 
 pytestmark = pytest.mark.integration
@@ -60,6 +61,22 @@ async def test_a_client_cannot_fill_the_disk_with_events(coordinator: RunningCoo
 
 
 @on_sqlite
+async def test_a_secure_sums_messages_leave_no_event_but_refused_ones_do(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), "a", "b", "c")
+    before = (await events(coordinator))[-1]["id"]
+    task = await members[0].task()
+    join = members[0].make(task)
+    other = join.replace(b'"generation":1', b'"generation":2')
+    answers = [await members[0].send(task, one) for one in (join, other)]
+    assert [answer.status_code for answer in answers] == [200, 409]
+    written = await events(coordinator, after=before)
+    assert [(one["actor"], one["outcome"]) for one in written] == [
+        ("client tiny/a", "409 update-conflict")
+    ]
+
+
 @pytest.mark.parametrize("member", ["client", "federation", "encoding"])
 async def test_what_a_client_says_at_length_does_not_come_back_at_length(
     coordinator: RunningCoordinator, member: str

@@ -12,9 +12,12 @@ from sqlalchemy import func, select
 
 from coordinator.context import Context
 from coordinator.rounds.driver import Driver
+from coordinator.store import rounds as round_store
+from coordinator.store.exchange_views import ExchangeViews
 from coordinator.store.tables import ExchangeMessageRow, ExchangeShareRow
 from shared.federation.specification import FederationSpecification
 from shared.rest.problems import ProblemType
+from shared.rest.schema import RoundPhase, Task
 from shared.secure_sum.cards import SiteKeys
 from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator, on_sqlite
@@ -26,6 +29,7 @@ from tests.support.sum_members import (
     protected_specification,
     start_protected,
 )
+from worker.errors import SumRefused
 
 pytestmark = pytest.mark.integration
 
@@ -186,7 +190,7 @@ async def test_every_message_may_be_sent_again_and_no_other_in_its_place(
         kept = []
         for one in members:
             task = await one.task()
-            body = await one.make(task)
+            body = one.make(task)
             first, again = await one.send(task, body), await one.send(task, body)
             assert first.is_success, first.text
             assert first.json() == again.json()
@@ -205,7 +209,7 @@ async def test_a_message_that_comes_twice_at_once_is_recorded_once(
     for _ in range(4):
         for one in members:
             task = await one.task()
-            body = await one.make(task)
+            body = one.make(task)
             answers = await asyncio.gather(*(one.send(task, body) for _ in range(3)))
             assert all(answer.is_success for answer in answers), [one.text for one in answers]
             assert len({answer.text for answer in answers}) == 1
@@ -221,7 +225,7 @@ async def test_shares_that_the_sender_did_not_seal_are_refused_and_named(
     for _ in range(3):
         await everybody(coordinator, *members)
     task = await members[0].task()
-    message = json.loads(await members[0].make(task))
+    message = json.loads(members[0].make(task))
     message["shares"]["b"] = message["shares"]["c"]
     response = await members[0].send(task, json.dumps(message).encode())
     assert response.status_code == 422
@@ -237,8 +241,64 @@ async def test_a_private_state_from_a_backup_is_refused(coordinator: RunningCoor
     members[0].state = backup
     task = await members[0].task()
     assert task.round_number == 2
-    response = await members[0].send(task, await members[0].make(task))
+    response = await members[0].send(task, members[0].make(task))
     assert response.json()["type"] == ProblemType.STATE_RESTORED.urn
+
+
+async def test_after_a_restored_database_one_round_fails_and_the_next_skips_the_numbers_joined(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(rounds=1), *NAMES)
+    # As if the members had joined rounds that this database does not know any more.
+    for one, joined in zip(members, (7, 9, 8, 9), strict=True):
+        task = await one.task()
+        assert task.exchange is not None
+        assert task.exchange.terms is not None
+        later = task.exchange.terms.model_copy(update={"round_number": joined})
+        one.state = one.member.join(one.state, later)
+        with pytest.raises(SumRefused, match=f"has joined round {joined} before") as refusal:
+            one.make(task)
+        assert refusal.value.joined_round == joined
+        await decline(coordinator, task, joined_round=joined)
+    await coordinator.driver.step()
+    assert await live_phase(coordinator) == "failed"
+    for _ in range(4):
+        await everybody(coordinator, *members)
+    assert await live_phase(coordinator, 10) == "committed"
+
+
+@on_sqlite
+async def test_a_client_that_lies_about_what_it_joined_does_not_use_up_the_numbers(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(rounds=1), *NAMES)
+    await decline(coordinator, await members[0].task(), joined_round=(1 << 31) - 1)
+    for _ in range(4):
+        await everybody(coordinator, *members[1:])
+    assert await live_phase(coordinator) == "committed"
+    async with coordinator.context.database.reading() as session:
+        assert await round_store.next_number(session, 1) == 1002
+
+
+@on_sqlite
+async def test_no_client_uses_up_the_numbers_that_a_privacy_budget_is_of(
+    coordinator: RunningCoordinator,
+) -> None:
+    names = [f"site-{index}" for index in range(COHORT_SIZE)]
+    members = await start_protected(coordinator, private_specification(), *names)
+    await decline(coordinator, await members[0].task(), joined_round=1000)
+    async with coordinator.context.database.reading() as session:
+        assert await round_store.next_number(session, 1) == 2
+
+
+async def decline(coordinator: RunningCoordinator, task: Task, joined_round: int) -> None:
+    response = await coordinator.http.put(
+        f"/v1/federations/tiny/rounds/{task.round_number}/decline",
+        params={"attempt": task.attempt},
+        json={"reason": "joined before", "joined_round": joined_round},
+        headers=coordinator.credentials[task.client],
+    )
+    assert response.status_code == 200, response.text
 
 
 @on_sqlite
@@ -287,7 +347,7 @@ async def test_an_update_that_says_more_than_the_sum_is_refused(
     members = await start_protected(coordinator, protected_specification(), *NAMES)
     await everybody(coordinator, *members)
     task = await members[0].task()
-    body = await members[0].make(task)
+    body = members[0].make(task)
     arrays, _ = codec.decode(bytearray(body))
     metadata = json.dumps(json.loads(metadata_of(body)) | claims)
     response = await members[0].send(task, codec.encode(arrays, {"hyperfl": metadata}))
@@ -298,13 +358,32 @@ async def test_an_update_that_says_more_than_the_sum_is_refused(
 @on_sqlite
 async def test_nobody_but_a_member_is_shown_an_exchange(coordinator: RunningCoordinator) -> None:
     members = await start_protected(coordinator, protected_specification(), *NAMES)
-    await everybody(coordinator, *members)
-    path = "/v1/federations/tiny/rounds/1/exchange"
-    for headers, status in ((coordinator.admin, 403), ({}, 401)):
-        assert (await coordinator.http.get(path, headers=headers)).status_code == status
     await coordinator.enrol("tiny", "late")
-    late = await coordinator.http.get(path, headers=coordinator.credentials["late"])
-    assert late.json()["type"] == ProblemType.LEASE_LOST.urn
+    sealed: list[str] = []
+    for _ in range(4):
+        assert (await coordinator.poll("tiny", "late")).status_code == 204
+        for one in members:
+            task = await one.task()
+            assert task.exchange is not None
+            sealed += task.exchange.sealed.values()
+            await one.work()
+        await coordinator.driver.step()
+    assert len(set(sealed)) == len(sealed) == len(NAMES) ** 2
+
+
+@on_sqlite
+async def test_what_a_phase_shows_is_read_only_while_it_lasts(
+    coordinator: RunningCoordinator,
+) -> None:
+    members = await start_protected(coordinator, protected_specification(), *NAMES)
+    context = coordinator.context
+    async with context.database.reading() as session:
+        (joining,) = await round_store.list_numbered(session, 1, 1, 10)
+    for phase in (RoundPhase.JOINING, RoundPhase.OPEN):
+        shown = await ExchangeViews().shown(context.database, joining, phase)
+        assert (shown is not None) == (phase is RoundPhase.JOINING)
+    await everybody(coordinator, *members)
+    assert await ExchangeViews().shown(context.database, joining, RoundPhase.JOINING) is None
 
 
 async def test_two_coordinators_move_one_round_together(

@@ -103,7 +103,7 @@ class Simulation:
         if task is None:
             return None
         try:
-            body = await member.make(task)
+            body = member.make(task)
         except SumRefused:
             # As after a round whose joining phase it missed.
             self.refused += 1

@@ -28,6 +28,7 @@ from shared.rest.schema import (
     Task,
     TaskKind,
 )
+from shared.secure_sum.messages import ExchangeView
 from shared.tensors import codec
 from worker.remote.connection import CoordinatorAddress
 
@@ -129,6 +130,7 @@ class FakeCoordinator:
         kind: TaskKind = TaskKind.TRAIN,
         base_version: int = 0,
         lease_seconds: float = 3600.0,
+        exchange: ExchangeView | None = None,
     ) -> Task:
         """One more task for ``client``, from weights that exist."""
         task = Task(
@@ -140,6 +142,7 @@ class FakeCoordinator:
             base_version=base_version,
             base_digest=self.digest(base_version),
             lease_seconds=lease_seconds,
+            exchange=exchange,
         )
         self.tasks.setdefault(client, []).append(task)
         return task

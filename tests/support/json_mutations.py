@@ -70,6 +70,29 @@ def mutated(draw: Random, document: Any, secrets: tuple[str, ...] = ()) -> bytes
     return _change_bytes(draw, body) if draw.randrange(4) == 0 else body
 
 
+def swapped(draw: Random, document: Any) -> bytes:
+    """``document`` with one text in another's place, of the same length if there is one.
+
+    So what is checked after the form is tried too.
+    """
+    changed = deepcopy(document)
+    texts = [
+        (path, value) for path in _places(changed) if isinstance(value := _at(changed, path), str)
+    ]
+    if texts:
+        path, value = draw.choice(texts)
+        alike = [other for _, other in texts if len(other) == len(value) and other != value]
+        if path and alike:
+            _at(changed, path[:-1])[path[-1]] = draw.choice(alike)
+    return json.dumps(changed).encode()
+
+
+def _at(document: Any, path: Path) -> Any:
+    for key in path:
+        document = document[key]
+    return document
+
+
 def _places(value: Any, path: Path = ()) -> Iterator[Path]:
     yield path
     if isinstance(value, dict | list):

@@ -23,7 +23,9 @@ from worker.secure_sum.member_state import MemberState
 MAX_EXAMPLES = 50
 
 
-def protected_specification(name: str = "tiny", **policy: Any) -> FederationSpecification:
+def protected_specification(
+    name: str = "tiny", *, phase_seconds: float = 60.0, **policy: Any
+) -> FederationSpecification:
     """A shared vector of 4 numbers whose changes are summed under masks."""
     return FederationSpecification.model_validate(
         {
@@ -46,7 +48,7 @@ def protected_specification(name: str = "tiny", **policy: Any) -> FederationSpec
                 "hyperparameters": {"shared_part": "output-bias"},
             },
             "encoding": "dense",
-            "protection": {"bits": 20, "bound": 1.0, "phase_seconds": 60.0},
+            "protection": {"bits": 20, "bound": 1.0, "phase_seconds": phase_seconds},
             "round_policy": {
                 "rounds": 2,
                 "evaluate_final": False,
@@ -56,10 +58,6 @@ def protected_specification(name: str = "tiny", **policy: Any) -> FederationSpec
             | policy,
         }
     )
-
-
-class NothingShown(Exception):
-    """The round has gone on, or is over."""
 
 
 class Speaks(Protocol):
@@ -81,8 +79,6 @@ class SumMember:
     ) -> None:
         self.coordinator, self.specification, self.name = coordinator, specification, name
         self.state = MemberState()
-        self.viewed_bytes = 0
-        """Of the exchange that it was shown last."""
         self.masked: dict[int, bytes] = {}
         """The update of each round, as it is sent."""
         self._renew(SiteKeys.generate())
@@ -114,16 +110,6 @@ class SumMember:
         assert task is not None, f"{self.name} has no task"
         return task
 
-    async def view(self, task: Task) -> ExchangeView:
-        response = await self.coordinator.http.get(
-            f"/v1/federations/{task.federation}/rounds/{task.round_number}/exchange",
-            headers=self.coordinator.credentials[self.name],
-        )
-        if response.status_code != 200:
-            raise NothingShown(response.text)
-        self.viewed_bytes = len(response.content)
-        return ExchangeView.model_validate_json(response.content)
-
     def vector(self, round_number: int, kind: str, cohort_size: int) -> RingVector:
         """What this client adds to a round: the same whenever it is asked."""
         layout = SumLayout.of(self.specification, kind, cohort_size, round_number)
@@ -135,9 +121,11 @@ class SumMember:
         counts = layout.counts_of(num_examples, 0, {accuracy: float(generator.random())})
         return RingVector(counts, values, layout.fixed_point.bits)
 
-    async def make(self, task: Task) -> bytes:
+    def make(self, task: Task) -> bytes:
         """The body that the task asks for: the state is saved first, as a worker does."""
-        view, number = await self.view(task), task.round_number
+        number = task.round_number
+        assert task.exchange is not None
+        view = task.exchange
         match task.kind.value:
             case "join":
                 assert view.terms is not None
@@ -179,7 +167,7 @@ class SumMember:
 
     async def work(self) -> httpx.Response:
         task = await self.task()
-        response = await self.send(task, await self.make(task))
+        response = await self.send(task, self.make(task))
         assert response.is_success, response.text
         return response
 

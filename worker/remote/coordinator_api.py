@@ -15,6 +15,7 @@ from shared.crash_points import reached
 from shared.rest.schema import (
     DIGEST,
     DeclineReply,
+    DeclineRequest,
     EnrolmentReply,
     EnrolmentRequest,
     ExchangeReceipt,
@@ -24,7 +25,7 @@ from shared.rest.schema import (
     Task,
 )
 from shared.secure_sum.cards import Card
-from shared.secure_sum.messages import Confirmation, ExchangeView, Join, Unmasking
+from shared.secure_sum.messages import Confirmation, Join, Unmasking
 from shared.tensors import codec
 from shared.validation import first_fault
 from worker.errors import AnswerTooLong
@@ -78,6 +79,7 @@ class CoordinatorApi:
             "GET",
             f"/v1/federations/{federation}/task",
             silence_seconds=wait_seconds,
+            max_bytes=EXCHANGE_BYTES,
             params={"wait": wait_seconds},
         )
         return None if answer.status == 204 else _read(Task, answer)
@@ -91,13 +93,17 @@ class CoordinatorApi:
         )
         return _read(HeartbeatReply, answer)
 
-    async def decline(self, task: Task, reason: str) -> None:
-        """Says why the client takes no part in the task's round; saying it again is safe."""
+    async def decline(self, task: Task, reason: str, joined_round: int | None = None) -> None:
+        """Says why the client takes no part in the task's round; saying it again is safe.
+
+        ``joined_round`` is the number of the secure sum that the client has joined before, where
+        that is why.
+        """
         answer = await self._connection.send(
             "PUT",
             f"/v1/federations/{task.federation}/rounds/{task.round_number}/decline",
             params={"attempt": task.attempt},
-            json={"reason": reason},
+            json=DeclineRequest(reason=reason, joined_round=joined_round).model_dump(),
         )
         _read(DeclineReply, answer)
 
@@ -118,15 +124,6 @@ class CoordinatorApi:
             return _CARDS.validate_json(answer.content)
         except ValidationError as error:
             raise answer.not_ours(str(first_fault(error))) from None
-
-    async def fetch_exchange(self, task: Task) -> ExchangeView:
-        """What the task's phase of a secure sum needs to know."""
-        answer = await self._connection.send(
-            "GET",
-            f"/v1/federations/{task.federation}/rounds/{task.round_number}/exchange",
-            max_bytes=EXCHANGE_BYTES,
-        )
-        return _read(ExchangeView, answer)
 
     async def put_message(self, task: Task, message: Join | Confirmation | Unmasking) -> None:
         """Sends the task's message of a secure sum; sending the same again is safe."""

@@ -51,18 +51,12 @@ class ExchangeWork:
     async def _do(self, one: HeldTask) -> None:
         client, task = one.client, one.task
         try:
-            view = await self._patience.insist(
-                "reading a secure sum's exchange", lambda: client.api.fetch_exchange(task)
-            )
-            message = await asyncio.to_thread(_make_message, one, view, self._gate)
+            message = await asyncio.to_thread(_make_message, one, self._gate)
         except SumRefused as refusal:
             await refuse_sum(one, refusal, self._patience)
             return
         except PolicyRefused as refusal:
             await refuse_by_policy(one, refusal, self._patience)
-            return
-        except Refused as refusal:
-            await self._give_up(one, refusal)
             return
         try:
             await self._patience.insist(
@@ -96,10 +90,9 @@ class ExchangeWork:
             raise refusal
 
 
-def _make_message(
-    one: HeldTask, view: ExchangeView, gate: PolicyGate
-) -> Join | Confirmation | Unmasking:
+def _make_message(one: HeldTask, gate: PolicyGate) -> Join | Confirmation | Unmasking:
     """What the task asks for, saved before anybody has it."""
+    view = one.task.exchange or ExchangeView()
     client, number = one.client, one.task.round_number
     sums = client.state.sums
     if one.task.kind is TaskKind.JOIN:

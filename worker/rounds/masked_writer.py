@@ -11,14 +11,13 @@ import structlog
 
 from shared.arrays import Array, NamedArrays
 from shared.federation.specification import FederationSpecification
-from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from shared.secure_sum.fixed_point import Ring32
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.masks import RingVector
-from shared.secure_sum.messages import ExchangeView
+from shared.secure_sum.messages import JoinedMember
 from shared.tensors.low_rank import Float64
-from worker.errors import Refused, SumRefused
+from worker.errors import SumRefused
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.methods.local_round.random_streams import client_generator
 from worker.noise import clipped
@@ -40,7 +39,6 @@ class MaskedWriter:
     def __init__(self, specification: FederationSpecification, patience: Patience) -> None:
         self._specification = specification
         self._patience = patience
-        self._views: dict[str, ExchangeView] = {}
         privacy = specification.training.privacy
         self._release = None if privacy is None else PrivateRelease(specification, privacy)
 
@@ -52,24 +50,10 @@ class MaskedWriter:
     async def _look(self, one: HeldTask) -> bool:
         member, number = _member_of(one), one.task.round_number
         try:
-            view = await self._patience.insist(
-                "reading a secure sum's exchange", lambda: one.client.api.fetch_exchange(one.task)
-            )
-            member.check_joined(one.client.state.sums, number, view.joined)
+            member.check_joined(one.client.state.sums, number, _joined(one))
         except SumRefused as refusal:
             await refuse_sum(one, refusal, self._patience)
             return False
-        except Refused as refusal:
-            if not refusal.is_a(ProblemType.NOT_FOUND, ProblemType.LEASE_LOST):
-                raise
-            _log.warning(
-                "secure sum has gone on, work dropped",
-                client=one.client.name,
-                round=number,
-                detail=refusal.problem.detail,
-            )
-            return False
-        self._views[one.client.name] = view
         return True
 
     def trained(self, one: HeldTask, result: TrainingResult, weights: NamedArrays) -> PrivateState:
@@ -129,9 +113,9 @@ class MaskedWriter:
     def _mask(
         self, one: HeldTask, layout: SumLayout, vector: RingVector
     ) -> tuple[bytes, MemberState]:
-        view, number = self._views.pop(one.client.name), one.task.round_number
+        member, number = _member_of(one), one.task.round_number
         try:
-            sums = _member_of(one).mask(one.client.state.sums, number, view.joined, vector)
+            sums = member.mask(one.client.state.sums, number, _joined(one), vector)
         except SumRefused as refusal:
             raise TrainingFailedError({one.client.name: str(refusal)}) from refusal
         return serialise(one.task, layout.to_wire(vector), "masked", 1, {}), sums
@@ -148,6 +132,10 @@ class MaskedWriter:
             wanted += np.concatenate([np.zeros(0), *left_out])
         largest = self._specification.round_policy.max_update_norm
         return wanted if largest is None else clipped(wanted, largest)
+
+
+def _joined(one: HeldTask) -> Sequence[JoinedMember]:
+    return () if one.task.exchange is None else one.task.exchange.joined
 
 
 def _member_of(one: HeldTask) -> Member:

@@ -18,7 +18,13 @@ _log = structlog.get_logger()
 
 
 async def sit_out(
-    one: HeldTask, event: str, reason: str, patience: Patience, *, said: str | None = None
+    one: HeldTask,
+    event: str,
+    reason: str,
+    patience: Patience,
+    *,
+    said: str | None = None,
+    joined_round: int | None = None,
 ) -> None:
     """The client takes no further part in the round, which then does not wait for it.
 
@@ -28,6 +34,7 @@ async def sit_out(
         reason: for the log.
         patience: with a coordinator that is not reached.
         said: to the coordinator in place of the reason.
+        joined_round: of a later secure sum that the client has joined, if that is why.
 
     Raises:
         Unreachable: nobody takes the message for too long.
@@ -38,7 +45,9 @@ async def sit_out(
     log.error(event, reason=reason)
     shown = printable(said or reason)[:MAX_REASON]
     try:
-        await patience.insist("declining a round", lambda: client.api.decline(task, shown))
+        await patience.insist(
+            "declining a round", lambda: client.api.decline(task, shown, joined_round)
+        )
     except Refused as refusal:
         if refusal.shuts_out:
             client.shut_out(refusal.problem.detail)
@@ -48,7 +57,7 @@ async def sit_out(
 
 async def refuse_sum(one: HeldTask, refusal: SumRefused, patience: Patience) -> None:
     """Declines a round whose secure sum would show too much."""
-    await sit_out(one, SUM_REFUSED, str(refusal), patience)
+    await sit_out(one, SUM_REFUSED, str(refusal), patience, joined_round=refusal.joined_round)
 
 
 async def refuse_by_policy(one: HeldTask, refusal: PolicyRefused, patience: Patience) -> None:

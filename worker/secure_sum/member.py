@@ -59,8 +59,11 @@ class Member:
         self._check_terms(terms)
         newest = state.newest
         if newest is not None and newest.terms.round_number >= terms.round_number:
-            if self._own(state, terms.round_number).terms != terms:
-                raise SumRefused(f"round {terms.round_number} had other terms before")
+            joined = newest.terms.round_number
+            if joined > terms.round_number:
+                raise SumRefused(f"this client has joined round {joined} before", joined)
+            if newest.terms != terms:
+                raise SumRefused(f"round {joined} had other terms before", joined)
             return state
         generation = state.generation + 1
         exchange = draw_exchange(self.keys, self.card, terms, generation)

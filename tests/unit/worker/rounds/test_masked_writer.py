@@ -12,14 +12,12 @@ import torch
 
 from shared.federation.protection_plan import threshold_of
 from shared.federation.specification import FederationSpecification, document_digest
-from shared.rest.problems import Problem, ProblemType
 from shared.rest.schema import Task
 from shared.secure_sum.cards import SiteKeys
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.messages import ExchangeView, Terms
 from shared.tensors import codec
 from tests.support.sum_members import MAX_EXAMPLES, protected_specification
-from worker.errors import Refused
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.remote.patience import Patience
 from worker.rounds.held_task import HeldTask
@@ -63,15 +61,7 @@ class Bench:
         joined = tuple(one.newest.join.member for one in states.values() if one.newest)
         self.state = PrivateState("tiny", digest, "a", 1, {}, sums=states["a"])
 
-        async def fetch_exchange(_task: Task) -> ExchangeView:
-            return ExchangeView(joined=joined)
-
-        self.client: Any = SimpleNamespace(
-            name="a",
-            member=members["a"],
-            state=self.state,
-            api=SimpleNamespace(fetch_exchange=fetch_exchange),
-        )
+        self.client: Any = SimpleNamespace(name="a", member=members["a"], state=self.state)
         task = Task(
             kind="train",
             federation="tiny",
@@ -81,6 +71,7 @@ class Bench:
             base_version=0,
             base_digest=DIGEST,
             lease_seconds=10.0,
+            exchange=ExchangeView(joined=joined),
         )
         self.held = HeldTask(self.client, task)
         self.writer = MaskedWriter(specification, Patience(1.0))
@@ -167,13 +158,3 @@ async def test_a_second_update_for_a_round_is_never_made() -> None:
     bench.client.state = await bench.write([0.1] * 4)
     with pytest.raises(TrainingFailedError, match="masked for this round before"):
         await bench.write([0.2] * 4)
-
-
-async def test_a_sum_that_has_gone_on_is_left_and_nothing_is_trained_for_it() -> None:
-    bench = Bench(protected_specification())
-
-    async def refuse(_task: Task) -> ExchangeView:
-        raise Refused(Problem.of(ProblemType.NOT_FOUND, "round 1 has no exchange now"))
-
-    bench.client.api.fetch_exchange = refuse
-    assert await bench.writer.prepare([bench.held]) == []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 
 from shared.rest.problems import ProblemType
@@ -38,34 +38,39 @@ class Bench:
         self.member = Member(
             keys, keys.card("tiny", "alice"), self.coordinator.specification_digest, 3
         )
+        self.others = [SiteKeys.generate().card("tiny", name) for name in ("bob", "carol")]
 
-    def held(self, kind: TaskKind = TaskKind.TRAIN) -> HeldTask:
-        return HeldTask(self.client, self.coordinator.add_task("alice", 5, kind=kind))
+    def held(
+        self,
+        kind: TaskKind = TaskKind.TRAIN,
+        exchange: ExchangeView | None = None,
+        number: int = 5,
+    ) -> HeldTask:
+        task = self.coordinator.add_task("alice", number, kind=kind, exchange=exchange)
+        return HeldTask(self.client, task)
 
     def reasons(self) -> list[str]:
         return [reason for _, _, reason in self.coordinator.declined()]
 
-    async def join(self, policy: SitePolicy, kind: str = "train") -> None:
+    async def join(self, policy: SitePolicy, kind: str = "train", number: int = 5) -> None:
         """Asks the client to join a round of this kind, with two others."""
-        others = [SiteKeys.generate().card("tiny", name) for name in ("bob", "carol")]
         terms = Terms.model_validate(
             {
                 "federation": "tiny",
                 "specification_digest": self.coordinator.specification_digest,
-                "round_number": 5,
+                "round_number": number,
                 "kind": kind,
                 "base_version": 0,
                 "base_digest": self.coordinator.digest(0),
                 "threshold": 3,
-                "cohort": [self.member.card, *others],
+                "cohort": [self.member.card, *self.others],
             }
         )
         self.client.member = self.member
-        view = ExchangeView(terms=terms).model_dump_json()
-        self.coordinator.answer("GET", "/exchange", httpx.Response(200, content=view))
         self.coordinator.answer("PUT", "/exchange/join", problem(ProblemType.ROUND_CLOSED))
         gate = PolicyGate(policy, self.coordinator.specification.training)
-        await ExchangeWork(PATIENCE, gate).do([self.held(TaskKind.JOIN)])
+        held = self.held(TaskKind.JOIN, ExchangeView(terms=terms), number)
+        await ExchangeWork(PATIENCE, gate).do([held])
 
 
 @pytest.fixture
@@ -120,6 +125,18 @@ async def test_an_evaluation_is_joined_whatever_the_policy_says_of_training(benc
     await bench.join(SitePolicy(minimum_steps=1000), kind="evaluate")
     assert bench.reasons() == []
     assert len(bench.coordinator.asked("PUT", "/exchange/join")) == 1
+
+
+async def test_a_round_before_one_that_was_joined_is_declined_with_the_number_of_that(
+    bench: Bench,
+) -> None:
+    await bench.join(SitePolicy(minimum_trusted_peers=0), number=7)
+    await bench.join(SitePolicy(minimum_trusted_peers=0), number=5)
+    (decline,) = bench.coordinator.asked("PUT", "/decline")
+    assert json.loads(decline.content) == {
+        "reason": "this client has joined round 7 before",
+        "joined_round": 7,
+    }
 
 
 async def test_a_join_without_enough_trusted_peers_is_declined(bench: Bench) -> None:

@@ -61,8 +61,9 @@ def test_a_round_that_was_joined_has_no_other_terms() -> None:
     cohort = Cohort.of(5)
     cohort.join(["site-00"])
     cohort.terms = changed(cohort.terms, {"base_version": 1})
-    with pytest.raises(SumRefused, match="round 1 had other terms before"):
+    with pytest.raises(SumRefused, match="round 1 had other terms before") as refusal:
         cohort.join(["site-00"])
+    assert refusal.value.joined_round == 1
 
 
 def test_an_earlier_round_is_not_played_again(confirmed: Confirmed) -> None:
@@ -71,8 +72,9 @@ def test_an_earlier_round_is_not_played_again(confirmed: Confirmed) -> None:
     cohort.terms = changed(old, {"round_number": 2})
     cohort.join(["site-00"])
     cohort.terms = old
-    with pytest.raises(SumRefused, match="has joined round 2 meanwhile"):
+    with pytest.raises(SumRefused, match="has joined round 2 before") as refusal:
         cohort.join(["site-00"])
+    assert refusal.value.joined_round == 2
     with pytest.raises(SumRefused, match="has joined round 2 meanwhile"):
         cohort.unmask("site-00", confirmed.view())
 

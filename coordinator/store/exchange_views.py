@@ -1,0 +1,131 @@
+"""What the members of a round's secure sum are shown alike: made for the first, kept for the rest.
+
+None of it changes while the round is in the phase that shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.database.transactions import Database
+from coordinator.store import exchange
+from coordinator.store import rounds as round_store
+from coordinator.store.tables import RoundRow
+from shared.rest.schema import RoundPhase, TaskKind
+from shared.secure_sum.messages import (
+    Confirmation,
+    ExchangeView,
+    RecordedJoin,
+    Terms,
+    joined_digest,
+    survivors_digest,
+)
+
+_FEDERATIONS_KEPT = 16
+
+
+@dataclass(frozen=True)
+class PhaseView:
+    """What all members are shown in a phase, and the digests that they confirm then.
+
+    Attributes:
+        view: without what is sealed for one member.
+        joined: digest of the members that joined; empty before survivors are confirmed.
+        survivors: digest of the survivors' names; empty before they are confirmed.
+    """
+
+    phase: RoundPhase
+    view: ExchangeView
+    joined: str = ""
+    survivors: str = ""
+
+
+@dataclass
+class _Kept:
+    """Of a federation's newest round that was asked for."""
+
+    round_number: int
+    terms: Terms
+    shown: PhaseView | None = None
+
+
+class ExchangeViews:
+    """Terms and views of each federation's live round."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self._reading = asyncio.Lock()
+
+    async def terms(self, session: AsyncSession, round_: RoundRow) -> Terms:
+        """The terms of a round with a secure sum, every card of which is checked."""
+        return (await self._of(session, round_)).terms
+
+    def kept(self, federation_id: int, round_number: int, phase: RoundPhase) -> PhaseView | None:
+        """What members of a round are shown in a phase, if somebody was shown it."""
+        kept = self._kept.get(federation_id)
+        if kept is None or kept.round_number != round_number or kept.shown is None:
+            return None
+        return kept.shown if kept.shown.phase is phase else None
+
+    async def shown(
+        self, database: Database, round_: RoundRow, phase: RoundPhase
+    ) -> PhaseView | None:
+        """What members are shown in a phase; None if the round is no longer in it.
+
+        To be asked with no session open: whoever is first reads, and the others wait for that.
+        """
+        async with self._reading:
+            shown = self.kept(round_.federation_id, round_.number, phase)
+            if shown is not None:
+                return shown
+            async with database.reading() as session:
+                kept = await self._of(session, round_)
+                shown = await _read(session, round_.id, phase, kept.terms)
+                # Looked at last: what was read before was all there.
+                if not await round_store.is_in(session, round_.id, phase):
+                    return None
+            kept.shown = shown
+            return shown
+
+    async def _of(self, session: AsyncSession, round_: RoundRow) -> _Kept:
+        newest = kept = self._kept.get(round_.federation_id)
+        if kept is None or kept.round_number != round_.number:
+            text = await session.scalar(select(RoundRow.terms).where(RoundRow.id == round_.id))
+            # In a thread: each of a cohort's cards has a signature to check.
+            terms = await asyncio.to_thread(Terms.model_validate_json, text or "")
+            kept = _Kept(round_.number, terms)
+            # An update of an earlier round may be sent again at any time.
+            if newest is None or newest.round_number < round_.number:
+                self._kept[round_.federation_id] = kept
+                if len(self._kept) > _FEDERATIONS_KEPT:
+                    self._kept.popitem(last=False)
+        return kept
+
+
+async def _read(session: AsyncSession, round_id: int, phase: RoundPhase, terms: Terms) -> PhaseView:
+    if phase is RoundPhase.JOINING:
+        return PhaseView(phase, ExchangeView(terms=terms))
+    joins = await exchange.list_messages(session, round_id, TaskKind.JOIN)
+    joined = await asyncio.to_thread(
+        lambda: tuple(RecordedJoin.model_validate_json(content).member for _, content in joins)
+    )
+    if phase is RoundPhase.OPEN:
+        return PhaseView(phase, ExchangeView(joined=joined))
+    survivors = tuple(await exchange.list_survivors(session, round_id))
+    confirmations: dict[str, str] = {}
+    if phase is RoundPhase.UNMASKING:
+        messages = await exchange.list_messages(session, round_id, TaskKind.CONFIRM)
+        confirmations = {
+            name: Confirmation.model_validate_json(content).signature for name, content in messages
+        }
+    return PhaseView(
+        phase,
+        ExchangeView(survivors=survivors, confirmations=confirmations),
+        await asyncio.to_thread(joined_digest, joined),
+        survivors_digest(survivors),
+    )
