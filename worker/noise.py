@@ -23,13 +23,13 @@ _UNITS_PER_SENSITIVITY = 100
 """Times √m: rounding makes one unit of privacy change a hundredth more."""
 
 
-def noise_key(client_seed: int, round_number: int, base_digest: str) -> bytes:
-    """The key of a client's noise in the round of this number that starts from these weights.
+def noise_key(client_seed: int, *occasion: str) -> bytes:
+    """The key of a client's noise on an occasion: the words that tell it from every other.
 
-    Other weights give another key: no two updates have the same noise, which their difference would
-    lay open.
+    The difference of two updates with the same noise would lay both open, so the words have to say
+    who sends what to whom: federation, client, round, weights, cohort.
     """
-    info = f"hyperfl noise {round_number} {base_digest}".encode()
+    info = "\n".join(["hyperfl noise", *occasion]).encode()
     return HKDF(SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(str(client_seed).encode())
 
 

@@ -85,7 +85,8 @@ def _check_arithmetic(specification: FederationSpecification) -> None:
         check_agreed_noise(specification.training)
         if specification.protection is not None:
             size = policy.cohort_size or LARGEST_COHORT
-            for number in (1, policy.rounds):  # noise is largest in the first, finest in the last
+            last = specification.training.planned_rounds or policy.rounds
+            for number in (1, last):  # noise is largest in the first, finest in the last
                 SumLayout.of(specification, TaskKind.TRAIN, size, number)
     except ValueError as error:
         raise InvalidSpecification(str(error)) from error

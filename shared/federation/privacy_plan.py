@@ -43,7 +43,7 @@ class PrivacyPlan(BaseModel):
     """σ: the noise's standard deviation over what one unit can change in the sum."""
     noise_clients: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Clients of a secure sum whose noise is enough: so many must be honest. By default all
-    without whom the sum fails."""
+    without whom the sum fails, but for a third of the cohort, who may help the coordinator."""
 
     @model_validator(mode="after")
     def _check_unit(self) -> Self:
@@ -86,5 +86,16 @@ class PrivacyPlan(BaseModel):
         return rate * self.clip_norm / (self.sample_rate * max_examples_weight)
 
     def noise_share(self, cohort_size: int, minimum_updates: int) -> int:
-        """Clients of a cohort whose noise together is all that is needed."""
-        return self.noise_clients or clients_needed(cohort_size, minimum_updates)
+        """Clients of a cohort whose noise together is all that is needed.
+
+        Of this very cohort, which may be smaller than ``round_policy.cohort_size``.
+        """
+        needed = clients_needed(cohort_size, minimum_updates)
+        if self.noise_clients is not None:
+            return min(self.noise_clients, needed)
+        return needed - fewer_than_a_third(cohort_size)
+
+
+def fewer_than_a_third(cohort_size: int) -> int:
+    """Most clients that may help the coordinator where a secure sum is to hold."""
+    return (cohort_size - 1) // 3

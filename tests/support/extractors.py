@@ -68,6 +68,22 @@ def with_normalised_vectors() -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), WIDTH
 
 
+class _Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, _ = tiny_without_normalisation()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.layers(images)
+        return features
+
+
+def that_counts_what_it_sees() -> tuple[nn.Module, int]:
+    """It has a buffer, which training mode may change."""
+    return _Counting(), WIDTH
+
+
 class _Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()

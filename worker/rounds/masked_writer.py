@@ -68,7 +68,8 @@ class MaskedWriter:
         else:
             # What is left out, or how many values are cut, would say without noise what they are.
             num_cut = 0
-            num_examples, values = self._release.part_of_sum(one, layout, result, weights)
+            cohort = ",".join(sorted(member.client for member in _joined(one)))
+            num_examples, values = self._release.part_of_sum(one, layout, cohort, result, weights)
         counts = layout.counts_of(num_examples, num_cut, result.metrics)
         content, sums = self._mask(one, layout, RingVector(counts, values, layout.fixed_point.bits))
         return replace(

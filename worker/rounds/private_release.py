@@ -10,7 +10,7 @@ from shared.arrays import Array, NamedArrays
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.specification import FederationSpecification, ParameterSpecification
 from shared.secure_sum.fixed_point import Ring32
-from shared.secure_sum.layout import SumLayout
+from shared.secure_sum.layout import METRICS, SumLayout
 from shared.tensors.low_rank import FactoredDelta, Float64
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.noise import clipped, noise_key, rounded_normal, with_noise
@@ -36,13 +36,33 @@ class PrivateRelease:
             TrainingFailedError: nothing bounds what one example changes.
         """
         change, sensitivity = self._bounded(result, weights, weight=1.0)
-        noisy = with_noise(change, self._privacy.noise_multiplier, sensitivity, self._key(one))
+        key = self._key(one, "alone")
+        noisy = with_noise(change, self._privacy.noise_multiplier, sensitivity, key)
         return dict(split(noisy, self._parameters))
 
+    def said_examples(self, result: TrainingResult) -> int:
+        """The examples that an update says by itself.
+
+        A client's number of them is a secret where the client itself is what is hidden.
+        """
+        return 1 if self._privacy.unit == "client" else result.num_examples
+
     def part_of_sum(
-        self, one: HeldTask, layout: SumLayout, result: TrainingResult, weights: NamedArrays
+        self,
+        one: HeldTask,
+        layout: SumLayout,
+        cohort: str,
+        result: TrainingResult,
+        weights: NamedArrays,
     ) -> tuple[int, Ring32]:
         """The examples that are said, and the values (m,) with this client's share of the noise.
+
+        Args:
+            one: the client and its task.
+            layout: of the sum.
+            cohort: what tells the sum's members from every other cohort.
+            result: of the round.
+            weights: those before it.
 
         Raises:
             TrainingFailedError: one example changes more than the plan's noise is made for.
@@ -51,7 +71,6 @@ class PrivateRelease:
         if layout.noise is None:
             raise ValueError("the layout of a sum with differential privacy has noise")
         cap = self._policy.max_examples_weight or 1
-        # A client's number of examples is a secret where the client itself is what is hidden.
         num_examples = cap if self._privacy.unit == "client" else min(result.num_examples, cap)
         change, sensitivity = self._bounded(result, weights, num_examples / cap)
         if sensitivity > layout.noise.sensitivity * (1 + _ROUNDING):
@@ -62,18 +81,21 @@ class PrivateRelease:
                 }
             )
         deviation = layout.noise.deviation(layout.fixed_point)
-        noise = rounded_normal(self._key(one), deviation, len(change))
+        noise = rounded_normal(self._key(one, cohort), deviation, len(change))
         return num_examples, layout.fixed_point.encode_with_noise(change, noise)
 
     def metrics(self, one: HeldTask, metrics: Mapping[str, float]) -> dict[str, float]:
-        """A client's numbers, with ``epsilon_spent``: of this round and all before, at most."""
-        return dict(metrics) | {"epsilon_spent": self._privacy.epsilon_after(one.task.round_number)}
+        """What is said of a round: accuracies, losses, and ``epsilon_spent`` so far at most."""
+        shown = {name: metrics[name] for name in METRICS["train"] if name in metrics}
+        return shown | {"epsilon_spent": self._privacy.epsilon_after(one.task.round_number)}
 
     def _bounded(
         self, result: TrainingResult, weights: NamedArrays, weight: float
     ) -> tuple[Float64, float]:
         """The weighted change (m,), and what one unit of privacy can change in it."""
         change = weight * flat_change(result, weights, self._parameters)
+        if not np.isfinite(change).all():
+            raise TrainingFailedError({result.participant: "its change is not finite"})
         if self._privacy.unit == "client":
             return clipped(change, self._privacy.clip_norm), self._privacy.clip_norm
         if result.sensitivity is None:
@@ -82,8 +104,10 @@ class PrivateRelease:
             )
         return change, weight * result.sensitivity
 
-    def _key(self, one: HeldTask) -> bytes:
-        return noise_key(one.client.state.seed, one.task.round_number, one.task.base_digest)
+    def _key(self, one: HeldTask, cohort: str) -> bytes:
+        state, task = one.client.state, one.task
+        who = (state.federation, state.specification_digest, one.client.name)
+        return noise_key(state.seed, *who, str(task.round_number), task.base_digest, cohort)
 
 
 def flat_change(

@@ -48,14 +48,16 @@ class PlainWriter:
     def trained(self, one: HeldTask, result: TrainingResult, weights: NamedArrays) -> PrivateState:
         """See :class:`UpdateWriter`."""
         state, deltas, metrics = one.client.state, result.deltas, result.metrics
+        num_examples = result.num_examples
         if self._release is not None:
             # Its residual, too, is then of what has noise.
             deltas = self._release.alone(one, result, weights)
             metrics = self._release.metrics(one, metrics)
+            num_examples = self._release.said_examples(result)
         encoded = encoding_for(self._specification.encoding).encode(
             deltas, state.residual, weights, self._specification.parameters
         )
-        content = self._serialise(one.task, encoded.wire, result.num_examples, metrics)
+        content = self._serialise(one.task, encoded.wire, num_examples, metrics)
         return replace(
             state,
             tensors={name: tensor.numpy() for name, tensor in result.private.items()},

@@ -99,6 +99,7 @@ async def open_site(
         specification = read_specification(federation, config.federation)
         check_specification(config.policy, specification, federation.specification_digest)
         check_needed_memory(specification, max_bytes)
+        _warn_of_known_noise(specification, members)
         for client, _ in members:  # before anything that the specification names is run
             private_state.check_owner(
                 client.state_dir,
@@ -238,3 +239,16 @@ def _check_specification(given: ParameterSpecification, method: Method) -> None:
             )
     if missing := sorted(ours.keys() - given.by_name.keys()):
         raise ConfigError(f"the federation does not share {missing[0]}, which its method needs")
+
+
+def _warn_of_known_noise(
+    specification: FederationSpecification, members: Sequence[tuple[ClientConfig, CoordinatorApi]]
+) -> None:
+    if specification.training.privacy is None:
+        return
+    for client, _ in members:
+        if client.seed is not None:
+            _log.warning(
+                "noise of a seed that the configuration names protects nothing: for trials only",
+                client=client.name,
+            )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from shared.federation.noise_rules import check_agreed_noise
 from shared.federation.plans import (
     KNOWN_METHODS,
     TrainingPlan,
@@ -16,6 +17,7 @@ from shared.federation.plans import (
 )
 from shared.federation.protection_plan import clients_needed
 from shared.federation.specification import FederationSpecification
+from shared.privacy_accountant import PrivacyBudgetError
 from worker.errors import ConfigError
 from worker.site_policy import SitePolicy
 
@@ -211,6 +213,12 @@ def _epsilon(policy: SitePolicy, training: TrainingPlan) -> Finding:
     if training.privacy is None and not spreads_privacy_budget(training.method):
         verdict = Verdict.ACCEPTED if largest is None else Verdict.REFUSED
         return Finding("maximum_epsilon", says, "updates without noise of a known ε", verdict)
+    try:
+        check_agreed_noise(training)
+    except PrivacyBudgetError as error:
+        # A coordinator should have refused it, and this one may lie.
+        asks = f"less noise than its own budget needs: {error}"
+        return Finding("maximum_epsilon", says, asks, Verdict.REFUSED)
     privacy = training.privacy
     asked = privacy.epsilon if privacy else float(training.hyperparameters["epsilon"])
     unit = "one client" if privacy and privacy.unit == "client" else "one example"

@@ -6,27 +6,26 @@ in what is sent (:mod:`worker.methods.hypernetwork.private_step`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import structlog
 import torch
 
 from shared.federation.plans import HyperFLPlan, TrainingPlan
 from shared.federation.sharing import OUTPUT_BIAS
+from worker.errors import ModelError
 from worker.methods.hypernetwork.personalization import PrivateFit
 from worker.methods.hypernetwork.private_step import PrivateStep
 from worker.methods.hypernetwork.public_head import public_head
 from worker.methods.hypernetwork.weights import HypernetworkWeights
-from worker.methods.interface import (
-    DIVERGED,
-    Participant,
-    TrainingDivergedError,
-    TrainingResult,
-)
-from worker.methods.local_round.base_method import NothingToSend
-from worker.methods.local_round.extractor import FunctionalExtractor
+from worker.methods.interface import Participant, TrainingDivergedError, TrainingResult
+from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
 from worker.methods.privacy.clipped_gradients import check_examples_are_separate
 from worker.models.layout import ParameterLayout
 from worker.models.registry import FeatureExtractor
+
+_log = structlog.get_logger()
 
 
 class PrivateRound:
@@ -41,7 +40,7 @@ class PrivateRound:
         weights: HypernetworkWeights,
         round_number: int,
         stop_if_asked: Callable[[], None],
-    ) -> TrainingResult | NothingToSend:
+    ) -> TrainingResult:
         """A client's result, whose change has no noise yet; ``weights`` are φ, never changed."""
         epochs, feature_scale = self._plan.epochs, self._plan.feature_scale
         client = self._fit.client(participant, round_number, epochs, stop_if_asked)
@@ -51,7 +50,9 @@ class PrivateRound:
         try:
             private = self._fit.run(client, weights, epochs)
         except TrainingDivergedError:
-            return NothingToSend(client.name, DIVERGED)
+            # Whether something is sent must not depend on the data: it has no noise.
+            _log.error("fit diverged, private tensors stay", client=client.name)
+            private = participant.private
         embedding = private["embedding"].to(change.device)
         accuracy, loss = client.evaluate(weights.generate(embedding, feature_scale))
         client.metrics |= {"accuracy_after": accuracy, "loss_after": loss}
@@ -60,7 +61,7 @@ class PrivateRound:
             num_examples=client.num_examples,
             deltas={OUTPUT_BIAS: change.cpu().numpy()},
             private=private,
-            metrics=client.metrics,
+            metrics={name: one for name, one in client.metrics.items() if math.isfinite(one)},
             sensitivity=self._step.sensitivity(client.num_examples, round_number),
         )
 
@@ -77,11 +78,17 @@ def private_round_for(
     """The rounds of a federation with privacy for examples; None for any other.
 
     Raises:
-        ModelError: the network has no gradients of single examples, or fewer features than classes.
+        ModelError: the network has no gradients of single examples, buffers that training changes,
+            or fewer features than classes.
     """
     if training.privacy is None or training.privacy.unit != "example":
         return None
     check_examples_are_separate(template.module)
+    if changing := sorted(own_buffers(template.module)):
+        raise ModelError(
+            f"training changes buffer {changing[0]}, which would carry what it saw into the "
+            "gradients without noise"
+        )
     head = public_head(training.num_classes, template.feature_width).to(device)
     step = PrivateStep(training.privacy, extractor, layout, head, plan.feature_scale)
     return PrivateRound(step, fit, plan)

@@ -17,11 +17,14 @@ from shared.arrays import digest_arrays
 from shared.federation.privacy_plan import PrivacyPlan
 from worker.methods.hypernetwork.weights import HypernetworkWeights
 from worker.methods.interface import Participant
-from worker.methods.local_round.client import BUFFER_PREFIX, LocalClient
+from worker.methods.local_round.client import LocalClient
 from worker.methods.local_round.extractor import FunctionalExtractor
 from worker.methods.local_round.random_streams import client_generator
 from worker.methods.privacy.clipped_gradients import ClippedGradients
 from worker.models.layout import ParameterLayout
+
+_ROUNDING = 1e-5
+"""More than float32 is off by in an example's norm, relative: what is clipped is at most C."""
 
 
 class PrivateStep:
@@ -59,7 +62,7 @@ class PrivateStep:
         weights: HypernetworkWeights,
         number: int,
     ) -> torch.Tensor:
-        """The change of b (P,): −η · Σ clipped gradients / (q · n), over a Poisson sample.
+        """The change of b (P,), float64: −η · Σ clipped gradients / (q · n), over a Poisson sample.
 
         Args:
             client: the participant on the device.
@@ -74,14 +77,16 @@ class PrivateStep:
         base = digest_arrays({"b": bias.cpu().numpy()})
         sampling = client_generator(participant.seed, f"private sample from {base}", number)
         theta = weights.generate(bias.new_zeros(weights.trunk_weight.shape[1]), self._feature_scale)
-        buffers = {name.removeprefix(BUFFER_PREFIX): one for name, one in client.buffers.items()}
 
         def logits(parameters: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-            features = self._extractor.call(dict(parameters) | buffers, inputs, bias.dtype)
+            features = self._extractor.call(parameters, inputs, bias.dtype)
             return linear(features, self._head)
 
-        clipped = ClippedGradients(logits, self._layout.split(theta), plan.clip_norm)
-        total = torch.zeros_like(bias)
+        clipped = ClippedGradients(
+            logits, self._layout.split(theta), plan.clip_norm * (1 - _ROUNDING)
+        )
+        # float32 would round a long sum by more where one example more is in it.
+        total = torch.zeros_like(bias, dtype=torch.float64)
         self._extractor.evaluation_mode()
         for inputs, labels in client.sampled_batches(plan.sample_rate, sampling):
             run = clipped.run(inputs)

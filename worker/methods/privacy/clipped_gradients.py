@@ -145,20 +145,43 @@ class ExampleRun:
     def clipped_sum(self, losses: torch.Tensor) -> Tensors:
         """Σ over examples of gᵢ·min(1, clip_norm / ‖gᵢ‖), of each tensor; once for a run.
 
+        An example whose gradient is not finite counts as zeros.
+
         Args:
             losses: (B,), each of that example's row of ``outputs`` alone.
         """
         leaves = [*(shift for _, _, shift in self._seen), *self._others.values()]
-        found = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
+        found = list(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
+        inputs = [one for _, one, _ in self._seen]
+        gradients, norms = self._gradients(found, inputs)
+        counts = norms.isfinite()
+        if not bool(counts.all()):
+            # No factor bounds what they make of the sum: a number that is none times 0 is none.
+            found, inputs = ([_zeroed(one, ~counts) for one in some] for some in (found, inputs))
+            gradients, norms = self._gradients(found, inputs)
+        factors = (self._clip_norm / norms).clamp(max=1.0)
+        return {name: gradients[name].weighted_sum(factors) for name in self._names}
+
+    def _gradients(
+        self, found: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
+    ) -> tuple[dict[str, ExampleGradients], torch.Tensor]:
+        """Each tensor's gradients and the examples' norms (B,), over all tensors together.
+
+        ``found`` are the gradients by the layers' outputs, then by all other tensors, (B, …) each.
+        """
         gradients: dict[str, ExampleGradients] = {
             name: StackedGradients(one)
             for name, one in zip(self._others, found[len(self._seen) :], strict=True)
         }
-        for (call, inputs, _), by_output in zip(self._seen, found, strict=False):
-            gradients |= call.gradients(inputs, by_output)
+        for (call, *_), given, by_output in zip(self._seen, inputs, found, strict=False):
+            gradients |= call.gradients(given, by_output)
         norms = torch.stack([one.squared_norms() for one in gradients.values()]).sum(dim=0).sqrt()
-        factors = (self._clip_norm / norms).clamp(max=1.0)
-        return {name: gradients[name].weighted_sum(factors) for name in self._names}
+        return gradients, norms
+
+
+def _zeroed(rows: torch.Tensor, examples: torch.Tensor) -> torch.Tensor:
+    """``rows`` (B, …) with zeros for some of the examples (B,)."""
+    return rows.masked_fill(examples.view(-1, *(1,) * (rows.ndim - 1)), 0.0)
 
 
 class _OtherCalls(Exception):

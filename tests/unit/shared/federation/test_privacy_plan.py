@@ -35,11 +35,17 @@ def test_steps_shrink_to_a_tenth_and_noise_with_them() -> None:
     assert PrivacyPlan(rounds=1, noise_multiplier=1.0).learning_rate_in(1) == 4.0
 
 
-def test_noise_is_shared_by_those_without_whom_a_sum_fails_or_by_fewer() -> None:
+def test_noise_is_shared_by_those_who_stay_and_do_not_help_the_coordinator() -> None:
     plan = PrivacyPlan(rounds=2, noise_multiplier=1.0)
-    assert plan.noise_share(cohort_size=20, minimum_updates=3) == 14
-    assert plan.noise_share(cohort_size=20, minimum_updates=18) == 18
-    assert plan.model_copy(update={"noise_clients": 5}).noise_share(20, 3) == 5
+    assert plan.noise_share(cohort_size=20, minimum_updates=3) == 14 - 6
+    assert plan.noise_share(cohort_size=20, minimum_updates=18) == 18 - 6
+    assert plan.noise_share(cohort_size=3, minimum_updates=3) == 3
+
+
+def test_a_cohort_that_is_smaller_than_was_planned_shares_its_noise_among_itself() -> None:
+    plan = PrivacyPlan(rounds=2, noise_multiplier=1.0, noise_clients=14)
+    assert plan.noise_share(20, 3) == 14
+    assert plan.noise_share(6, 3) == 5
 
 
 def test_epsilon_grows_with_the_rounds_up_to_what_was_planned() -> None:

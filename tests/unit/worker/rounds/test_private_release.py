@@ -24,6 +24,7 @@ from worker.site.private_state import PrivateState
 
 BIAS = "hypernetwork.output.bias"
 SEED = 11
+COHORT = "a,b,c,d,e"
 CHANGE = [0.1, -0.2, 0.3, 0.0]
 
 
@@ -48,7 +49,14 @@ def result(
 ) -> TrainingResult:
     fitting = {"sensitivity": 4.0 / num_examples} | settings
     deltas: dict[str, Array] = {BIAS: np.array(change, np.float32)}
-    return TrainingResult("a", num_examples, dict(deltas), {}, {"accuracy_after": 0.5}, **fitting)
+    return TrainingResult(
+        "a", num_examples, dict(deltas), {}, {"accuracy_after": 0.5, "secret": 7.0}, **fitting
+    )
+
+
+def key_of(one: HeldTask) -> bytes:
+    base = one.task.base_digest
+    return noise_key(SEED, "tiny", base, "a", str(one.task.round_number), base, COHORT)
 
 
 def release(specification: FederationSpecification) -> tuple[PrivateRelease, SumLayout]:
@@ -61,14 +69,16 @@ def release(specification: FederationSpecification) -> tuple[PrivateRelease, Sum
 def test_a_part_of_a_sum_has_its_share_of_the_noise_and_no_more() -> None:
     made, layout = release(private_specification())
     one = held()
-    num_examples, values = made.part_of_sum(one, layout, result(num_examples=MAX_EXAMPLES // 2), {})
+    num_examples, values = made.part_of_sum(
+        one, layout, COHORT, result(num_examples=MAX_EXAMPLES // 2), {}
+    )
     assert num_examples == MAX_EXAMPLES // 2
     assert layout.noise is not None
     deviation = layout.noise.deviation(layout.fixed_point)
-    # 4 of 5 clients are needed until the end, and the noise of 4 is enough.
+    # 4 of 5 clients are needed until the end, one of whom may help the coordinator.
     sensitivity = 4.0 / MAX_EXAMPLES / layout.fixed_point.step + 2
-    assert deviation == pytest.approx(3.0 * sensitivity / 2)
-    key = noise_key(SEED, 1, one.task.base_digest)
+    assert deviation == pytest.approx(3.0 * sensitivity / 3**0.5)
+    key = key_of(one)
     expected = layout.fixed_point.encode_with_noise(
         np.float32(CHANGE).astype(np.float64) / 2, rounded_normal(key, deviation, 4)
     )
@@ -77,19 +87,34 @@ def test_a_part_of_a_sum_has_its_share_of_the_noise_and_no_more() -> None:
 
 def test_a_client_over_the_cap_counts_as_the_cap() -> None:
     made, layout = release(private_specification())
-    num_examples, _ = made.part_of_sum(held(), layout, result(num_examples=3 * MAX_EXAMPLES), {})
+    num_examples, _ = made.part_of_sum(
+        held(), layout, COHORT, result(num_examples=3 * MAX_EXAMPLES), {}
+    )
     assert num_examples == MAX_EXAMPLES
 
 
-def test_noise_repeats_for_a_task_and_is_another_for_every_round_and_base() -> None:
+def test_noise_repeats_for_a_task_and_is_another_on_every_other_occasion() -> None:
     made, layout = release(private_specification())
-    first, again, later, other = (
-        made.part_of_sum(one, layout, result(), {})[1].tolist()
-        for one in (held(), held(), held(number=2), held(base="1"))
+    first, again, *others = (
+        made.part_of_sum(one, layout, cohort, result(), {})[1].tolist()
+        for one, cohort in (
+            (held(), COHORT),
+            (held(), COHORT),
+            (held(number=2), COHORT),
+            (held(base="1"), COHORT),
+            (held(), "a,b,c,d"),
+        )
     )
     assert first == again
-    assert first not in (later, other)
-    assert later != other
+    assert first not in others
+    assert len({tuple(one) for one in others}) == 3
+
+
+def test_what_is_not_finite_is_never_sent() -> None:
+    made, layout = release(private_specification())
+    for value in (np.nan, np.inf):
+        with pytest.raises(TrainingFailedError, match="its change is not finite"):
+            made.part_of_sum(held(), layout, COHORT, result([0.0, value, 0.0, 0.0]), {})
 
 
 @pytest.mark.parametrize(
@@ -102,18 +127,18 @@ def test_noise_repeats_for_a_task_and_is_another_for_every_round_and_base() -> N
 def test_a_change_that_nothing_bounds_is_not_sent(sensitivity: float | None, message: str) -> None:
     made, layout = release(private_specification())
     with pytest.raises(TrainingFailedError, match=message):
-        made.part_of_sum(held(), layout, result(sensitivity=sensitivity), {})
+        made.part_of_sum(held(), layout, COHORT, result(sensitivity=sensitivity), {})
 
 
 def test_of_a_hidden_client_the_whole_change_is_shortened_and_its_size_not_said() -> None:
     made, layout = release(private_specification({"unit": "client", "clip_norm": 0.5}))
     num_examples, values = made.part_of_sum(
-        held(), layout, result([30.0, 40.0, 0.0, 0.0], num_examples=1, sensitivity=None), {}
+        held(), layout, COHORT, result([30.0, 40.0, 0.0, 0.0], num_examples=1, sensitivity=None), {}
     )
     assert num_examples == MAX_EXAMPLES
     assert layout.noise is not None
     assert layout.noise.sensitivity == 0.5
-    key = noise_key(SEED, 1, held().task.base_digest)
+    key = key_of(held())
     noise = rounded_normal(key, layout.noise.deviation(layout.fixed_point), 4)
     clear = np.array([0.3, 0.4, 0.0, 0.0])
     assert values.tolist() == layout.fixed_point.encode_with_noise(clear, noise).tolist()
@@ -126,6 +151,15 @@ def test_an_update_by_itself_has_all_its_noise_and_says_what_is_spent() -> None:
     wire, metadata = codec.decode(bytearray(state.pending.content))
     sent = np.asarray(next(iter(wire.values())), np.float64)
     assert not np.allclose(sent, CHANGE, atol=0.01)
+    assert "secret" not in metadata["hyperfl"]
     privacy = specification.training.privacy
     assert privacy is not None
     assert f'"epsilon_spent":{privacy.epsilon_after(1)}' in metadata["hyperfl"].replace(" ", "")
+
+
+def test_an_update_of_a_hidden_client_says_one_example() -> None:
+    specification = private_specification({"unit": "client"}, protection={})
+    state = PlainWriter(specification).trained(held(), result(), {BIAS: np.zeros(4, np.float32)})
+    assert state.pending is not None
+    _, metadata = codec.decode(bytearray(state.pending.content))
+    assert '"num_examples":1,' in metadata["hyperfl"].replace(" ", "")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from shared.federation.specification import FederationSpecification, document_digest
+from tests.support.private_sums import private_specification
 from tests.support.specifications import tiny_specification
 from worker.errors import ConfigError
 from worker.site.policy import (
@@ -246,3 +247,13 @@ def test_the_digest_that_is_approved_is_the_recorded_documents() -> None:
     specification = federation()
     digest = document_digest(specification.document)
     check_specification(SitePolicy(approved_specifications=(digest,)), specification, digest)
+
+
+def test_noise_that_breaks_its_own_budget_is_refused_whatever_the_policy_says() -> None:
+    little = private_specification({"noise_multiplier": 0.01, "epsilon": 0.5})
+    with pytest.raises(ConfigError, match="asks for less noise than its own budget needs: eps"):
+        check_specification(SitePolicy(maximum_epsilon=1.0), little, DIGEST)
+    with pytest.raises(ConfigError, match=r"policy\.maximum_epsilon is unset"):
+        check_specification(SitePolicy(), little, DIGEST)
+    enough = private_specification({"epsilon": 8.0})
+    check_specification(SitePolicy(maximum_epsilon=8.0, minimum_trusted_peers=0), enough, DIGEST)

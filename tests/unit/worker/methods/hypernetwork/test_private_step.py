@@ -68,7 +68,8 @@ def test_the_change_is_the_sum_of_clipped_gradients_at_the_extractor_of_no_clien
         (gradient,) = torch.autograd.grad(cross_entropy(features @ head.T, label), leaf)
         total += gradient * min(1.0, CLIP_NORM / float(gradient.norm()))
     expected = -4.0 * total / len(one.data.train)
-    torch.testing.assert_close(torch.from_numpy(np.asarray(found)), expected, rtol=1e-4, atol=1e-7)
+    found = torch.from_numpy(np.asarray(found)).float()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_nothing_of_embedding_head_or_noise_is_in_what_is_sent() -> None:
@@ -112,6 +113,21 @@ def test_the_private_part_learns_without_noise() -> None:
     result = trained(method, one)
     assert result.private["embedding"].any()
     method.check_private(result.private)
+
+
+def test_a_fit_that_diverges_is_dropped_and_the_step_is_sent_all_the_same() -> None:
+    method = private_method()
+    one = participant(method)
+    one.private["head.weight"] = torch.full_like(one.private["head.weight"], 3e38)
+    before = {name: tensor.clone() for name, tensor in one.private.items()}
+    result = trained(method, one)
+    assert np.isfinite(np.asarray(result.deltas[OUTPUT_BIAS])).all()
+    assert all(torch.equal(result.private[name], tensor) for name, tensor in before.items())
+
+
+def test_models_that_carry_what_they_saw_are_refused() -> None:
+    with pytest.raises(ModelError, match="training changes buffer seen, which would carry"):
+        private_method("that_counts_what_it_sees")
 
 
 def test_models_that_mix_examples_are_refused() -> None:

@@ -22,6 +22,22 @@ def test_each_examples_gradient_is_clipped_over_all_tensors_together() -> None:
     torch.testing.assert_close(sums, {"a": torch.tensor([0.9]), "b": torch.tensor([1.2])})
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e38])
+def test_an_example_whose_gradient_is_no_number_counts_as_zeros(value: float) -> None:
+    parameters = {"weight": torch.eye(2), "bias": torch.zeros(2), "scale": torch.ones(1)}
+    good = torch.tensor([[0.03, 0.04]])
+    images = torch.cat([good, torch.full((1, 2), value)])
+
+    def function(tensors, images):
+        layer = torch.nn.functional.linear(images, tensors["weight"], tensors["bias"])
+        return (layer.square() * tensors["scale"]).sum(dim=1)
+
+    alone = ClippedGradients(function, parameters, 1.0).run(good)
+    both = ClippedGradients(function, parameters, 1.0).run(images)
+    expected = alone.clipped_sum(alone.outputs)
+    torch.testing.assert_close(both.clipped_sum(both.outputs), expected)
+
+
 def test_noise_is_gaussian_with_the_scale_asked_for_and_independent() -> None:
     count = 40_000
     known = {"a": torch.full((count,), 2.0), "b": torch.zeros(count)}
