@@ -65,6 +65,9 @@ class CoordinatorSettings(BaseSettings):
     )
     """Host names that a request may name, such as `fl.example.org,*.example.net`; others are
     answered 400. Probes may name any."""
+    metrics_need_token: bool = True
+    """Whether `/metrics` asks for a token, read-only or an administrator's. Who reads it learns how
+    many clients train and when, how large updates are, and what is refused, but no name."""
     api_docs: bool = True
     """Whether `/docs` shows the interface in a browser; nothing is fetched from elsewhere."""
     max_connections: int = Field(default=10_000, ge=1)

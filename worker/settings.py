@@ -68,6 +68,12 @@ class WorkerSettings(BaseSettings):
         default=None, ge=0, json_schema_extra=shown("a quarter of what is free at the start")
     )
     """Memory on the training device for what a frozen backbone makes of images; 0 keeps nothing."""
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, json_schema_extra=shown("no metrics")
+    )
+    """Port on which `hyperfl worker run` serves metrics to Prometheus, by HTTP and to anyone."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port. Who reaches it learns when this site trains, and how long."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
 
