@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.addresses import unprotected_host
 from shared.environment import PREFIX, check_environment, shown
 from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
+from shared.terminal.logs import LogFormat
 from shared.terminal.text_files import UnreadableText, read_text
 from shared.validation import first_fault
 from worker.data.source import DataSource
@@ -76,6 +77,10 @@ class WorkerSettings(BaseSettings):
     """Address of that port. Who reaches it learns when this site trains, and how long."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
+    log_format: LogFormat | None = Field(
+        default=None, json_schema_extra=shown("`console` on a terminal, else `json`")
+    )
+    """`json`: one object a line. `console`: text for people."""
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response, Security
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from coordinator.operations.metrics import Scrapes
 from coordinator.routes.dependencies import (
@@ -38,4 +38,4 @@ async def require_reader(
 @router.get("/metrics", response_class=Response, dependencies=[Depends(require_reader)])
 async def metrics(scrapes: Annotated[Scrapes, Depends(get_scrapes)]) -> Response:
     """Counters in Prometheus' text format."""
-    return Response(await scrapes.answer(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(await scrapes.answer(), media_type=CONTENT_TYPE_LATEST)
