@@ -22,6 +22,7 @@ from coordinator.database.transactions import Database
 from coordinator.liveness import Pulse
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.operations.delta_chains import DeltaChains
+from coordinator.operations.metrics import Scrapes
 from coordinator.operations.upload_slots import UploadSlots
 from coordinator.rounds.driver import Driver
 from coordinator.routes import (
@@ -31,6 +32,7 @@ from coordinator.routes import (
     exchange,
     federations,
     health,
+    metrics,
     rounds,
     tasks,
     tokens,
@@ -42,6 +44,7 @@ from coordinator.serving.allowed_hosts import AllowedHosts
 from coordinator.serving.audit_log import AuditLog
 from coordinator.serving.audit_trail import AuditTrail
 from coordinator.serving.request_limits import RequestLimits
+from coordinator.serving.request_metrics import RequestMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import CHUNK_BYTES, BlobStore
 from shared.rest.problems import MEDIA_TYPE, Problem
@@ -89,6 +92,7 @@ def create_app(
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.exchange_turns = asyncio.Semaphore(_EXCHANGES_AT_ONCE)
     app.state.readiness = Readiness(context.database, clock)
+    app.state.scrapes = Scrapes(context)
     app.router.routes.extend(_routes())
     problem_handlers.install(app)
     # Those added later are asked earlier: even what the limits refuse leaves its event.
@@ -96,6 +100,7 @@ def create_app(
     app.add_middleware(AuditTrail, audit=AuditLog(context))
     if settings.allowed_hosts is not None:
         app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts.split(","))
+    app.add_middleware(RequestMetrics, metrics=context.metrics)
     return app
 
 
@@ -115,6 +120,7 @@ def _routes() -> Sequence[BaseRoute]:
         tokens.router,
         audit.router,
         health.router,
+        metrics.router,
     ):
         together.include_router(router, responses=_PROBLEMS)
     return tuple(together.routes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -29,11 +30,15 @@ class Pulse:
         """The driver is about to look at its federations."""
         self._last = self._monotonic()
 
+    def silent_seconds(self) -> float:
+        """Seconds since the last beat; infinite before the first."""
+        return math.inf if self._last is None else self._monotonic() - self._last
+
     def check(self) -> None:
         """Raises DriverSilent before the first beat, and when none has come for too long."""
         if self._last is None:
             raise DriverSilent("the driver, which moves the rounds, has not started")
-        silent_seconds = self._monotonic() - self._last
+        silent_seconds = self.silent_seconds()
         if silent_seconds > self._longest_silence_seconds:
             raise DriverSilent(
                 f"the driver, which moves the rounds, has done nothing for {silent_seconds:.0f} s"

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coordinator.database.limits import DatabaseLimits
 from shared.addresses import is_loopback
 from shared.environment import PREFIX, check_environment, shown
+from shared.terminal.logs import LogFormat
 
 MAX_UPLOAD_SECONDS = 12 * 3600.0
 """No coordinator takes longer over an update. What is twice as old is no upload any more, whichever
@@ -65,6 +66,9 @@ class CoordinatorSettings(BaseSettings):
     )
     """Host names that a request may name, such as `fl.example.org,*.example.net`; others are
     answered 400. Probes may name any."""
+    metrics_need_token: bool = True
+    """Whether `/metrics` asks for a token, read-only or an administrator's. Who reads it learns how
+    many clients train and when, how large updates are, and what is refused, but no name."""
     api_docs: bool = True
     """Whether `/docs` shows the interface in a browser; nothing is fetched from elsewhere."""
     max_connections: int = Field(default=10_000, ge=1)
@@ -125,6 +129,10 @@ class CoordinatorSettings(BaseSettings):
     """Most requests at once with one token, so of one client; more are answered 429."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
+    log_format: LogFormat | None = Field(
+        default=None, json_schema_extra=shown("`console` on a terminal, else `json`")
+    )
+    """`json`: one object a line. `console`: text for people."""
 
     @model_validator(mode="before")
     @classmethod

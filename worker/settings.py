@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.addresses import unprotected_host
 from shared.environment import PREFIX, check_environment, shown
 from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
+from shared.terminal.logs import LogFormat
 from shared.terminal.text_files import UnreadableText, read_text
 from shared.validation import first_fault
 from worker.data.source import DataSource
@@ -68,8 +69,18 @@ class WorkerSettings(BaseSettings):
         default=None, ge=0, json_schema_extra=shown("a quarter of what is free at the start")
     )
     """Memory on the training device for what a frozen backbone makes of images; 0 keeps nothing."""
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, json_schema_extra=shown("no metrics")
+    )
+    """Port on which `hyperfl worker run` serves metrics to Prometheus, by HTTP and to anyone."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port. Who reaches it learns when this site trains, and how long."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
+    log_format: LogFormat | None = Field(
+        default=None, json_schema_extra=shown("`console` on a terminal, else `json`")
+    )
+    """`json`: one object a line. `console`: text for people."""
 
     @model_validator(mode="before")
     @classmethod

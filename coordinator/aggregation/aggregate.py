@@ -25,6 +25,7 @@ class AggregatedRound:
     """What a round comes to; ``new`` is None if it trained nothing."""
 
     num_updates: int
+    update_bytes: int
     new: NewVersion | None
     metrics: dict[str, float] | None = None
     """The cohort's means, where only their sum is known."""
@@ -50,20 +51,25 @@ async def aggregate(
         base = await weights_store.find(session, federation.id, round_.base_version)
     specification = context.specification(federation)
     updates = RoundUpdates(context, specification, base, contributions, memory)
+    num_bytes = sum(one.size_bytes for one in contributions)
     if round_.is_protected:
-        return await _aggregate_sum(context, round_, updates, unheard)
+        return await _aggregate_sum(context, round_, updates, num_bytes, unheard)
     if round_.kind == TaskKind.EVALUATE:
-        return AggregatedRound(len(contributions), None, not_heard_from=unheard)
+        return AggregatedRound(len(contributions), num_bytes, None, not_heard_from=unheard)
     try:
         counted = await select_updates(updates)
         new = await make_next_version(updates, counted)
     except (NonFiniteError, DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
-    return AggregatedRound(len(contributions), new, not_heard_from=unheard)
+    return AggregatedRound(len(contributions), num_bytes, new, not_heard_from=unheard)
 
 
 async def _aggregate_sum(
-    context: Context, round_: RoundRow, updates: RoundUpdates, unheard: Sequence[str]
+    context: Context,
+    round_: RoundRow,
+    updates: RoundUpdates,
+    num_bytes: int,
+    unheard: Sequence[str],
 ) -> AggregatedRound:
     try:
         total = await unmask_sum(context, round_, updates)
@@ -77,4 +83,4 @@ async def _aggregate_sum(
             new = await write_version(updates, weights)
     except (NonFiniteError, DamagedBlobError) as error:
         raise AggregationFailed(str(error)) from error
-    return AggregatedRound(len(updates.contributions), new, metrics, unheard)
+    return AggregatedRound(len(updates.contributions), num_bytes, new, metrics, unheard)

@@ -72,7 +72,7 @@ def serve(
         )
         settings.require_protection()
         server.check_certificate(settings)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         _migrate(settings)
         has_served = server.serve(create_app(settings), settings)
     if not has_served:

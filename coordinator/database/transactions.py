@@ -7,6 +7,7 @@ and writes later fails when another has written in between. ``writing`` takes th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -16,9 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from coordinator.database.activity import DatabaseActivity
 from coordinator.database.deadlines import DatabaseDeadlines
 from coordinator.database.limits import DatabaseLimits
-from coordinator.database.outages import OutageLog
+from coordinator.database.outages import OutageLog, outage_of
 
 SQLITE_PAGE_BYTES = 16384
 """Weights are stored in chunks of a MiB."""
@@ -33,6 +35,7 @@ class Database:
     def __init__(self, url: str, limits: DatabaseLimits | None = None) -> None:
         self._limits = limits or DatabaseLimits()
         self._outages = OutageLog()
+        self.activity = DatabaseActivity()
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         driver = "sqlite+aiosqlite" if self.is_sqlite else "postgresql+psycopg"
@@ -70,7 +73,9 @@ class Database:
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A session for queries; nothing it changes is kept."""
         with self._watched(wrote=False):
+            wanted_at = time.monotonic()
             async with self._read_session() as session:
+                await self._begin(session, wanted_at)
                 yield session
 
     @asynccontextmanager
@@ -83,29 +88,45 @@ class Database:
         """
         sessions = self._durable_session if durable else self._hasty_session
         with self._watched(wrote=True):
+            wanted_at = time.monotonic()
             async with AsyncExitStack() as stack:
                 if self._write_queue is not None:
                     await self._wait_for_turn(self._write_queue)
                     stack.callback(self._write_queue.release)
                 session = await stack.enter_async_context(sessions.begin())
+                await self._begin(session, wanted_at)
                 yield session
 
     async def close(self) -> None:
         """Closes every connection."""
         await self.engine.dispose()
 
+    async def _begin(self, session: AsyncSession, wanted_at: float) -> None:
+        """Begins at once what would begin with its first statement, so that waits are seen."""
+        await session.connection()
+        self.activity.begun += 1
+        self.activity.waited_seconds += time.monotonic() - wanted_at
+
     @contextmanager
     def _watched(self, *, wrote: bool) -> Iterator[None]:
-        """Tells the log of outages how a transaction ended."""
+        """Counts how a transaction ended, and tells the log of outages."""
         try:
             yield
         except SQLAlchemyError as error:
-            self._outages.failed(error)
+            self.activity.failed[wrote] += 1
+            self._note_outage(error)
             raise
+        self.activity.committed[wrote] += 1
         self._outages.succeeded(wrote=wrote)
 
+    def _note_outage(self, error: SQLAlchemyError) -> None:
+        outage = outage_of(error)
+        if outage is not None:
+            self.activity.outages[outage] += 1
+        self._outages.failed(error)
+
     def _note_silence(self, seconds: float) -> None:
-        self._outages.failed(PoolTimeoutError(f"no answer for {seconds:g} s"))
+        self._note_outage(PoolTimeoutError(f"no answer for {seconds:g} s"))
 
     async def _wait_for_turn(self, queue: asyncio.Lock) -> None:
         seconds = self._limits.transaction_seconds

@@ -54,8 +54,18 @@ async def next_task(
         FederationFinished: there will be no more tasks.
         Unauthenticated: the client's credential ended while it waited.
     """
+    give_up_at = asyncio.get_running_loop().time() + min(wait_seconds, MAX_WAIT_SECONDS)
+    with context.metrics.open_polls.track_inprogress():
+        return await _wait_for_task(context, principal, give_up_at, hung_up)
+
+
+async def _wait_for_task(
+    context: Context,
+    principal: ClientPrincipal,
+    give_up_at: float,
+    hung_up: Callable[[], Awaitable[None]],
+) -> Task | None:
     loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + min(wait_seconds, MAX_WAIT_SECONDS)
     await _mark_seen(context, principal)
     rung = context.tasks_bell.listen(principal.federation.id)
     first_round, task = await _look_for_task(context, principal)

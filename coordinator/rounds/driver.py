@@ -235,8 +235,10 @@ class Driver:
         if not committed:
             log.warning("aggregation dropped: the round was taken over or closed meanwhile")
             return True
-        self._context.metrics.rounds_closed.labels(phase="committed").inc()
-        self._context.metrics.aggregation_seconds.set(asyncio.get_running_loop().time() - started)
+        metrics = self._context.metrics
+        metrics.rounds_closed.labels(phase="committed").inc()
+        metrics.aggregation_seconds.observe(asyncio.get_running_loop().time() - started)
+        metrics.aggregation_bytes.inc(result.update_bytes)
         log.info(
             "round committed",
             updates=result.num_updates,

@@ -41,7 +41,7 @@ DeltaChainsDependency = Annotated[DeltaChains, Depends(get_delta_chains)]
 UploadSlotsDependency = Annotated[UploadSlots, Depends(get_upload_slots)]
 
 
-_BEARER = HTTPBearer(auto_error=False, description="An administrator's or a client's token.")
+BEARER = HTTPBearer(auto_error=False, description="An administrator's or a client's token.")
 """Declares in the interface's document what :func:`identify` looks at."""
 
 
@@ -49,7 +49,7 @@ async def get_principal(
     request: Request,
     context: ContextDependency,
     authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
-    _declared: Annotated[object, Security(_BEARER)] = None,
+    _declared: Annotated[object, Security(BEARER)] = None,
 ) -> Principal:
     """Who sends this request, asked of the database once; Unauthenticated otherwise."""
     known: Principal | None = getattr(request.state, "principal", None)

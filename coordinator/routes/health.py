@@ -1,12 +1,11 @@
-"""/healthz, /readyz, /metrics: for load balancers and monitoring, without a token."""
+"""/healthz, /readyz: for load balancers, without a token."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Depends, Request
 
 from coordinator.database.readiness import Readiness
 from coordinator.routes.dependencies import ContextDependency
@@ -36,12 +35,6 @@ async def readyz(context: ContextDependency, readiness: ReadinessDependency) -> 
     await readiness.check()
     context.driver_pulse.check()
     return _health()
-
-
-@router.get("/metrics", response_class=Response)
-async def metrics(context: ContextDependency) -> Response:
-    """Counters in Prometheus' text format."""
-    return Response(context.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _health() -> Health:

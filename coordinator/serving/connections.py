@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import resource
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -84,13 +84,13 @@ def _raise_open_files() -> int:
     return soft
 
 
-def bounded_protocol(limits: ConnectionLimits) -> type[asyncio.Protocol]:
-    """What uvicorn takes as its ``http`` class: every connection of one server keeps ``limits``."""
+def bounded_protocol(
+    limits: ConnectionLimits, connections: OpenConnections[BoundedHttp]
+) -> type[asyncio.Protocol]:
+    """What uvicorn takes as its ``http`` class: one server's connections, which keep ``limits``."""
     refusals = RefusalLog("connection closed")
-    connections: OpenConnections[BoundedHttp] = OpenConnections()
     logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
-    made = functools.partial(BoundedHttp, limits, refusals, connections)
-    return cast(type[asyncio.Protocol], made)
+    return cast(type[asyncio.Protocol], partial(BoundedHttp, limits, refusals, connections))
 
 
 class BoundedHttp(HttpToolsProtocol):

@@ -18,14 +18,17 @@ from shared.rest.problems import ProblemType
 
 _BURST_SECONDS = 10.0
 _BUSY_SECONDS = 2
-PROBES = ("/healthz", "/readyz", "/metrics")
+_HEALTH = ("/healthz", "/readyz")
+_METRICS = "/metrics"
+PROBES = (*_HEALTH, _METRICS)
 
 
 class RequestLimits:
     """ASGI middleware. A token is trusted with its own rate once it was found valid.
 
     ``scope["state"]["token_is_valid"]`` is called by whoever found that out. Until then, and
-    without a token, a request counts among its address's unauthenticated ones.
+    without a token, a request counts among its address's unauthenticated ones. Health is told
+    always, and metrics however many requests run: that is when they are needed.
     """
 
     def __init__(self, app: ASGIApp, settings: CoordinatorSettings, clock: Clock) -> None:
@@ -42,7 +45,7 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers itself or runs the application."""
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http" or scope["path"] in _HEALTH:
             await self._app(scope, receive, send)
             return
         token = find_bearer_token(scope["headers"])
@@ -60,7 +63,7 @@ class RequestLimits:
     def _refusal(self, scope: Scope, key: str | None) -> Response | None:
         """The answer to a request that is one too many. ``key`` is its token's digest."""
         address = (scope.get("client") or ("unknown",))[0]
-        if self._running >= self._max_concurrent:
+        if self._running >= self._max_concurrent and scope["path"] != _METRICS:
             self._refusals.note("max_concurrent_requests", address)
             busy = f"the coordinator answers at most {self._max_concurrent} requests at once"
             return problem_response(ProblemType.UNAVAILABLE, busy)
@@ -94,7 +97,7 @@ class RequestLimits:
     def _wait_seconds(self, scope: Scope, address: str, key: str | None) -> float:
         now = self._clock().timestamp()
         wait_seconds = self._addresses.spend(address, now)
-        if wait_seconds > 0 or not scope["path"].startswith("/v1"):
+        if wait_seconds > 0 or not scope["path"].startswith(("/v1", _METRICS)):
             return wait_seconds
         if key is not None and self._tokens.knows(key):
             return self._tokens.spend(key, now)

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 
 from coordinator.context import Context
 from coordinator.errors import TaskEnded
-from coordinator.serving.connections import bounded_protocol, connection_limits
+from coordinator.serving.connections import BoundedHttp, bounded_protocol, connection_limits
+from coordinator.serving.open_connections import OpenConnections
 from coordinator.settings import CoordinatorSettings
 
 
@@ -35,6 +36,9 @@ def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
     Raises:
         TaskEnded: a task that the coordinator cannot do without has ended.
     """
+    context: Context = app.state.context
+    connections: OpenConnections[BoundedHttp] = OpenConnections()
+    context.metrics.open_connections.set_function(connections.__len__)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -43,15 +47,14 @@ def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
         log_config=None,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
-        http=bounded_protocol(connection_limits(settings)),
+        http=bounded_protocol(connection_limits(settings), connections),
         ws="none",
         backlog=settings.listen_backlog,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
-    server = _Server(config, app.state.context)
+    server = _Server(config, context)
     server.run()
-    context: Context = app.state.context
     if context.collapse.reason is not None:
         raise TaskEnded(context.collapse.reason)
     return server.started

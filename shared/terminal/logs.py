@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
 from shared.terminal.log_lines import SteadyLogger, cut_event, render_json
 
+LogFormat = Literal["json", "console"]
 
-def configure_logging(level: str) -> None:
-    """One event a line on stderr: JSON, or coloured text on a terminal.
 
-    Libraries' warnings become events too.
+def configure_logging(level: str, log_format: LogFormat | None = None) -> None:
+    """Events go to stderr: JSON, one object a line, or text for people, coloured on a terminal.
+
+    Without a format a terminal gets text, and everything else JSON. Libraries' warnings become
+    events too.
     """
     numeric_level = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(handlers=[_ToEvents()], level=logging.WARNING)
     logging.raiseExceptions = False
-    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else render_json
+    is_terminal = sys.stderr.isatty()
+    renderer: Any = render_json
+    if (log_format or ("console" if is_terminal else "json")) == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=is_terminal)
     logger = SteadyLogger(sys.stderr)
     structlog.configure(
         processors=[

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.exposition import samples
 from tests.support.processes import ServingCoordinator, serving_coordinator
 
 pytestmark = pytest.mark.e2e
@@ -207,6 +208,21 @@ def test_the_connection_that_waited_longest_makes_room_for_another(
             connections[0].sendall(b"x" * 100)
             assert _read_answer(connections[0])[0] == 422, "what is being answered stays"
     assert _closed_for(patient, "another connection came")
+
+
+def test_open_connections_are_counted(patient: ServingCoordinator) -> None:
+    token = patient.admin_token_file.read_text().strip()
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(_connected(patient))
+        connection = stack.enter_context(_connected(patient))
+        connection.sendall(
+            b"GET /metrics HTTP/1.1\r\nHost: c\r\nConnection: close\r\n"
+            b"Authorization: Bearer " + token.encode() + b"\r\n\r\n"
+        )
+        _head, _, body = _read_to_end(connection).partition(b"\r\n\r\n")
+    assert samples(body.decode())["hyperfl_open_connections"] == {(): 3}
+    _wait_until_served(patient)
 
 
 def test_connections_that_never_sent_make_room(patient: ServingCoordinator) -> None:

@@ -49,7 +49,7 @@ async def test_whole_files_and_ranges_are_counted_for_the_client_that_asked(
     await fetch(coordinator, coordinator.credentials["b"] | {"Range": "bytes=0-0"})
     await fetch(coordinator, coordinator.admin)
     assert await counted(coordinator) == {"a": whole + 20, "b": 1}
-    metrics = (await coordinator.http.get("/metrics")).text
+    metrics = (await coordinator.http.get("/metrics", headers=coordinator.admin)).text
     assert f"hyperfl_weights_bytes_total {2 * whole + 21}.0" in metrics.splitlines()
 
 

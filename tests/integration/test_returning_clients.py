@@ -22,6 +22,7 @@ from tests.support.rounds import weights_row
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from worker.methods.interface import Participant, TrainingResult
+from worker.metrics import WorkerMetrics
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.round_work import RoundWork
@@ -86,7 +87,8 @@ async def train_once(config: WorkerConfig, parts: SiteParts) -> None:
         writer = PlainWriter(opened.specification)
         gate = PolicyGate(config.policy, opened.specification.training)
         stop = threading.Event()
-        group = RoundWork(writer, opened.method, opened.cache, opened.patience, stop, gate)
+        metrics = WorkerMetrics()
+        group = RoundWork(writer, opened.method, opened.cache, opened.patience, stop, gate, metrics)
         await group.do([HeldTask(client, task)])
         group.close()
 

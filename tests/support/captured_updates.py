@@ -15,6 +15,7 @@ from tests.support.hosted_clients import hosted_client
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES
 from tests.support.waiting import RecordedSleep
 from worker.methods import build_method
+from worker.metrics import WorkerMetrics
 from worker.operations.specification import build_specification
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
@@ -64,7 +65,7 @@ async def capture_update(folder: Path, encoding: str, **policy: Any) -> Captured
     cache = WeightsCache(folder / "weights", specification, patience)
     gate = PolicyGate(SitePolicy(), specification.training)
     writer = PlainWriter(specification)
-    work = RoundWork(writer, method, cache, patience, threading.Event(), gate)
+    work = RoundWork(writer, method, cache, patience, threading.Event(), gate, WorkerMetrics())
     try:
         assert await work.do([HeldTask(client, coordinator.add_task(CLIENT))])
     finally:

@@ -17,6 +17,7 @@ from tests.support.hosted_clients import hosted_client, saved_state
 from tests.support.specifications import tiny_specification
 from tests.support.stub_method import StubMethod
 from tests.support.waiting import RecordedSleep
+from worker.metrics import WorkerMetrics
 from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.held_task import HeldTask
@@ -47,6 +48,7 @@ class Bench:
         self.coordinator = FakeCoordinator(tiny_specification(encoding=self.encoding))
         self.method = StubMethod(self.coordinator.specification.parameters)
         self.sleep = RecordedSleep()
+        self.metrics = WorkerMetrics()
         self.heartbeat_sleep: Sleep = asyncio.sleep
         self.beats_after: list[float] = []
         self.groups: list[RoundWork] = []
@@ -65,6 +67,7 @@ class Bench:
                 patience,
                 self.stop,
                 gate,
+                self.metrics,
                 self.heartbeat_sleep,
             )
         )

@@ -12,8 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PROTOCOL, DOCKER = ROOT / "shared" / "PROTOCOL.md", ROOT / "docker" / "README.md"
+KUBERNETES = ROOT / "docker" / "kubernetes" / "README.md"
 CHANGELOG = ROOT / "CHANGELOG.md"
-PAGES = [README, CHANGELOG, *sorted(DOCS.rglob("*.md")), PROTOCOL, DOCKER]
+PAGES = [README, CHANGELOG, *sorted(DOCS.rglob("*.md")), PROTOCOL, DOCKER, KUBERNETES]
 README_LINES = 160
 
 _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)

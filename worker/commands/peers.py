@@ -42,7 +42,7 @@ def list_all(
         from worker.operations.peers import list_peers  # noqa: PLC0415 - the worker's packages
 
         loaded, settings = load(config)
-        configure_logging("warning")
+        configure_logging("warning", settings.log_format)
         found = asyncio.run(list_peers(loaded if client is None else loaded.only(client), settings))
     rows = [
         {
@@ -102,7 +102,7 @@ def verify(
         from worker.operations.peers import verify_peer  # noqa: PLC0415 - the worker's packages
 
         loaded, settings = load(config)
-        configure_logging("warning")
+        configure_logging("warning", settings.log_format)
         card, names = asyncio.run(verify_peer(loaded, settings, name, fingerprint))
     _say(card, names, as_json)
 

@@ -46,7 +46,7 @@ def run(config: ConfigOption = None) -> None:
         from worker.rounds import loop  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         stop = threading.Event()
         asyncio.run(_run_until_signal(loop.run(loaded, settings, stop), stop))
 
@@ -80,7 +80,7 @@ def evaluate(
         from worker.operations.evaluation import evaluate_clients  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
-        configure_logging("warning")
+        configure_logging("warning", settings.log_format)
         rows = asyncio.run(evaluate_clients(loaded, settings))
     if as_json:
         typer.echo(json.dumps(rows))
@@ -118,7 +118,7 @@ def personalize(
         from worker.operations.personalization import personalize_clients  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
-        configure_logging("warning")
+        configure_logging("warning", settings.log_format)
         stop = threading.Event()
         rows = asyncio.run(
             _run_until_signal(personalize_clients(loaded, settings, epochs, stop), stop)
@@ -147,7 +147,7 @@ def rotate(
         from worker.operations.rotation import rotate_credentials  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
-        configure_logging("warning")
+        configure_logging("warning", settings.log_format)
         names = asyncio.run(rotate_credentials(loaded, settings))
     if as_json:
         typer.echo(json.dumps({"rotated": names}))
@@ -189,7 +189,7 @@ def export(
         from worker.export.client_model import export_client  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
-        configure_logging("warning")
+        configure_logging("warning", settings.log_format)
         description, code = asyncio.run(
             export_client(
                 loaded,

@@ -35,6 +35,7 @@ class Patience:
         sleep: Sleep = asyncio.sleep,
         *,
         is_found: bool = True,
+        on_retry: Callable[[str], None] = lambda _doing: None,
     ) -> None:
         """Start with nothing asked.
 
@@ -43,11 +44,13 @@ class Patience:
             sleep: replaced in tests.
             is_found: whether a coordinator is known to be at the address. A wrong address does not
                 heal: until there was an answer, whoever is no coordinator is not asked again.
+            on_retry: told before each repetition what the request is for.
         """
         self._give_up_after_seconds = give_up_after_seconds
         self._jittered = wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_SECONDS)
         self._sleep = sleep
         self._is_found = is_found
+        self._on_retry = on_retry
 
     async def insist(self, what: str, request: Callable[[], Awaitable[Result]]) -> Result:
         """The request's result.
@@ -61,7 +64,7 @@ class Patience:
             retry=retry_if_exception(self._may_heal),
             stop=stop_after_delay(self._give_up_after_seconds),
             wait=self._wait,
-            before_sleep=lambda state: _note(what, state),
+            before_sleep=lambda state: self._note(what, state),
             reraise=True,
             sleep=self._sleep,
         )
@@ -99,13 +102,13 @@ class Patience:
         remaining = self._give_up_after_seconds - (state.seconds_since_start or 0.0)
         return min(max(self._jittered(state), asked or 0.0), max(0.0, remaining))
 
-
-def _note(what: str, state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome is not None else None
-    _log.warning(
-        "coordinator not reached, trying again",
-        doing=what,
-        attempt=state.attempt_number,
-        wait_seconds=round(state.upcoming_sleep, 2),
-        error=str(error),
-    )
+    def _note(self, what: str, state: RetryCallState) -> None:
+        self._on_retry(what)
+        error = state.outcome.exception() if state.outcome is not None else None
+        _log.warning(
+            "coordinator not reached, trying again",
+            doing=what,
+            attempt=state.attempt_number,
+            wait_seconds=round(state.upcoming_sleep, 2),
+            error=str(error),
+        )

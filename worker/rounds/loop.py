@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import structlog
 
 from shared.rest.schema import Task, TaskKind
 from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
 from worker.methods.interface import TrainingInterrupted
+from worker.metrics import WorkerMetrics
 from worker.remote.patience import Sleep
 from worker.rounds.exchange_work import ExchangeWork
 from worker.rounds.held_task import HeldTask
@@ -88,26 +91,29 @@ async def _work(
     parts: SiteParts,
     gather_seconds: float,
 ) -> None:
-    async with open_site(config, settings, parts) as site:
+    metrics = WorkerMetrics()
+    parts = replace(parts, on_retry=metrics.note_retry)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(metrics.served(settings.metrics_host, settings.metrics_port))
+        site = await stack.enter_async_context(open_site(config, settings, parts))
         writer: UpdateWriter = PlainWriter(site.specification)
         if site.specification.protection is not None:
             writer = MaskedWriter(site.specification, site.patience)
         gate = PolicyGate(config.policy, site.specification.training)
-        work = RoundWork(writer, site.method, site.cache, site.patience, stop, gate)
+        work = RoundWork(writer, site.method, site.cache, site.patience, stop, gate, metrics)
+        stack.callback(work.close)
         exchange = ExchangeWork(site.patience, gate)
         _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
-        try:
-            worker = _Worker(
-                site,
-                work,
-                exchange,
-                poll_wait_seconds=settings.poll_wait_seconds,
-                gather_seconds=gather_seconds,
-                sleep=parts.sleep,
-            )
-            await worker.run()
-        finally:
-            work.close()
+        worker = _Worker(
+            site,
+            work,
+            exchange,
+            metrics,
+            poll_wait_seconds=settings.poll_wait_seconds,
+            gather_seconds=gather_seconds,
+            sleep=parts.sleep,
+        )
+        await worker.run()
 
 
 async def _wait_for(stop: threading.Event) -> None:
@@ -121,6 +127,7 @@ class _Worker:
         site: Site,
         work: RoundWork,
         exchange: ExchangeWork,
+        metrics: WorkerMetrics,
         *,
         poll_wait_seconds: float,
         gather_seconds: float,
@@ -132,13 +139,15 @@ class _Worker:
         self._gather_seconds = gather_seconds
         self._sleep = sleep
         self._exchange = exchange
+        self._metrics = metrics
         self._pause_notice = PauseNotice(site.specification.name)
 
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
             held = await self._collect(active)
             if held and held[0].task.kind in _EXCHANGE_KINDS:
-                await self._exchange.do(held)
+                with self._metrics.phase("exchange"):
+                    await self._exchange.do(held)
                 continue
             if held and await self._work.do(held):
                 continue

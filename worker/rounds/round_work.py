@@ -20,6 +20,7 @@ from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from worker.errors import PolicyRefused, Refused, WeightsError
 from worker.methods.interface import Method, TrainingFailedError
+from worker.metrics import WorkerMetrics
 from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.heartbeats import heartbeats
@@ -57,8 +58,10 @@ class RoundWork:
         patience: Patience,
         stop: threading.Event,
         gate: PolicyGate,
+        metrics: WorkerMetrics,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
+        self._metrics = metrics
         self._gate = gate
         self._writer = writer
         self._method = method
@@ -100,7 +103,8 @@ class RoundWork:
                 if fresh:
                     log.info("work begins", clients=len(fresh))
                     async for one, state in self._results(fresh):
-                        await asyncio.to_thread(one.client.save, state)
+                        with self._metrics.phase("saving"):
+                            await asyncio.to_thread(one.client.save, state)
                         uploads.append(asyncio.create_task(self._upload(one, beating)))
                 await asyncio.gather(*uploads)
             except TrainingFailedError as failed:
@@ -125,6 +129,7 @@ class RoundWork:
             finally:
                 for upload in uploads:
                     upload.cancel()
+        self._metrics.rounds.labels(ordered[0].task.kind.value).inc()
         log.info("work done", clients=len(ordered))
         return True
 
@@ -145,9 +150,10 @@ class RoundWork:
     ) -> AsyncIterator[tuple[HeldTask, PrivateState]]:
         """Each client's next private state, as soon as its part of the work is done."""
         first = fresh[0]
-        weights = await self._cache.get(
-            first.client.api, first.task.base_version, first.task.base_digest
-        )
+        with self._metrics.phase("download"):
+            weights = await self._cache.get(
+                first.client.api, first.task.base_version, first.task.base_digest
+            )
         results = (
             self._train(fresh, weights)
             if first.task.kind is TaskKind.TRAIN
@@ -168,19 +174,31 @@ class RoundWork:
             [one.client.participant() for one in fresh],
             weights,
             fresh[0].task.round_number,
-            self._stop.is_set,
+            self._count_step,
         )
-        for result in results:
+        while True:
+            with self._metrics.phase("training"):
+                result = next(results, None)
+            if result is None:
+                return
             one = by_name[result.participant]
             shown = replace(result, metrics=self._gate.shown(result.metrics))
-            yield one, self._writer.trained(one, shown, weights)
+            with self._metrics.phase("encoding"):
+                state = self._writer.trained(one, shown, weights)
+            yield one, state
 
     def _evaluate(
         self, fresh: Sequence[HeldTask], weights: NamedArrays
     ) -> Iterator[tuple[HeldTask, PrivateState]]:
         for one in fresh:
-            metrics = self._method.evaluate(one.client.participant(), weights)
+            with self._metrics.phase("evaluation"):
+                metrics = self._method.evaluate(one.client.participant(), weights)
             yield one, self._writer.evaluated(one, self._gate.shown(metrics))
+
+    def _count_step(self) -> bool:
+        """Methods ask before each batch whether to stop."""
+        self._metrics.steps.inc()
+        return self._stop.is_set()
 
     async def _settle_pending(self, one: HeldTask) -> None:
         """Sends an update of an earlier round again, whose answer a crash kept from us.
@@ -218,9 +236,10 @@ class RoundWork:
             return
         log = _log.bind(client=client.name, round=task.round_number)
         try:
-            receipt = await self._patience.insist(
-                "sending an update", lambda: client.api.put_update(task, pending.content)
-            )
+            with self._metrics.phase("upload"):
+                receipt = await self._patience.insist(
+                    "sending an update", lambda: client.api.put_update(task, pending.content)
+                )
             reached("update-unconfirmed")
         except Refused as refusal:
             if refusal.is_a(ProblemType.LEASE_LOST):

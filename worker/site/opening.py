@@ -84,7 +84,9 @@ async def open_site(
     device = find_device(settings.device)
     max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
     _check_before_enrolling(config, parts.datasets(None, max_bytes))
-    patience = Patience(settings.give_up_after_seconds, parts.sleep, is_found=False)
+    patience = Patience(
+        settings.give_up_after_seconds, parts.sleep, is_found=False, on_retry=parts.on_retry
+    )
     async with AsyncExitStack() as stack:
         members: list[tuple[ClientConfig, CoordinatorApi]] = []
         for client in config.clients:

@@ -46,12 +46,14 @@ class SiteParts:
         datasets: makes what loads data, with fixed pixel statistics (or None) and the bytes of
             memory that it may take.
         sleep: waits that many seconds, between two requests of the same kind.
+        on_retry: see :class:`worker.remote.patience.Patience`.
     """
 
     transport: Transport | None = None
     build_method: Callable[[TrainingPlan, torch.device, SiteResources], Method] = build_method
     datasets: Callable[[Statistics | None, int], Datasets] = DatasetCache
     sleep: Sleep = asyncio.sleep
+    on_retry: Callable[[str], None] = lambda _doing: None
 
 
 STANDARD_PARTS = SiteParts()

@@ -17,6 +17,7 @@ from tests.support.hosted_clients import NUM_TRAIN_EXAMPLES, RandomDatasets, cli
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES
 from tests.support.waiting import RecordedSleep
 from worker.methods import build_method
+from worker.metrics import WorkerMetrics
 from worker.operations.specification import build_specification
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
@@ -73,7 +74,15 @@ class Site:
         stop = threading.Event()
         gate = PolicyGate(SitePolicy(), specification.training)
         self.groups.append(
-            RoundWork(PlainWriter(specification), self.method, cache, patience, stop, gate)
+            RoundWork(
+                PlainWriter(specification),
+                self.method,
+                cache,
+                patience,
+                stop,
+                gate,
+                WorkerMetrics(),
+            )
         )
         client = self.client()
         await self.groups[-1].do([HeldTask(client, tasks[0])])
