@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 EVERY_TOOL = "EVERY_TOOL"
-"""A variable of the environment. ``.ci/run`` sets it: what is skipped elsewhere fails there."""
+"""A variable of the environment. ``.ci/run`` sets it where it could install all of them: what is
+skipped elsewhere fails there."""
 
 
 def run_tool(name: str, package: str, *arguments: str, stdin: str | None = None) -> str:
