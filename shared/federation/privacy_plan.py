@@ -10,6 +10,8 @@ from shared.federation.protection_plan import clients_needed
 from shared.privacy_accountant import PrivacyBudget, epsilon_spent
 from shared.validation import MAX_COUNT
 
+_HELD = 0.75
+"""Share of the rounds in which the learning rate stays."""
 _FINAL_SHARE = 0.1
 """Of the learning rate, in the last round."""
 
@@ -36,9 +38,9 @@ class PrivacyPlan(BaseModel):
     sample_rate: float = Field(default=1.0, gt=0.0, le=1.0)
     """Probability of each example to be in a round's sample."""
     learning_rate: float = Field(default=4.0, gt=0.0, le=1000.0)
-    """Of the step of round 1, on the sum of clipped gradients over the expected sample's size. It
-    falls in a straight line, to a tenth in the last of ``rounds``: so the noise of late steps is
-    small in the final weights."""
+    """On the sum of clipped gradients over the expected sample's size. In the last quarter of
+    ``rounds`` it falls in a straight line to a tenth, so that the noise of the last steps is small
+    in the final weights."""
     noise_multiplier: float = Field(gt=0.0, le=1e6)
     """σ: the noise's standard deviation over what one unit can change in the sum."""
     noise_clients: int | None = Field(default=None, ge=1, le=MAX_COUNT)
@@ -71,8 +73,9 @@ class PrivacyPlan(BaseModel):
 
     def learning_rate_in(self, round_number: int) -> float:
         """Of the step of a round."""
-        progress = (round_number - 1) / max(1, self.rounds - 1)
-        return self.learning_rate * (1 - (1 - _FINAL_SHARE) * min(1.0, progress))
+        progress = min(1.0, (round_number - 1) / max(1, self.rounds - 1))
+        fallen = max(0.0, (progress - _HELD) / (1 - _HELD))
+        return self.learning_rate * (1 - (1 - _FINAL_SHARE) * fallen)
 
     def sensitivity(self, max_examples_weight: int, round_number: int) -> float:
         """Largest norm of what one unit changes in a weighted sum of clients' changes.

@@ -27,11 +27,11 @@ def test_an_example_counts_alike_whoever_has_it() -> None:
     )
 
 
-def test_steps_shrink_to_a_tenth_and_noise_with_them() -> None:
-    plan = PrivacyPlan(rounds=11, noise_multiplier=1.0)
-    rates = [plan.learning_rate_in(number) for number in (1, 6, 11, 12)]
-    assert rates == pytest.approx([4.0, 2.2, 0.4, 0.4])
-    assert plan.sensitivity(50, 11) == pytest.approx(0.1 * plan.sensitivity(50, 1))
+def test_the_last_steps_shrink_to_a_tenth_and_noise_with_them() -> None:
+    plan = PrivacyPlan(rounds=41, noise_multiplier=1.0)
+    rates = [plan.learning_rate_in(number) for number in (1, 31, 36, 41, 42)]
+    assert rates == pytest.approx([4.0, 4.0, 2.2, 0.4, 0.4])
+    assert plan.sensitivity(50, 41) == pytest.approx(0.1 * plan.sensitivity(50, 1))
     assert PrivacyPlan(rounds=1, noise_multiplier=1.0).learning_rate_in(1) == 4.0
 
 
