@@ -13,8 +13,6 @@ import functools
 import math
 from dataclasses import dataclass
 
-from scipy.optimize import brentq
-
 from shared.validation import InvalidInput
 
 _LARGEST_NOISE_MULTIPLIER = 1e5
@@ -97,6 +95,7 @@ def least_noise_multiplier(budget: PrivacyBudget) -> float:
     Raises:
         PrivacyBudgetError: no noise is enough.
     """
+    from scipy.optimize import brentq  # noqa: PLC0415 - no other command needs it
 
     def excess(log_sigma: float) -> float:
         return math.log(max(_spent(math.exp(log_sigma), budget), 1e-12) / budget.epsilon)
