@@ -17,16 +17,14 @@ from coordinator.store import weights as weights_store
 from coordinator.store.tables import FederationRow, WeightsRow
 from shared.arrays import digest_arrays
 from shared.federation.noise_rules import check_agreed_noise
-from shared.federation.protection_plan import LARGEST_COHORT
 from shared.federation.specification import FederationSpecification, document_digest
 from shared.rest.schema import (
     FederationAction,
     FederationState,
     FederationSummary,
     FederationView,
-    TaskKind,
 )
-from shared.secure_sum.layout import SumLayout
+from shared.secure_sum.layout import check_sum_fits
 from shared.tensors import codec
 
 _log = structlog.get_logger()
@@ -80,14 +78,9 @@ async def create(context: Context, specification: FederationSpecification) -> Fe
 
 def _check_arithmetic(specification: FederationSpecification) -> None:
     """Whether the noise keeps to its budget, and a sum fits into its ring."""
-    policy = specification.round_policy
     try:
         check_agreed_noise(specification.training)
-        if specification.protection is not None:
-            size = policy.cohort_size or LARGEST_COHORT
-            last = specification.training.planned_rounds or policy.rounds
-            for number in (1, last):  # noise is largest in the first, finest in the last
-                SumLayout.of(specification, TaskKind.TRAIN, size, number)
+        check_sum_fits(specification)
     except ValueError as error:
         raise InvalidSpecification(str(error)) from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shared.federation.protection_plan import LARGEST_COHORT
 from shared.federation.specification import FederationSpecification
 from shared.secure_sum.fixed_point import FixedPoint, pack, packed_bytes, unpack
 from shared.secure_sum.masks import RingVector
@@ -133,3 +134,16 @@ class SumLayout:
         if len(counts) != self.num_counts:
             raise ValueError(f"there are {len(counts)} counts, not {self.num_counts}")
         return RingVector(counts.astype(np.uint64), values, bits)
+
+
+def check_sum_fits(specification: FederationSpecification) -> None:
+    """Raises ValueError unless each round's sum, and its noise, fit into the ring of a protection.
+
+    Without a protection there is nothing to fit.
+    """
+    if specification.protection is None:
+        return
+    size = specification.round_policy.cohort_size or LARGEST_COHORT
+    last = specification.training.planned_rounds or specification.round_policy.rounds
+    for number in (1, last):  # noise is largest in the first, finest in the last
+        SumLayout.of(specification, "train", size, number)

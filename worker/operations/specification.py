@@ -26,6 +26,7 @@ from shared.federation.specification import (
     ParameterSpecification,
     RoundPolicy,
 )
+from shared.secure_sum.layout import check_sum_fits
 from worker.data.loading import natural_image_shape
 from worker.errors import ConfigError
 from worker.methods import build_method
@@ -132,7 +133,7 @@ def build_specification(
         filled = fill_in(built.plan_type, training.hyperparameters)
         training = TrainingPlan.model_validate(training.model_dump() | {"hyperparameters": filled})
     parameters: ParameterSpecification = built.parameters(seed)
-    return FederationSpecification(
+    specification = FederationSpecification(
         name=name,
         parameters=parameters,
         training=training,
@@ -141,6 +142,11 @@ def build_specification(
         aggregation=aggregation or AggregationPlan(),
         protection=protection,
     )
+    try:
+        check_sum_fits(specification)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return specification
 
 
 def _with_shared_part(

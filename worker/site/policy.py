@@ -18,6 +18,7 @@ from shared.federation.plans import (
 from shared.federation.protection_plan import clients_needed
 from shared.federation.specification import FederationSpecification
 from shared.privacy_accountant import PrivacyBudgetError
+from shared.secure_sum.layout import check_sum_fits
 from worker.errors import ConfigError
 from worker.site_policy import SitePolicy
 
@@ -60,8 +61,13 @@ def check_specification(
     """Looks at a federation before anything that it names is built.
 
     Raises:
-        ConfigError: the policy refuses it; names the member, what it says and what is asked.
+        ConfigError: the policy refuses it; names the member, what it says and what is asked. Or
+            its sums do not fit, which its coordinator should have refused.
     """
+    try:
+        check_sum_fits(specification)
+    except ValueError as error:
+        raise ConfigError(f"federation {specification.name}: {error}") from error
     for finding in find(policy, specification, digest):
         if finding.verdict is Verdict.REFUSED:
             raise ConfigError(

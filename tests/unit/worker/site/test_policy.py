@@ -257,3 +257,9 @@ def test_noise_that_breaks_its_own_budget_is_refused_whatever_the_policy_says() 
         check_specification(SitePolicy(), little, DIGEST)
     enough = private_specification({"epsilon": 8.0})
     check_specification(SitePolicy(maximum_epsilon=8.0, minimum_trusted_peers=0), enough, DIGEST)
+
+
+def test_a_sum_that_does_not_fit_is_refused_whatever_the_policy_says() -> None:
+    coarse = private_specification(protection={"bits": 8, "bound": 1.0})
+    with pytest.raises(ConfigError, match=r"federation tiny: noise of .* units is too coarse"):
+        check_specification(SitePolicy(), coarse, DIGEST)
