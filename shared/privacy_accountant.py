@@ -18,7 +18,7 @@ from shared.validation import InvalidInput
 _LARGEST_NOISE_MULTIPLIER = 1e4
 """Nothing is learned under so much noise."""
 _FAR = 4.0
-"""Times: estimates are right to less. What is farther off is not computed: that could take hours."""
+"""Times: estimates are right to less. What is farther off is not computed: it could take hours."""
 _LEAST_GUESS = 0.4
 _RELATIVE_TOLERANCE = 1e-3
 """Of the least σ."""
