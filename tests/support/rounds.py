@@ -40,7 +40,7 @@ async def phases(coordinator: RunningCoordinator, name: str = "tiny") -> list[st
 
 async def num_closed(coordinator: RunningCoordinator, phase: str) -> int:
     """Rounds that this coordinator's metrics count as closed in ``phase``."""
-    lines = (await coordinator.http.get("/metrics")).text.splitlines()
+    lines = (await coordinator.http.get("/metrics", headers=coordinator.admin)).text.splitlines()
     wanted = f'hyperfl_rounds_closed_total{{phase="{phase}"}} '
     (count,) = (line.removeprefix(wanted) for line in lines if line.startswith(wanted))
     return int(float(count))
