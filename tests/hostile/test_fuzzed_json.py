@@ -275,7 +275,7 @@ async def test_calls_with_one_thing_wrong_store_nothing_and_never_fail(
 
 @pytest.mark.parametrize(
     ("count", "is_seed_drawn"),
-    [(120, False), pytest.param(12_000, True, marks=pytest.mark.slow)],
+    [(120, False), pytest.param(3_000, True, marks=pytest.mark.slow)],
     ids=["a few", "many"],
 )
 async def test_members_of_a_secure_sum_with_one_thing_wrong_are_refused_in_each_phase(
