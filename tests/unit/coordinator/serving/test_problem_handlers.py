@@ -45,6 +45,7 @@ STATUSES = {
     "TooManyUploads": ("too-many-requests", 429),
     "RangeNotSatisfiable": ("range-not-satisfiable", 416),
     "MalformedUpdate": ("malformed-update", 422),
+    "InvalidSpecification": ("invalid-request", 422),
 }
 
 Ask = Callable[[Exception], Awaitable[httpx.Response]]
