@@ -67,10 +67,3 @@ def with_noise(change: Float64, multiplier: float, sensitivity: float, key: byte
     deviation = multiplier * (_UNITS_PER_SENSITIVITY + 1) * root
     noisy = np.rint(change / unit) + rounded_normal(key, deviation, len(change))
     return np.asarray(noisy * unit, np.float64)
-
-
-def clipped(change: Float64, largest: float) -> Float64:
-    """The change (m,), shortened to a norm of ``largest`` if it is longer."""
-    norm = float(np.linalg.norm(change))
-    shorter: Float64 = change * (largest / norm) if norm > largest else change
-    return shorter

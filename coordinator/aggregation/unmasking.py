@@ -81,8 +81,7 @@ async def unmask_sum(context: Context, round_: RoundRow, updates: RoundUpdates) 
     Raises:
         AggregationFailed: stored bytes are damaged, or a secret is not what its owner said.
     """
-    async with context.database.reading() as session:
-        terms = await context.exchange_views.terms(session, round_)
+    terms = await context.exchange_views.terms(context.database, round_)
     layout = SumLayout.of(updates.specification, terms.kind, len(terms.cohort), round_.number)
     joined = await _read_joined(context, round_)
     total = layout.zeros()

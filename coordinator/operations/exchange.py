@@ -190,6 +190,21 @@ async def _shown(context: Context, incoming: _Incoming) -> PhaseView | None:
     return await context.exchange_views.shown(context.database, round_, phase)
 
 
+async def _terms(context: Context, incoming: _Incoming) -> Terms | None:
+    """The terms of a message's round; None if it has no secure sum."""
+    federation_id = incoming.principal.federation.id
+    kept = context.exchange_views.kept_terms(federation_id, incoming.round_number)
+    if kept is not None:
+        return kept
+    async with context.database.reading() as session:
+        round_ = await round_store.find(session, federation_id, incoming.round_number)
+    return (
+        await context.exchange_views.terms(context.database, round_)
+        if round_.is_protected
+        else None
+    )
+
+
 _Record = Callable[[AsyncSession, RoundRow, Terms], Awaitable[str]]
 
 
@@ -203,6 +218,7 @@ async def _record(
     principal, kind = incoming.principal, incoming.kind
     digest = digest_bytes(canonical(message.model_dump(mode="json")))
     receipt = ExchangeReceipt(round_number=incoming.round_number, kind=kind, digest=digest)
+    terms = await _terms(context, incoming)
     async with context.database.writing() as session:
         # The same message may come twice at once: whoever is second sees the first's.
         await client_store.lock(session, principal.client.id)
@@ -216,7 +232,8 @@ async def _record(
             return receipt
         round_ = found.round_
         assignment = await _lock_round(session, found, incoming)
-        terms = await context.exchange_views.terms(session, round_)
+        if terms is None:
+            raise RoundClosed(f"round {incoming.round_number} has no secure sum")
         content = await record(session, round_, terms)
         await store.add(
             session,

@@ -234,6 +234,8 @@ async def decline(
         LeaseLost: the work belongs to another attempt, is done, or was dropped.
         Unauthenticated: the client's credential has just ended.
     """
+    # Where there is noise, numbers are a budget, and one client's word must not spend it.
+    may_skip = context.specification(principal.federation).training.privacy is None
     async with context.database.writing() as session:
         await client_store.lock(session, principal.client.id)
         await require_admitted(session, principal)
@@ -252,8 +254,6 @@ async def decline(
                 f"round {round_number} is not leased to attempt {attempt} of this client",
                 attempt=None if assignment is None else assignment.attempt,
             )
-        # Where there is noise, numbers are a budget, and one client's word must not spend it.
-        may_skip = context.specification(principal.federation).training.privacy is None
         if round_.is_protected and request.joined_round is not None and may_skip:
             next_number = min(request.joined_round, round_number + _FARTHEST_SKIP) + 1
             await round_store.skip_to(session, round_.id, next_number)

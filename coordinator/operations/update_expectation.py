@@ -23,8 +23,7 @@ async def expect_update(
     data_bytes = specification.parameters.size_bytes if kind is TaskKind.TRAIN else 0
     masked = None
     if round_.is_protected:
-        async with context.database.reading() as session:
-            terms = await context.exchange_views.terms(session, round_)
+        terms = await context.exchange_views.terms(context.database, round_)
         masked = SumLayout.of(specification, kind.value, len(terms.cohort), round_.number)
     return Expectation(
         specification=specification,

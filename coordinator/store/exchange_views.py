@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -54,16 +55,33 @@ class _Kept:
     shown: PhaseView | None = None
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """What the database has of a phase, as it was written."""
+
+    joins: Sequence[str] = ()
+    survivors: Sequence[str] = ()
+    confirmations: Sequence[tuple[str, str]] = ()
+
+
 class ExchangeViews:
-    """Terms and views of each federation's live round."""
+    """Terms and views of each federation's live round.
+
+    All is parsed with no session open, so every call is to be made with none.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
-        self._reading = asyncio.Lock()
+        self._parsing, self._reading = asyncio.Lock(), asyncio.Lock()
 
-    async def terms(self, session: AsyncSession, round_: RoundRow) -> Terms:
+    def kept_terms(self, federation_id: int, round_number: int) -> Terms | None:
+        """The terms of a round, if somebody has asked for them."""
+        kept = self._kept.get(federation_id)
+        return None if kept is None or kept.round_number != round_number else kept.terms
+
+    async def terms(self, database: Database, round_: RoundRow) -> Terms:
         """The terms of a round with a secure sum, every card of which is checked."""
-        return (await self._of(session, round_)).terms
+        return (await self._of(database, round_)).terms
 
     def kept(self, federation_id: int, round_number: int, phase: RoundPhase) -> PhaseView | None:
         """What members of a round are shown in a phase, if somebody was shown it."""
@@ -77,25 +95,28 @@ class ExchangeViews:
     ) -> PhaseView | None:
         """What members are shown in a phase; None if the round is no longer in it.
 
-        To be asked with no session open: whoever is first reads, and the others wait for that.
+        Whoever is first reads, and the others wait for that.
         """
         async with self._reading:
             shown = self.kept(round_.federation_id, round_.number, phase)
             if shown is not None:
                 return shown
+            kept = await self._of(database, round_)
             async with database.reading() as session:
-                kept = await self._of(session, round_)
-                shown = await _read(session, round_.id, phase, kept.terms)
+                recorded = await _read(session, round_.id, phase)
                 # Looked at last: what was read before was all there.
                 if not await round_store.is_in(session, round_.id, phase):
                     return None
-            kept.shown = shown
-            return shown
+            kept.shown = await asyncio.to_thread(_parse, phase, kept.terms, recorded)
+            return kept.shown
 
-    async def _of(self, session: AsyncSession, round_: RoundRow) -> _Kept:
-        newest = kept = self._kept.get(round_.federation_id)
-        if kept is None or kept.round_number != round_.number:
-            text = await session.scalar(select(RoundRow.terms).where(RoundRow.id == round_.id))
+    async def _of(self, database: Database, round_: RoundRow) -> _Kept:
+        async with self._parsing:
+            newest = kept = self._kept.get(round_.federation_id)
+            if kept is not None and kept.round_number == round_.number:
+                return kept
+            async with database.reading() as session:
+                text = await session.scalar(select(RoundRow.terms).where(RoundRow.id == round_.id))
             # In a thread: each of a cohort's cards has a signature to check.
             terms = await asyncio.to_thread(Terms.model_validate_json, text or "")
             kept = _Kept(round_.number, terms)
@@ -104,28 +125,37 @@ class ExchangeViews:
                 self._kept[round_.federation_id] = kept
                 if len(self._kept) > _FEDERATIONS_KEPT:
                     self._kept.popitem(last=False)
-        return kept
+            return kept
 
 
-async def _read(session: AsyncSession, round_id: int, phase: RoundPhase, terms: Terms) -> PhaseView:
+async def _read(session: AsyncSession, round_id: int, phase: RoundPhase) -> _Recorded:
+    if phase is RoundPhase.JOINING:
+        return _Recorded()
+    joins = await exchange.list_messages(session, round_id, TaskKind.JOIN)
+    contents = [content for _, content in joins]
+    if phase is RoundPhase.OPEN:
+        return _Recorded(contents)
+    survivors = await exchange.list_survivors(session, round_id)
+    if phase is not RoundPhase.UNMASKING:
+        return _Recorded(contents, survivors)
+    confirmations = await exchange.list_messages(session, round_id, TaskKind.CONFIRM)
+    return _Recorded(contents, survivors, confirmations)
+
+
+def _parse(phase: RoundPhase, terms: Terms, recorded: _Recorded) -> PhaseView:
     if phase is RoundPhase.JOINING:
         return PhaseView(phase, ExchangeView(terms=terms))
-    joins = await exchange.list_messages(session, round_id, TaskKind.JOIN)
-    joined = await asyncio.to_thread(
-        lambda: tuple(RecordedJoin.model_validate_json(content).member for _, content in joins)
-    )
+    joined = tuple(RecordedJoin.model_validate_json(one).member for one in recorded.joins)
     if phase is RoundPhase.OPEN:
         return PhaseView(phase, ExchangeView(joined=joined))
-    survivors = tuple(await exchange.list_survivors(session, round_id))
-    confirmations: dict[str, str] = {}
-    if phase is RoundPhase.UNMASKING:
-        messages = await exchange.list_messages(session, round_id, TaskKind.CONFIRM)
-        confirmations = {
-            name: Confirmation.model_validate_json(content).signature for name, content in messages
-        }
+    confirmations = {
+        name: Confirmation.model_validate_json(content).signature
+        for name, content in recorded.confirmations
+    }
+    survivors = tuple(recorded.survivors)
     return PhaseView(
         phase,
         ExchangeView(survivors=survivors, confirmations=confirmations),
-        await asyncio.to_thread(joined_digest, joined),
+        joined_digest(joined),
         survivors_digest(survivors),
     )

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shared.federation.protection_plan import clients_needed
+from shared.federation.protection_plan import clients_needed, fewer_than_a_third
 from shared.privacy_accountant import PrivacyBudget, epsilon_spent
 from shared.validation import MAX_COUNT
 
@@ -97,8 +97,3 @@ class PrivacyPlan(BaseModel):
         if self.noise_clients is not None:
             return min(self.noise_clients, needed)
         return needed - fewer_than_a_third(cohort_size)
-
-
-def fewer_than_a_third(cohort_size: int) -> int:
-    """Most clients that may help the coordinator where a secure sum is to hold."""
-    return (cohort_size - 1) // 3

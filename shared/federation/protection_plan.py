@@ -42,3 +42,8 @@ def threshold_of(cohort_size: int) -> int:
     So two sets of survivors have more than a third of the cohort in common, who confirm only one.
     """
     return 2 * cohort_size // 3 + 1
+
+
+def fewer_than_a_third(cohort_size: int) -> int:
+    """Most clients that may help the coordinator where a secure sum is to hold."""
+    return (cohort_size - 1) // 3

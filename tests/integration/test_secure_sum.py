@@ -15,13 +15,10 @@ from coordinator.rounds.driver import Driver
 from coordinator.store import rounds as round_store
 from coordinator.store.exchange_views import ExchangeViews
 from coordinator.store.tables import ExchangeMessageRow, ExchangeShareRow
-from shared.federation.specification import FederationSpecification
-from shared.rest.problems import ProblemType
-from shared.rest.schema import RoundPhase, Task
+from shared.rest.schema import RoundPhase
 from shared.secure_sum.cards import SiteKeys
 from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator, on_sqlite
-from tests.support.private_sums import COHORT_SIZE, private_specification
 from tests.support.sum_members import (
     SumMember,
     mean_change,
@@ -29,24 +26,12 @@ from tests.support.sum_members import (
     protected_specification,
     start_protected,
 )
-from worker.errors import SumRefused
+from tests.support.sum_rounds import everybody, live_phase
 
 pytestmark = pytest.mark.integration
 
 NAMES = ("a", "b", "c", "d")
 """A cohort of 4 has a threshold of 3."""
-
-
-async def everybody(coordinator: RunningCoordinator, *members: SumMember) -> None:
-    """Each does what it is asked; then the coordinator moves on."""
-    for one in members:
-        await one.work()
-    await coordinator.driver.step()
-
-
-async def live_phase(coordinator: RunningCoordinator, number: int = 1) -> str:
-    phase: str = (await coordinator.show(f"tiny/rounds/{number}"))["phase"]
-    return phase
 
 
 async def weights(coordinator: RunningCoordinator, version: int) -> Any:
@@ -233,89 +218,6 @@ async def test_shares_that_the_sender_did_not_seal_are_refused_and_named(
 
 
 @on_sqlite
-async def test_a_private_state_from_a_backup_is_refused(coordinator: RunningCoordinator) -> None:
-    members = await start_protected(coordinator, protected_specification(), *NAMES)
-    backup = members[0].state
-    for _ in range(4):
-        await everybody(coordinator, *members)
-    members[0].state = backup
-    task = await members[0].task()
-    assert task.round_number == 2
-    response = await members[0].send(task, members[0].make(task))
-    assert response.json()["type"] == ProblemType.STATE_RESTORED.urn
-
-
-async def test_after_a_restored_database_one_round_fails_and_the_next_skips_the_numbers_joined(
-    coordinator: RunningCoordinator,
-) -> None:
-    members = await start_protected(coordinator, protected_specification(rounds=1), *NAMES)
-    # As if the members had joined rounds that this database does not know any more.
-    for one, joined in zip(members, (7, 9, 8, 9), strict=True):
-        task = await one.task()
-        assert task.exchange is not None
-        assert task.exchange.terms is not None
-        later = task.exchange.terms.model_copy(update={"round_number": joined})
-        one.state = one.member.join(one.state, later)
-        with pytest.raises(SumRefused, match=f"has joined round {joined} before") as refusal:
-            one.make(task)
-        assert refusal.value.joined_round == joined
-        await decline(coordinator, task, joined_round=joined)
-    await coordinator.driver.step()
-    assert await live_phase(coordinator) == "failed"
-    for _ in range(4):
-        await everybody(coordinator, *members)
-    assert await live_phase(coordinator, 10) == "committed"
-
-
-@on_sqlite
-async def test_a_client_that_lies_about_what_it_joined_does_not_use_up_the_numbers(
-    coordinator: RunningCoordinator,
-) -> None:
-    members = await start_protected(coordinator, protected_specification(rounds=1), *NAMES)
-    await decline(coordinator, await members[0].task(), joined_round=(1 << 31) - 1)
-    for _ in range(4):
-        await everybody(coordinator, *members[1:])
-    assert await live_phase(coordinator) == "committed"
-    async with coordinator.context.database.reading() as session:
-        assert await round_store.next_number(session, 1) == 1002
-
-
-@on_sqlite
-async def test_no_client_uses_up_the_numbers_that_a_privacy_budget_is_of(
-    coordinator: RunningCoordinator,
-) -> None:
-    names = [f"site-{index}" for index in range(COHORT_SIZE)]
-    members = await start_protected(coordinator, private_specification(), *names)
-    await decline(coordinator, await members[0].task(), joined_round=1000)
-    async with coordinator.context.database.reading() as session:
-        assert await round_store.next_number(session, 1) == 2
-
-
-async def decline(coordinator: RunningCoordinator, task: Task, joined_round: int) -> None:
-    response = await coordinator.http.put(
-        f"/v1/federations/tiny/rounds/{task.round_number}/decline",
-        params={"attempt": task.attempt},
-        json={"reason": "joined before", "joined_round": joined_round},
-        headers=coordinator.credentials[task.client],
-    )
-    assert response.status_code == 200, response.text
-
-
-@on_sqlite
-async def test_new_keys_count_joins_anew(coordinator: RunningCoordinator) -> None:
-    members = await start_protected(coordinator, protected_specification(), *NAMES)
-    for _ in range(3):
-        await everybody(coordinator, *members)
-    renewed = SumMember(coordinator, members[0].specification, "a")
-    assert (await renewed.show_card()).status_code == 200
-    await everybody(coordinator, *members)  # the round goes on with the keys of its terms
-    assert await live_phase(coordinator) == "committed"
-    for _ in range(4):
-        await everybody(coordinator, renewed, *members[1:])
-    assert await live_phase(coordinator, 2) == "committed"
-
-
-@on_sqlite
 async def test_a_card_of_another_client_or_federation_is_refused(
     coordinator: RunningCoordinator,
 ) -> None:
@@ -448,42 +350,3 @@ async def test_clients_without_cards_are_waited_for(coordinator: RunningCoordina
     for _ in range(4):
         await everybody(coordinator, *members, late)
     assert await live_phase(coordinator) == "committed"
-
-
-async def test_a_sum_with_noise_says_what_of_the_budget_is_spent(
-    coordinator: RunningCoordinator,
-) -> None:
-    specification = private_specification()
-    names = [f"site-{index}" for index in range(COHORT_SIZE)]
-    members = await start_protected(coordinator, specification, *names)
-    for _ in ("join", "train", "confirm", "unmask"):
-        await everybody(coordinator, *members)
-    report = await coordinator.show("tiny/rounds/1")
-    assert report["phase"] == "committed"
-    privacy = specification.training.privacy
-    assert privacy is not None
-    assert report["metrics"]["epsilon_spent"] == privacy.epsilon_after(1)
-
-
-async def post(coordinator: RunningCoordinator, specification: FederationSpecification) -> str:
-    """The answer to a specification that cannot be."""
-    response = await coordinator.http.post(
-        "/v1/federations", json=specification.document, headers=coordinator.admin
-    )
-    assert response.status_code == 422
-    assert response.json()["type"] == ProblemType.INVALID_REQUEST.urn
-    return str(response.json()["detail"])
-
-
-@on_sqlite
-async def test_noise_that_breaks_its_budget_creates_no_federation(
-    coordinator: RunningCoordinator,
-) -> None:
-    little = private_specification({"noise_multiplier": 0.5})
-    answer = await post(coordinator, little)
-    assert "in 2 steps with a sample rate of 1 needs a noise multiplier of" in answer
-    coarse = private_specification(
-        protection={"bits": 8, "bound": 1.0}, policy={"rounds": 2, "minimum_updates": 3}
-    )
-    answer = await post(coordinator, coarse)
-    assert "too coarse to be rounded: give protection.bits more" in answer

@@ -20,10 +20,10 @@ from shared.tensors.low_rank import Float64
 from worker.errors import SumRefused
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.methods.local_round.random_streams import client_generator
-from worker.noise import clipped
 from worker.remote.patience import Patience
+from worker.rounds.flat_changes import clipped, flat_change, split
 from worker.rounds.held_task import HeldTask
-from worker.rounds.private_release import PrivateRelease, flat_change, split
+from worker.rounds.private_release import PrivateRelease
 from worker.rounds.sitting_out import refuse_sum
 from worker.rounds.update_writer import pending_update, serialise
 from worker.secure_sum.member import Member

@@ -8,12 +8,13 @@ import numpy as np
 
 from shared.arrays import Array, NamedArrays
 from shared.federation.privacy_plan import PrivacyPlan
-from shared.federation.specification import FederationSpecification, ParameterSpecification
+from shared.federation.specification import FederationSpecification
 from shared.secure_sum.fixed_point import Ring32
 from shared.secure_sum.layout import METRICS, SumLayout
 from shared.tensors.low_rank import FactoredDelta, Float64
 from worker.methods.interface import TrainingFailedError, TrainingResult
-from worker.noise import clipped, noise_key, rounded_normal, with_noise
+from worker.noise import noise_key, rounded_normal, with_noise
+from worker.rounds.flat_changes import clipped, flat_change, split
 from worker.rounds.held_task import HeldTask
 
 _ROUNDING = 1e-6
@@ -108,27 +109,3 @@ class PrivateRelease:
         state, task = one.client.state, one.task
         who = (state.federation, state.specification_digest, one.client.name)
         return noise_key(state.seed, *who, str(task.round_number), task.base_digest, cohort)
-
-
-def flat_change(
-    result: TrainingResult, weights: NamedArrays, parameters: ParameterSpecification
-) -> Float64:
-    """The change (m,) of all shared tensors, one after the other; ``weights`` are those before."""
-    parts = [np.zeros(0)]
-    for tensor in parameters.tensors:
-        change = result.deltas[tensor.name]
-        if isinstance(change, FactoredDelta):
-            change = change.dense(weights[tensor.name])
-        parts.append(change.astype(np.float64).reshape(-1))
-    return np.concatenate(parts)
-
-
-def split(values: Float64, parameters: ParameterSpecification) -> dict[str, Array]:
-    """Values (m,) as the shared tensors, float32 by name."""
-    arrays: dict[str, Array] = {}
-    start = 0
-    for tensor in parameters.tensors:
-        part = values[start : start + tensor.num_elements]
-        start += tensor.num_elements
-        arrays[tensor.name] = part.astype(np.float32).reshape(tensor.shape)
-    return arrays

@@ -13,9 +13,8 @@ def public_head(num_classes: int, feature_width: int) -> torch.Tensor:
     """Weight (classes, width), float32, of a head without bias.
 
     Each class has its own features, as many as every other: its logit is their mean less that of
-    all others', times a scale that was measured on Fashion-MNIST. Features that are mostly
-    positive, as those after a rectifier, reach it more easily than a simplex of random directions.
-    A head that is fixed costs little accuracy (Hoffer et al., "Fix your classifier", ICLR 2018).
+    all others', times a scale that no other was tried against. A head that is fixed costs little
+    accuracy (Hoffer et al., "Fix your classifier", ICLR 2018).
 
     Raises:
         ModelError: there are fewer features than classes.
