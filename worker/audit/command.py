@@ -132,7 +132,7 @@ def audit(
                 preset=preset,
                 settings=settings or (),
                 protection=protected.summed,
-                encoding=encoding_plan(encoding, protected),
+                encoding=encoding_plan(encoding, protection),
             )
             subject = _demo(request, dataset, data_dir, partition, clients, rounds, seed, console)
         else:

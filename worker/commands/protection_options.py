@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from pydantic import ValidationError
 
+from shared.federation.protection_kinds import ProtectionKind, default_encoding
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import EncodingPlan
 from shared.validation import first_fault
@@ -57,7 +58,7 @@ EncodingOption = Annotated[
         "dense."
     ),
 ]
-_KINDS = ("none", "secure-sum", "dp", "secure-sum+dp")
+_KINDS = get_args(ProtectionKind)
 _NOISY_SUM = {"bits": 28}
 """Values and noise are rounded to integers, which must be fine: so it costs a few percent of noise
 in the last rounds, and less before."""
@@ -134,11 +135,10 @@ def _privacy_settings(
     return named | parse_settings(settings, option="--privacy")
 
 
-def encoding_plan(encoding: str | None, protection: Protection) -> EncodingPlan:
-    """The encoding that the option says, or else that fits the protection.
+def encoding_plan(encoding: str | None, kind: str) -> EncodingPlan:
+    """The encoding that the option says, or else that of the kind of protection.
 
     Raises:
         pydantic.ValidationError: there is no such encoding.
     """
-    default = "factored" if protection == Protection() else "dense"
-    return EncodingPlan.model_validate({"name": encoding or default})
+    return EncodingPlan.model_validate({"name": encoding or default_encoding(kind)})

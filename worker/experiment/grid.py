@@ -15,6 +15,11 @@ from shared.arrays import digest_bytes
 from shared.federation.model_names import check_method, check_model
 from shared.federation.plan_errors import fill_in
 from shared.federation.plans import HyperparameterValue, find_preset, plan_of, takes_backbone
+from shared.federation.protection_kinds import (
+    ProtectionKind,
+    default_encoding,
+    with_shared_bias,
+)
 from shared.terminal.text_files import UnreadableText, read_text
 from shared.validation import first_fault
 from worker.data.source import DatasetName
@@ -26,7 +31,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-_PARTITION, _ENCODING = "paper", "factored"
+_PARTITION, _PROTECTION = "paper", "none"
 
 
 class Run(_Model):
@@ -41,7 +46,9 @@ class Run(_Model):
     image_shape: str | None = None
     cohort_size: int | None = None
     partition: str = _PARTITION
-    encoding: str = _ENCODING
+    encoding: str = "factored"
+    protection: str = _PROTECTION
+    epsilon: float | None = None
     preset: str | None = None
     backbone_weights: str | None = None
     settings: dict[str, HyperparameterValue] = Field(default_factory=dict)
@@ -81,6 +88,8 @@ class Run(_Model):
             "partition": self.partition,
             "image-shape": self.image_shape,
             "encoding": self.encoding,
+            "protection": self.protection if self.is_protected else None,
+            "epsilon": self.epsilon,
             "cohort-size": self.cohort_size,
             "preset": self.preset,
             "backbone-weights": self.backbone_file(folder) or self.backbone_weights,
@@ -98,12 +107,21 @@ class Run(_Model):
         """What sets the run apart from its method's defaults, for people; may be empty."""
         parts = [
             f"partition {self.partition}" if self.partition != _PARTITION else "",
-            f"encoding {self.encoding}" if self.encoding != _ENCODING else "",
+            f"encoding {self.encoding}"
+            if self.encoding != default_encoding(self.protection)
+            else "",
+            self.protection if self.is_protected else "",
+            f"ε {self.epsilon:g}" if self.epsilon is not None else "",
             "RANDOM backbone" if self.is_trial else "",
             f"preset {self.preset}" if self.preset else "",
             *(f"{name}={value}" for name, value in self.settings.items()),
         ]
         return ", ".join(part for part in parts if part)
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether updates are summed or noised."""
+        return self.protection != _PROTECTION
 
     @property
     def is_trial(self) -> bool:
@@ -137,7 +155,10 @@ class Grid(_Model):
     cohort_size: _Count | None = None
     image_shape: str | None = None
     partition: Literal["paper", "dirichlet", "iid"] = "paper"
-    encoding: Literal["factored", "dense"] = "factored"
+    encoding: Literal["factored", "dense"] | None = None
+    protection: ProtectionKind = "none"
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    """For ``dp`` and ``secure-sum+dp``, of all rounds together."""
     preset: str | None = None
     backbone_weights: str | None = None
     """``hub``, ``random``, or a file relative to the experiment's; for methods on a backbone."""
@@ -162,7 +183,9 @@ class Grid(_Model):
                 image_shape=self.image_shape,
                 cohort_size=self.cohort_size,
                 partition=self.partition,
-                encoding=self.encoding,
+                encoding=self.encoding or default_encoding(self.protection),
+                protection=self.protection,
+                epsilon=self.epsilon,
                 preset=self.preset,
                 backbone_weights=self.backbone_weights,
                 settings=settings,
@@ -222,6 +245,8 @@ def with_hyperparameters(runs: list[Run]) -> list[Run]:
 def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
     model = run.model or default_model(run.dataset)
     try:
+        if run.epsilon is not None and not run.protection.endswith("dp"):
+            raise ValueError("epsilon is for the protections dp and secure-sum+dp")
         check_method(run.method)
         chosen = {} if run.preset is None else find_preset(run.method, run.preset)
         if run.backbone_weights is not None and not takes_backbone(run.method):
@@ -239,7 +264,8 @@ def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
             "backbone_digest": f"sha256:{'0' * 64}",
         }
         specified = {name: one for name, one in specified.items() if name in plan.model_fields}
-        filled = fill_in(plan, specified | chosen | run.settings)
+        asked = specified | chosen | run.settings
+        filled = fill_in(plan, with_shared_bias(run.method, asked) if run.is_protected else asked)
         return {name: value for name, value in filled.items() if name not in _SPECIFIED}
     except ValidationError as error:
         raise ExperimentError(f"{run.describe()}: {first_fault(error)}") from error

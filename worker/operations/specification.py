@@ -19,6 +19,7 @@ from shared.federation.plans import (
     takes_backbone,
 )
 from shared.federation.privacy_plan import PrivacyPlan
+from shared.federation.protection_kinds import with_shared_bias
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import (
     EncodingPlan,
@@ -152,18 +153,12 @@ def build_specification(
 def _with_shared_part(
     request: SpecificationRequest, hyperparameters: dict[str, Any]
 ) -> dict[str, Any]:
-    """With the part of a hypernetwork that can be summed or noised, where that is asked for.
-
-    Its sum cannot be taken apart, and no private tensor is in its gradient.
-    """
-    known = KNOWN_METHODS.get(request.method)
-    if known is None or "hypernetwork" not in known.shares:
-        return hyperparameters
+    """With the part of a hypernetwork that can be summed or noised, where that is asked for."""
     protection, privacy = request.protection, request.privacy
     is_inseparable = protection is not None and not protection.allow_separable
     is_noised = privacy is not None and privacy.get("unit", "example") == "example"
     if is_inseparable or is_noised:
-        return {"shared_part": "output-bias"} | hyperparameters
+        return with_shared_bias(request.method, hyperparameters)
     return hyperparameters
 
 

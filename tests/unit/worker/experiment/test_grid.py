@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from shared.federation.specification import RoundPolicy
 from tests.support.processes import PROJECT
+from worker.commands.protection_options import encoding_plan, protection_of
 from worker.demo.command import demo
 from worker.errors import ExperimentError
 from worker.experiment.grid import (
@@ -19,6 +21,8 @@ from worker.experiment.grid import (
 )
 from worker.experiment.paper import load_paper_table
 from worker.models.registry import default_image_shape
+from worker.operations.specification import specify
+from worker.operations.specification_request import SpecificationRequest
 
 OTHERS = {"paper.toml", "table3.toml", "table5.toml"}
 """Files that are no grids: the paper's figures, and tables of attacks."""
@@ -60,6 +64,7 @@ def test_a_run_of_two_grids_is_run_once(tmp_path: Path) -> None:
     [
         ("methods =", "mehtods =", "grids.0.mehtods: unknown key|grids.0.methods: Field required"),
         ("rounds = 3", "rounds = 3\nepochs = 2", "grids.0.epochs: unknown key"),
+        ("rounds = 3", 'rounds = 3\nprotection = "sum"', "grids.0.protection: .*'secure-sum'"),
         ("rounds = 3", "rounds = 0", "grids.0.rounds: .*greater than or equal to 1"),
         ('"digits"', '"digit"', "grids.0.datasets.0: .*'digits'"),
         ("clients = [2, 4]", "clients = []", "grids.0.clients"),
@@ -98,6 +103,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"method": "hyperfl-lpm"}, "trains on a frozen backbone, which 'cnn-mnist' is not"),
         ({"method": "no method"}, "unknown method 'no method'"),
         ({"cohort_size": 3}, "cohort_size 3 is more than 2 clients"),
+        ({"protection": "secure-sum", "epsilon": 8}, "epsilon is for the protections dp and"),
     ],
 )
 def test_what_no_worker_would_take_is_refused_before_anything_runs(
@@ -131,6 +137,45 @@ def test_the_arguments_are_ones_the_demo_takes() -> None:
     assert Path(given["data_dir"]) == Path("/data/cifar10")
     assert (given["clients"], given["rounds"], given["seed"]) == (100, 7, 3)
     assert (given["cohort_size"], given["preset"], given["as_json"]) == (30, "paper", True)
+
+
+@pytest.mark.parametrize("kind", ["none", "secure-sum", "dp", "secure-sum+dp"])
+def test_a_protected_run_shares_what_its_demo_would(kind: str) -> None:
+    grid = Grid.model_validate(
+        {"methods": ["hyperfl"], "datasets": ["digits"], "clients": [4], "rounds": 1}
+        | {"protection": kind, "epsilon": 2 if kind.endswith("dp") else None}
+    )
+    (run,) = with_hyperparameters(list(grid.runs()))
+    given = get_command(demo).make_context("demo", run.arguments(None, Path())[1:]).params
+    assert (given["protection"], given["epsilon"]) == (kind, run.epsilon)
+    protected = protection_of(
+        kind,
+        sum_bits=None,
+        sum_bound=None,
+        allow_separable=False,
+        epsilon=run.epsilon,
+        delta=None,
+        privacy=None,
+    )
+    specified = specify(
+        SpecificationRequest(
+            name="a",
+            method="hyperfl",
+            model="cnn-mnist",
+            round_policy=RoundPolicy(
+                rounds=1, cohort_size=4, minimum_updates=4, max_examples_weight=10
+            ),
+            dataset="digits",
+            seed=1,
+            encoding=encoding_plan(None, kind),
+            protection=protected.summed,
+            privacy=protected.privacy,
+        )
+    )
+    assert specified.encoding.name == run.encoding
+    trained = specified.training.hyperparameters
+    assert run.hyperparameters["shared_part"] == trained.get("shared_part", "hypernetwork")
+    assert (kind in run.variant) == (kind != "none")
 
 
 def test_a_run_is_described_by_all_that_sets_it_apart() -> None:
@@ -190,7 +235,7 @@ def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
 
 def test_there_are_ready_files() -> None:
     names = {file.stem for file in READY}
-    assert names == {"accuracy", "lpm", "quick", "table1", "table2", "table4"}
+    assert names == {"accuracy", "lpm", "protected", "quick", "table1", "table2", "table4"}
 
 
 ONE = {"method": "hyperfl", "dataset": "digits", "clients": 2, "rounds": 3, "seed": 1}
