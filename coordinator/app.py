@@ -58,6 +58,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _EXCHANGES_AT_ONCE = 8
 """Messages of secure sums that are parsed and checked, or wait to be written."""
 
+_VIEWS_AT_ONCE = 16
+"""Tasks that show members of a secure sum each other's messages, and are being made and sent."""
+
 _log = structlog.get_logger()
 
 
@@ -90,6 +93,7 @@ def create_app(
     app.state.delta_chains = DeltaChains()
     app.state.upload_slots = UploadSlots()
     app.state.large_bodies = asyncio.Semaphore(1)
+    app.state.view_turns = asyncio.Semaphore(_VIEWS_AT_ONCE)
     app.state.exchange_turns = asyncio.Semaphore(_EXCHANGES_AT_ONCE)
     app.state.readiness = Readiness(context.database, clock)
     app.state.scrapes = Scrapes(context)

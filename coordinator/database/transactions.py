@@ -24,6 +24,9 @@ from coordinator.database.outages import OutageLog, outage_of
 
 SQLITE_PAGE_BYTES = 16384
 """Weights are stored in chunks of a MiB."""
+_SQLITE_CACHED_PAGES = 32
+"""Of each connection. SQLite's own 2 MB, times the connections, would be most of what a coordinator
+needs; behind it is the system's cache of the file."""
 _WRITES = "writes"
 _IS_DURABLE = "is_durable"
 _SYNCHRONOUS = "synchronous"
@@ -141,6 +144,7 @@ class Database:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA page_size={SQLITE_PAGE_BYTES}")
         cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA cache_size={_SQLITE_CACHED_PAGES}")
         cursor.execute("PRAGMA foreign_keys=ON")
         # Some builds overwrite what is deleted with zeros, which doubles what an update writes.
         cursor.execute("PRAGMA secure_delete=FAST")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -38,12 +39,25 @@ _FARTHEST_SKIP = 1000
 _log = structlog.get_logger()
 
 
-async def next_task(
+@dataclass(frozen=True)
+class Work:
+    """A client's task.
+
+    Attributes:
+        task: without what a secure sum's members are shown.
+        summed: the round of the secure sum that it belongs to, if it does.
+    """
+
+    task: Task
+    summed: RoundRow | None
+
+
+async def next_work(
     context: Context,
     principal: ClientPrincipal,
     wait_seconds: float,
     hung_up: Callable[[], Awaitable[None]],
-) -> Task | None:
+) -> Work | None:
     """The client's task in the open round; None if there is none within ``wait_seconds``.
 
     A poll that waits is also answered when another round opens, whether the client takes part or
@@ -56,29 +70,37 @@ async def next_task(
     """
     give_up_at = asyncio.get_running_loop().time() + min(wait_seconds, MAX_WAIT_SECONDS)
     with context.metrics.open_polls.track_inprogress():
-        return await _wait_for_task(context, principal, give_up_at, hung_up)
+        return await _wait_for_work(context, principal, give_up_at, hung_up)
 
 
-async def _wait_for_task(
+async def with_view(context: Context, principal: ClientPrincipal, work: Work) -> Task | None:
+    """The task of a secure sum with what its member is shown; None if the phase has ended."""
+    if work.summed is None:
+        return work.task
+    view = await exchange.view_of(context, principal, work.summed)
+    return None if view is None else work.task.model_copy(update={"exchange": view})
+
+
+async def _wait_for_work(
     context: Context,
     principal: ClientPrincipal,
     give_up_at: float,
     hung_up: Callable[[], Awaitable[None]],
-) -> Task | None:
+) -> Work | None:
     loop = asyncio.get_running_loop()
     await _mark_seen(context, principal)
     rung = context.tasks_bell.listen(principal.federation.id)
-    first_round, task = await _look_for_task(context, principal)
+    first_round, work = await _look_for_work(context, principal)
     round_number = first_round
-    while task is None and round_number in (first_round, None):
+    while work is None and round_number in (first_round, None):
         remaining = give_up_at - loop.time()
         if remaining <= 0 or context.tasks_bell.closed:
             return None
         if not await _rings(rung, remaining, hung_up):
             return None
         rung = context.tasks_bell.listen(principal.federation.id)
-        round_number, task = await _look_for_task(context, principal)
-    return task
+        round_number, work = await _look_for_work(context, principal)
+    return work
 
 
 async def _rings(
@@ -109,9 +131,9 @@ async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
             await client_store.mark_seen(session, principal.client.id, now)
 
 
-async def _look_for_task(
+async def _look_for_work(
     context: Context, principal: ClientPrincipal
-) -> tuple[int | None, Task | None]:
+) -> tuple[int | None, Work | None]:
     """The number of the live round, and the client's task in it."""
     federation = principal.federation
     async with context.database.reading() as session:
@@ -138,12 +160,7 @@ async def _look_for_task(
     attempt = await _lease(context, principal, round_, assignment)
     if attempt is None:
         return round_.number, None
-    view = None
-    if round_.is_protected:
-        view = await exchange.view_of(context, principal, round_)
-        if view is None:
-            return round_.number, None
-    return round_.number, Task(
+    task = Task(
         kind=EXCHANGE_TASKS.get(RoundPhase(round_.phase), TaskKind(round_.kind)),
         federation=federation.name,
         client=principal.client.name,
@@ -152,8 +169,8 @@ async def _look_for_task(
         base_version=base.version,
         base_digest=base.digest,
         lease_seconds=context.specification(federation).round_policy.lease_seconds,
-        exchange=view,
     )
+    return round_.number, Work(task, round_ if round_.is_protected else None)
 
 
 async def _lease(

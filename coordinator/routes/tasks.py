@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from coordinator.operations import tasks
+from coordinator.routes.answer_in_turn import AnswerInTurn
 from coordinator.routes.dependencies import ClientDependency, ContextDependency
 from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import (
@@ -31,16 +32,26 @@ async def next_task(
     context: ContextDependency,
     client: ClientDependency,
     wait: Annotated[float, Query(ge=0, le=tasks.MAX_WAIT_SECONDS)] = 0,
-) -> Task | Response:
+) -> Response:
     """Wait up to ``wait`` seconds for work."""
 
     async def hung_up() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    task = await tasks.next_task(context, client, wait, hung_up)
+    work = await tasks.next_work(context, client, wait, hung_up)
+    if work is None or work.summed is None:
+        return _answer(None if work is None else work.task)
+
+    async def with_view() -> Response:
+        return _answer(await tasks.with_view(context, client, work))
+
+    return AnswerInTurn(request.app.state.view_turns, with_view)
+
+
+def _answer(task: Task | None) -> Response:
     if task is not None:
-        return task
+        return Response(task.model_dump_json(), media_type="application/json")
     return Response(
         status_code=status.HTTP_204_NO_CONTENT, headers={"Retry-After": str(_POLL_AGAIN_SECONDS)}
     )
