@@ -58,6 +58,9 @@ class SitePolicy(BaseModel):
     number of examples always does: it is the update's weight."""
     metric_digits: int | None = Field(default=None, ge=0, le=15, examples=[3])
     """Digits after the point that they are rounded to. Unset: they are sent as they are."""
+    own_metrics: bool = False
+    """Whether a client's accuracies and losses leave by themselves too, where updates are summed.
+    Otherwise only the cohort's mean is shown, which tells of a client what the others do not."""
     max_model_parameters: int | None = Field(default=None, ge=1, examples=[10_000_000])
     """Most shared parameters. Unset: as many as memory allows."""
     approved_specifications: tuple[Digest, ...] = Field(

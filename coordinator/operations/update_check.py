@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from coordinator.errors import BodyTooLarge, MalformedUpdate, StaleBaseVersion
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import UPDATE_METADATA_KEY, TaskKind, UpdateMetadata
-from shared.secure_sum.layout import SumLayout
+from shared.secure_sum.layout import METRICS, SumLayout
 from shared.tensors import codec, file_header
 from shared.tensors.encodings import DenseEncoding, Encoding, check_tensors, encoding_for
 from shared.tensors.norms import SquaredNorms
@@ -131,7 +131,7 @@ class UpdateCheck:
         metadata = _parse_metadata(header)
         _check_claims(metadata, expectation)
         if expectation.masked is not None:
-            _check_masked(metadata)
+            _check_masked(metadata, METRICS[expectation.masked.kind])
             check_tensors(header, expectation.masked.shapes)
         elif expectation.kind is TaskKind.EVALUATE:
             check_tensors(header, {})
@@ -167,17 +167,20 @@ def _parse_metadata(header: file_header.Header) -> UpdateMetadata:
         raise MalformedUpdate(f"metadata {fault}", member=fault.where) from error
 
 
-def _check_masked(metadata: UpdateMetadata) -> None:
-    """A masked update says nothing of its client beside what the sum will say of all."""
-    said = (metadata.encoding, metadata.num_examples, metadata.metrics)
-    if said != ("masked", 1, {}):
+def _check_masked(metadata: UpdateMetadata, summed: Sequence[str]) -> None:
+    """A masked update says of its client at most the metrics that are summed, if a site lets it."""
+    if (metadata.encoding, metadata.num_examples) != ("masked", 1):
         raise MalformedUpdate(
-            "in this federation an update must have encoding masked, num_examples 1 and no "
-            f"metrics, not {metadata.encoding}, {metadata.num_examples} and "
-            f"{len(metadata.metrics)} metrics",
+            "in this federation an update must have encoding masked and num_examples 1, not "
+            f"{metadata.encoding} and {metadata.num_examples}",
             member="encoding",
             expected="masked",
             found=metadata.encoding,
+        )
+    if extra := sorted(set(metadata.metrics) - set(summed)):
+        raise MalformedUpdate(
+            f"a masked update may have no metric but {', '.join(summed)}, not {extra[0]}",
+            member=f"metrics.{extra[0]}",
         )
 
 

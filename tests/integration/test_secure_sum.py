@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from sqlalchemy import func, select
@@ -239,22 +241,50 @@ async def test_a_card_of_another_client_or_federation_is_refused(
 
 
 @on_sqlite
-@pytest.mark.parametrize(
-    "claims",
-    [{"encoding": "dense"}, {"num_examples": 20}, {"metrics": {"accuracy_after": 0.5}}],
-)
-async def test_an_update_that_says_more_than_the_sum_is_refused(
+async def send_claiming(
     coordinator: RunningCoordinator, claims: dict[str, Any]
-) -> None:
+) -> tuple[list[SumMember], httpx.Response]:
+    """The members, and what the first is answered whose update says more than its masks."""
     members = await start_protected(coordinator, protected_specification(), *NAMES)
     await everybody(coordinator, *members)
     task = await members[0].task()
     body = members[0].make(task)
     arrays, _ = codec.decode(bytearray(body))
     metadata = json.dumps(json.loads(metadata_of(body)) | claims)
-    response = await members[0].send(task, codec.encode(arrays, {"hyperfl": metadata}))
+    return members, await members[0].send(task, codec.encode(arrays, {"hyperfl": metadata}))
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("claims", "refusal"),
+    [
+        ({"encoding": "dense"}, "must have encoding masked and num_examples 1"),
+        ({"num_examples": 20}, "must have encoding masked and num_examples 1"),
+        ({"metrics": {"values_cut": 5}}, "may have no metric but accuracy_before, .*values_cut"),
+    ],
+)
+async def test_an_update_that_says_more_than_the_sum_is_refused(
+    coordinator: RunningCoordinator, claims: dict[str, Any], refusal: str
+) -> None:
+    _, response = await send_claiming(coordinator, claims)
     assert response.status_code == 422
-    assert "encoding masked, num_examples 1 and no metrics" in response.json()["detail"]
+    assert re.search(refusal, response.json()["detail"])
+
+
+@on_sqlite
+async def test_a_member_may_show_its_own_metrics_and_the_rounds_are_the_sums(
+    coordinator: RunningCoordinator,
+) -> None:
+    members, response = await send_claiming(coordinator, {"metrics": {"accuracy_after": 0.75}})
+    assert response.status_code == 201
+    await everybody(coordinator, *members[1:])
+    for _ in range(2):
+        await everybody(coordinator, *members)
+    round_ = await coordinator.show("tiny/rounds/1")
+    own = {part["client"]: part["metrics"] for part in round_["assignments"]}
+    assert own == {"a": {"accuracy_after": 0.75}, "b": {}, "c": {}, "d": {}}
+    accuracies = [one.vector(1, "train", len(NAMES)).counts[5] * 2.0**-24 for one in members]
+    assert round_["metrics"]["accuracy_after"] == pytest.approx(np.mean(accuracies))
 
 
 @on_sqlite

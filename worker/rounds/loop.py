@@ -98,7 +98,11 @@ async def _work(
         site = await stack.enter_async_context(open_site(config, settings, parts))
         writer: UpdateWriter = PlainWriter(site.specification)
         if site.specification.protection is not None:
-            writer = MaskedWriter(site.specification, site.patience)
+            writer = MaskedWriter(
+                site.specification,
+                site.patience,
+                shows_own_metrics=config.policy.own_metrics,
+            )
         gate = PolicyGate(config.policy, site.specification.training)
         work = RoundWork(writer, site.method, site.cache, site.patience, stop, gate, metrics)
         stack.callback(work.close)

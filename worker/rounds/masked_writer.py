@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from shared.arrays import Array, NamedArrays
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import TaskKind
 from shared.secure_sum.fixed_point import Ring32
-from shared.secure_sum.layout import SumLayout
+from shared.secure_sum.layout import METRICS, SumLayout
 from shared.secure_sum.masks import RingVector
 from shared.secure_sum.messages import JoinedMember
 from shared.tensors.low_rank import Float64
@@ -36,9 +36,16 @@ _log = structlog.get_logger()
 class MaskedWriter:
     """Writes parts of a sum; see :class:`worker.rounds.update_writer.UpdateWriter`."""
 
-    def __init__(self, specification: FederationSpecification, patience: Patience) -> None:
+    def __init__(
+        self,
+        specification: FederationSpecification,
+        patience: Patience,
+        *,
+        shows_own_metrics: bool = False,
+    ) -> None:
         self._specification = specification
         self._patience = patience
+        self._shows_own_metrics = shows_own_metrics
         privacy = specification.training.privacy
         self._release = None if privacy is None else PrivateRelease(specification, privacy)
 
@@ -71,7 +78,8 @@ class MaskedWriter:
             cohort = ",".join(sorted(member.client for member in _joined(one)))
             num_examples, values = self._release.part_of_sum(one, layout, cohort, result, weights)
         counts = layout.counts_of(num_examples, num_cut, result.metrics)
-        content, sums = self._mask(one, layout, RingVector(counts, values, layout.fixed_point.bits))
+        vector = RingVector(counts, values, layout.fixed_point.bits)
+        content, sums = self._mask(one, layout, vector, result.metrics)
         return replace(
             state,
             tensors={name: tensor.numpy() for name, tensor in result.private.items()},
@@ -102,7 +110,7 @@ class MaskedWriter:
         layout = self._layout(one)
         vector = layout.zeros()
         vector.counts[:] = layout.counts_of(1, 0, metrics)
-        content, sums = self._mask(one, layout, vector)
+        content, sums = self._mask(one, layout, vector, metrics)
         return replace(one.client.state, pending=pending_update(one.task, content), sums=sums)
 
     def _layout(self, one: HeldTask) -> SumLayout:
@@ -112,14 +120,20 @@ class MaskedWriter:
         return SumLayout.of(self._specification, kind, size, one.task.round_number)
 
     def _mask(
-        self, one: HeldTask, layout: SumLayout, vector: RingVector
+        self,
+        one: HeldTask,
+        layout: SumLayout,
+        vector: RingVector,
+        metrics: Mapping[str, float],
     ) -> tuple[bytes, MemberState]:
         member, number = _member_of(one), one.task.round_number
         try:
             sums = member.mask(one.client.state.sums, number, _joined(one), vector)
         except SumRefused as refusal:
             raise TrainingFailedError({one.client.name: str(refusal)}) from refusal
-        return serialise(one.task, layout.to_wire(vector), "masked", 1, {}), sums
+        summed = METRICS[layout.kind] if self._shows_own_metrics else ()
+        own = {name: metrics[name] for name in summed if name in metrics}
+        return serialise(one.task, layout.to_wire(vector), "masked", 1, own), sums
 
     def _wanted(self, result: TrainingResult, state: PrivateState, weights: NamedArrays) -> Float64:
         """The change of all shared tensors (m,), what was left out before it added, clipped."""

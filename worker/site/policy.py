@@ -137,6 +137,8 @@ def _find(
     yield Finding("metrics", names, "the method's metrics", Verdict.ACCEPTED)
     digits = "unset" if policy.metric_digits is None else str(policy.metric_digits)
     yield Finding("metric_digits", digits, "all digits", Verdict.ACCEPTED)
+    own = "metrics of one client" if specification.protection is None else "the cohort's mean"
+    yield Finding("own_metrics", str(policy.own_metrics).lower(), own, Verdict.ACCEPTED)
     size = specification.parameters.size_bytes // 4
     yield _bound("max_model_parameters", policy.max_model_parameters, f"{size} parameters", size)
     yield _named(

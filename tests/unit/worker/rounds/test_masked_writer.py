@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -118,6 +119,20 @@ async def test_what_is_written_and_what_is_left_out_are_the_change(bench: Bench)
     np.testing.assert_allclose(values, share * np.array(change), atol=bench.layout.fixed_point.step)
     np.testing.assert_allclose(values / share + state.residual[BIAS], change, atol=1e-7)
     assert (state.last_round, state.sums.generation) == (1, 9)
+
+
+async def test_own_metrics_are_beside_the_masks_only_where_the_site_shows_them(
+    bench: Bench,
+) -> None:
+    def own(state: PrivateState) -> dict[str, float]:
+        assert state.pending is not None
+        _, metadata = codec.decode(bytearray(state.pending.content))
+        shown: dict[str, float] = json.loads(metadata["hyperfl"])["metrics"]
+        return shown
+
+    assert own(await bench.write([0.0] * 4)) == {}
+    bench.writer = MaskedWriter(bench.specification, Patience(1.0), shows_own_metrics=True)
+    assert own(await bench.write([0.0] * 4)) == {"accuracy_after": 0.5}
 
 
 async def test_what_was_left_out_is_added_to_the_next_change(bench: Bench) -> None:
