@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.specification import (
     EncodingPlan,
@@ -21,20 +22,22 @@ from worker.methods import build_method
 from worker.methods.interface import Participant
 from worker.site_policy import SitePolicy
 
-SMALL = Effort("small", ((1, 1), (5, 1)), 2, 20, (3,), 1, 4)
+SMALL = Effort("small", ((1, 1), (5, 1)), 2, 20, (3,), 1, 4, (100.0,))
 
 
 def small_subject(
     *,
     clients: int = 4,
     protected: bool = False,
+    privacy: PrivacyPlan | None = None,
     policy: SitePolicy | None = None,
     method: str = "hyperfl",
     **settings: Any,
 ) -> Subject:
-    if protected:
+    is_bias_alone = protected or privacy is not None
+    if is_bias_alone:
         settings = {"shared_part": "output-bias"} | settings
-    plan = plan_of(method, LINEAR, LINEAR_SHAPE, **settings)
+    plan = plan_of(method, LINEAR, LINEAR_SHAPE, **settings).model_copy(update={"privacy": privacy})
     built = build_method(plan, CPU, RESOURCES)
     specification = FederationSpecification(
         name="small",
@@ -46,7 +49,7 @@ def small_subject(
             minimum_updates=clients,
             max_examples_weight=200 if protected else None,
         ),
-        encoding=EncodingPlan(name="dense" if protected else "factored"),
+        encoding=EncodingPlan(name="dense" if is_bias_alone else "factored"),
         protection=ProtectionPlan() if protected else None,
     )
     datasets = DatasetCache()

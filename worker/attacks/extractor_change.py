@@ -4,7 +4,8 @@ A HyperFL update is Δφ of φ = (A, a, W, b) with θ = b + W f, f = feature_sca
 Every step adds c vᵀ to A and c to a, and g fᵀ to W and g to b with g = ∂L/∂θ. So the embedding v,
 θ and the sum of the g are in it (Phong et al., "Privacy-Preserving Deep Learning via Additively
 Homomorphic Encryption", 2018, have the same of a linear layer's input). Factors and half precision
-change little of that. Where b alone is shared, v is not in it.
+change little of that. Where b alone is shared, v is not in it. With differential
+privacy for examples g is of the extractor of no client, under a head that everybody knows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from shared.federation.sharing import OUTPUT_BIAS
 from worker.attacks.observation import Observation
 from worker.methods.hyperfl import HyperFL
+from worker.methods.hypernetwork.public_head import public_head
 from worker.methods.hypernetwork.weights import (
     TRUNK_BIAS,
     TRUNK_WEIGHT,
@@ -45,7 +47,7 @@ class ExtractorChange:
         gradient: of the loss by these, summed over the round's steps, times some positive number.
         movement: how many times the gradient the parameters moved, against it.
         embedding: v (e,), where the update shows it.
-        head: the head's parameters before, where they are shared.
+        head: the head's parameters before, where everybody knows them.
         head_gradient: of the loss by these, times the same number.
     """
 
@@ -101,8 +103,14 @@ def _of_hypernetwork(observation: Observation) -> ExtractorChange:
     weights = method.read(observation.weights)
     scale = float(observation.plan.hyperparameters["feature_scale"])
     embedding = _embedding(observation)
-    movement = 1.0
-    if embedding is None:
+    movement, head = 1.0, None
+    privacy = observation.plan.privacy
+    if privacy is not None and privacy.unit == "example":
+        theta = weights.generate(
+            weights.trunk_weight.new_zeros(weights.trunk_weight.shape[1]), scale
+        )
+        head = _public_head(observation)
+    elif embedding is None:
         # Of all clients' first embeddings; what is the client's own in θ stays unknown.
         guesses = torch.randn(
             _GUESSED_EMBEDDINGS,
@@ -118,7 +126,14 @@ def _of_hypernetwork(observation: Observation) -> ExtractorChange:
         movement += float(features.square().sum())
     layout = network_layout(observation)
     gradient = -torch.from_numpy(observation.learned(OUTPUT_BIAS))
-    return ExtractorChange(layout.split(theta), layout.split(gradient), movement, embedding)
+    return ExtractorChange(layout.split(theta), layout.split(gradient), movement, embedding, head)
+
+
+def _public_head(observation: Observation) -> Tensors:
+    plan = observation.plan
+    template = build_feature_extractor(plan.model, plan.image_shape, observation.allowed_imports)
+    weight = public_head(plan.num_classes, template.feature_width)
+    return {"head.weight": weight, "head.bias": weight.new_zeros(plan.num_classes)}
 
 
 def _embedding(observation: Observation) -> torch.Tensor | None:

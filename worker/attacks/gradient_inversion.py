@@ -49,7 +49,6 @@ def invert(
     shape = (len(labels), *(variable_shape or network.image_shape))
     sought = torch.rand(shape, generator=generator).requires_grad_()
     head = change.head or network.drawn_head(seed)
-    head_is_shown = change.head is not None and change.head_gradient is not None
     parameters = {name: one.clone().requires_grad_() for name, one in change.before.items()}
     head = {name: one.clone().requires_grad_() for name, one in head.items()}
     targets = list(change.gradient.values())
@@ -57,7 +56,7 @@ def invert(
     if change.head_gradient is not None:
         targets += [change.head_gradient[name] for name in head]
         by += list(head.values())
-    variables = [sought] + (list(head.values()) if fits_head and not head_is_shown else [])
+    variables = [sought] + (list(head.values()) if fits_head and change.head is None else [])
 
     def loss() -> torch.Tensor:
         pixels = pixels_of(sought)

@@ -17,13 +17,16 @@ from worker.commands.aggregation_options import MethodOption
 from worker.commands.configuration import ConfigOption, JsonOption, failures, load
 from worker.commands.protection_options import (
     AllowSeparableOption,
+    DeltaOption,
     EncodingOption,
+    EpsilonOption,
+    PrivacyOption,
     ProtectionOption,
     encoding_plan,
     protection_of,
 )
 from worker.demo.defaults import default_model
-from worker.errors import AuditError, ConfigError
+from worker.errors import ConfigError
 from worker.operations.specification_request import SpecificationRequest
 from worker.site_policy import SitePolicy
 
@@ -79,6 +82,9 @@ def audit(
     encoding: EncodingOption = None,
     protection: ProtectionOption = "none",
     allow_separable: AllowSeparableOption = False,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
+    privacy_settings: PrivacyOption = None,
     preset: Annotated[
         str | None, typer.Option(help="With --demo: named hyperparameters: default or paper.")
     ] = None,
@@ -110,12 +116,10 @@ def audit(
                 sum_bits=None,
                 sum_bound=None,
                 allow_separable=allow_separable,
-                epsilon=None,
-                delta=None,
-                privacy=None,
+                epsilon=epsilon,
+                delta=delta,
+                privacy=privacy_settings,
             )
-            if protected.privacy is not None:
-                raise AuditError(f"there is no audit of --protection {protection} yet")
             request = SpecificationRequest(
                 name="demo",
                 method=method,
@@ -132,6 +136,7 @@ def audit(
                 preset=preset,
                 settings=settings or (),
                 protection=protected.summed,
+                privacy=protected.privacy,
                 encoding=encoding_plan(encoding, protection),
             )
             subject = _demo(request, dataset, data_dir, partition, clients, rounds, seed, console)

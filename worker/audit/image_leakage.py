@@ -81,6 +81,7 @@ class ImageAudit:
             "steps": steps,
             "cohort": cohort,
             "is_configured": case.is_configured,
+            "epsilon": None if plan.privacy is None else plan.privacy.epsilon,
             "policy": refusal(subject.policy, count, steps),
         }
         draws = 1 if case.is_configured else max(1, -(-self._effort.images // (count * cohort)))
@@ -169,7 +170,7 @@ class ImageAudit:
                 labels,
                 self._range,
                 iterations=iterations,
-                fits_head=True,
+                fits_head=change.head is None,
                 seed=draw,
             )
         return found

@@ -62,6 +62,7 @@ class InferenceAudit:
             "steps": steps,
             "cohort": cohort,
             "is_configured": case.is_configured,
+            "epsilon": None if plan.privacy is None else plan.privacy.epsilon,
             "policy": refusal(subject.policy, count, steps),
         }
         try:

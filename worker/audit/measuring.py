@@ -19,7 +19,7 @@ from worker.audit.image_leakage import Case, ImageAudit, smallest_cohort
 from worker.audit.inference import InferenceAudit
 from worker.audit.pictures import draw_grid
 from worker.audit.replay import Replay
-from worker.audit.subject import Subject
+from worker.audit.subject import Subject, with_epsilon
 from worker.files import write_atomically
 from worker.methods.hyperfl import HyperFL
 from worker.methods.registry import METHODS
@@ -27,7 +27,7 @@ from worker.site.policy import steps_of_round
 
 Json = dict[str, Any]
 KEPT = "measured.json"
-_FORMAT = 1
+_FORMAT = 2
 """Of what is kept; another release may measure more."""
 _TRIED_ITERATIONS = 10
 _FEW = 50
@@ -67,7 +67,7 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
     round_seconds, iteration_seconds = _try(subject, replay)
     whole_steps = steps_of_round(replay.plan(), len(subject.client.data.train)) or 1
     found = []
-    for case in (*(Case(*one) for one in effort.cases), Case(None, None)):
+    for case in _cases(subject, effort):
         count = case.images or len(subject.client.data.train)
         steps = steps_of_round(replay.plan(epochs=case.epochs), count) or 1
         draws = 1 if case.images is None else max(1, -(-effort.images // (count * cohort)))
@@ -80,6 +80,17 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
                 f"images: {count} in {steps} steps",
                 seconds,
                 partial(_with_picture, images, case, cohort, folder, name),
+            )
+        )
+    for epsilon in effort.epsilons if subject.privacy is not None else ():
+        seconds = cohort * round_seconds / whole_steps
+        seconds += effort.iterations * iteration_seconds * (1 + _SEARCH_COST)
+        found.append(
+            Measurement(
+                f"images-1-epsilon-{epsilon:g}",
+                f"images: 1 in 1 step, ε {epsilon:g}",
+                seconds,
+                partial(_with_epsilon, subject, effort, epsilon, cohort),
             )
         )
     for case in (Case(_FEW, 1), Case(None, None)):
@@ -95,7 +106,10 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
                 partial(inference.measure, case, cohort),
             )
         )
-    if issubclass(METHODS[subject.specification.training.method], HyperFL):
+    # With noise there is one column, which does not come apart.
+    if subject.privacy is None and issubclass(
+        METHODS[subject.specification.training.method], HyperFL
+    ):
         members = min(max(effort.cohorts), 1 + len(subject.others))
         found.append(
             Measurement(
@@ -106,6 +120,20 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
             )
         )
     return found
+
+
+def _cases(subject: Subject, effort: Effort) -> list[Case]:
+    """Rounds to attack, and the one that is configured; with noise each is a single step."""
+    tried = [Case(*one) for one in effort.cases]
+    if subject.privacy is not None:
+        tried = [case for case in tried if case.epochs == 1]
+    return [*tried, Case(None, None)]
+
+
+def _with_epsilon(subject: Subject, effort: Effort, epsilon: float, cohort: int) -> Json:
+    other = with_epsilon(subject, epsilon)
+    row, _ = ImageAudit(other, Replay(other), effort).measure(Case(1, 1), cohort)
+    return row
 
 
 def _with_picture(images: ImageAudit, case: Case, cohort: int, folder: Path, name: str) -> Json:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from worker.audit.image_leakage import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Json = dict[str, Any]
 _SCALE, _GAP = 3, 4
@@ -38,7 +41,7 @@ def draw_grid(picture: Picture, file: Path) -> None:
 
 
 def draw_curves(images: Sequence[Json], cohorts: Sequence[Json], file: Path) -> bool:
-    """Writes leakage against steps and cohort; False where matplotlib is not installed."""
+    """Writes leakage against steps and cohort, or ε; False where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
     except ImportError:
@@ -46,35 +49,56 @@ def draw_curves(images: Sequence[Json], cohorts: Sequence[Json], file: Path) -> 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     measured = [row for row in images if "attacks" in row and not row["is_configured"]]
-    for count in sorted({row["images"] for row in measured}):
-        rows = sorted(
-            (row for row in measured if row["images"] == count), key=lambda row: row["steps"]
+    budgets = {row["epsilon"] for row in images}
+    if budgets - {None}:
+        configured = next(row["epsilon"] for row in images if row["is_configured"])
+        _draw_psnr(left, [row for row in measured if row["epsilon"] == configured], "images")
+        left.set(xlabel="images of a client, in one step")
+        _draw_psnr(right, [row for row in measured if row["images"] == 1], "epsilon")
+        right.set(xlabel="ε, one image in one step")
+    else:
+        _draw_psnr(left, measured, "steps")
+        left.set(xlabel="steps of a round")
+        _draw_cosines(right, cohorts)
+    figure.savefig(file, dpi=120)
+    return True
+
+
+def _draw_psnr(axes: Axes, rows: Sequence[Json], against: str) -> None:
+    """PSNR of the strongest attack; where it is against steps, a line for each number of images."""
+    counts = sorted({row["images"] for row in rows}) if against == "steps" else [None]
+    for count in counts:
+        chosen = sorted(
+            (row for row in rows if count in (None, row["images"])), key=lambda row: row[against]
         )
-        best = [row["attacks"][row["strongest"]]["psnr"] for row in rows]
+        best = [row["attacks"][row["strongest"]]["psnr"] for row in chosen]
         middle = [one["mean"] for one in best]
         spread = [
             [mean - one["low"] for mean, one in zip(middle, best, strict=True)],
             [one["high"] - mean for mean, one in zip(middle, best, strict=True)],
         ]
-        steps = [row["steps"] for row in rows]
-        left.errorbar(steps, middle, yerr=spread, marker="o", capsize=3, label=f"images: {count}")
-    if measured:
-        blind = float(np.mean([row["attacks"][row["strongest"]]["blind"][0] for row in measured]))
-        similar = float(np.mean([row["attacks"][row["strongest"]]["similar"] for row in measured]))
-        left.axhline(blind, color="grey", linestyle=":", label="blind guess")
-        left.axhline(similar, color="grey", linestyle="--", label="nearest public image")
-        left.legend(fontsize="small")
-    left.set(xscale="log", xlabel="steps of a round", ylabel="PSNR of the strongest attack (dB)")
+        label = "strongest attack" if count is None else f"images: {count}"
+        places = [row[against] for row in chosen]
+        axes.errorbar(places, middle, yerr=spread, marker="o", capsize=3, label=label)
+    if rows:
+        strongest = [row["attacks"][row["strongest"]] for row in rows]
+        blind = float(np.mean([one["blind"][0] for one in strongest]))
+        similar = float(np.mean([one["similar"] for one in strongest]))
+        axes.axhline(blind, color="grey", linestyle=":", label="blind guess")
+        axes.axhline(similar, color="grey", linestyle="--", label="nearest public image")
+        axes.legend(fontsize="small")
+    axes.set(xscale="log", ylabel="PSNR of the strongest attack (dB)")
+
+
+def _draw_cosines(axes: Axes, cohorts: Sequence[Json]) -> None:
     for name, label in (("sum", "the sum itself"), ("blind", "blind"), ("known", "features known")):
         rows = [row for row in cohorts if name in row]
         if rows:
             sizes = [row["cohort"] for row in rows]
-            right.plot(sizes, [row[name]["mean"] for row in rows], marker="o", label=label)
-    right.set(xlabel="clients in a sum", ylabel="cosine with a client's own part", ylim=(0, 1.02))
+            axes.plot(sizes, [row[name]["mean"] for row in rows], marker="o", label=label)
+    axes.set(xlabel="clients in a sum", ylabel="cosine with a client's own part", ylim=(0, 1.02))
     if cohorts:
-        right.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
-    return True
+        axes.legend(fontsize="small")
 
 
 def _bytes(image: torch.Tensor, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from shared.arrays import Array
 from shared.federation.plans import TrainingPlan
 from shared.secure_sum.fixed_point import FixedPoint
+from shared.secure_sum.layout import SumLayout
+from shared.secure_sum.masks import RingVector
 from shared.tensors.encodings import encoding_for
 from shared.tensors.factored_encoding import Delta
 from shared.tensors.low_rank import FactoredDelta
@@ -18,8 +20,11 @@ from worker.attacks.observation import Observation
 from worker.audit.subject import Subject
 from worker.data.client_data import Examples
 from worker.methods import build_method
-from worker.methods.interface import Participant, SiteResources
+from worker.methods.interface import Participant, SiteResources, TrainingResult
 from worker.methods.local_round.random_streams import client_generator
+from worker.noise import noise_key
+from worker.rounds.flat_changes import split
+from worker.rounds.private_release import PrivateRelease
 
 _CPU = torch.device("cpu")
 
@@ -29,16 +34,21 @@ class Upload:
     """One client's update, before it is summed.
 
     Attributes:
-        changes: as the coordinator of a plain federation decodes them.
-        num_examples: that it stands for.
+        changes: as the coordinator of a federation without secure sums decodes them.
+        result: of the round, without noise.
         examples: that were trained on.
         client: the client's name.
     """
 
     changes: dict[str, Delta]
-    num_examples: int
+    result: TrainingResult
     examples: Examples
     client: str
+
+    @property
+    def num_examples(self) -> int:
+        """That it stands for."""
+        return self.result.num_examples
 
 
 class Replay:
@@ -48,6 +58,8 @@ class Replay:
         self._subject = subject
         self._specification = subject.specification
         self._resources = SiteResources(allowed_imports=subject.allowed_imports)
+        privacy = self._specification.training.privacy
+        self._release = None if privacy is None else PrivateRelease(self._specification, privacy)
 
     def plan(self, *, epochs: int | None = None) -> TrainingPlan:
         """The federation's plan, with another number of epochs."""
@@ -67,17 +79,22 @@ class Replay:
         method = build_method(plan, _CPU, self._resources)
         member = replace(client, data=replace(client.data, train=examples))
         (result,) = method.train([member], subject.weights, subject.round_number, lambda: False)
+        deltas = result.deltas
+        if self._release is not None and self._specification.protection is None:
+            deltas = self._release.alone(self._key(client.name, examples), result, subject.weights)
         encoding = encoding_for(self._specification.encoding)
-        wire = encoding.encode(result.deltas, {}, subject.weights, parameters).wire
-        changes = dict(encoding.decode(wire, parameters))
-        return Upload(changes, result.num_examples, examples, client.name)
+        wire = encoding.encode(deltas, {}, subject.weights, parameters).wire
+        return Upload(dict(encoding.decode(wire, parameters)), result, examples, client.name)
 
     def seen(self, uploads: Sequence[Upload], plan: TrainingPlan) -> Observation:
         """What the coordinator has: one update, or the mean of several that were summed.
 
-        In a protected federation values are rounded as the secure sum does, and cut at its bound.
+        In a protected federation values are rounded as the secure sum does, cut at its bound, and
+        have what noise the plan asks of so many clients.
         """
-        if len(uploads) == 1 and self._specification.protection is None:
+        if self._release is not None and self._specification.protection is not None:
+            changes: Mapping[str, Delta] = self._noisy_mean(self._release, uploads)
+        elif len(uploads) == 1 and self._specification.protection is None:
             changes = uploads[0].changes
         else:
             changes = self._mean(uploads)
@@ -92,12 +109,30 @@ class Replay:
         total: dict[str, Array] = {}
         for one, share in zip(uploads, shares, strict=True):
             for name, change in one.changes.items():
-                dense = change
-                if isinstance(dense, FactoredDelta):
-                    dense = dense.dense(self._subject.weights[name])
-                part = self._rounded(share * dense.astype(np.float64), one.client, len(uploads))
+                dense = _dense(change, self._subject.weights[name]).astype(np.float64)
+                part = self._rounded(share * dense, one.client, len(uploads))
                 total[name] = total[name] + part if name in total else part
         return {name: (one / sum(shares)).astype(np.float32) for name, one in total.items()}
+
+    def _noisy_mean(self, release: PrivateRelease, uploads: Sequence[Upload]) -> dict[str, Array]:
+        specification, subject = self._specification, self._subject
+        policy = specification.round_policy
+        layout = SumLayout.of(
+            specification, "train", policy.cohort_size or len(uploads), subject.round_number
+        )
+        total, share = layout.zeros(), 0.0
+        for one in uploads:
+            key = self._key(one.client, one.examples)
+            count, values = release.part_of_sum(key, layout, one.result, subject.weights)
+            total.add(RingVector(layout.zeros().counts, values, layout.fixed_point.bits))
+            share += count / (policy.max_examples_weight or 1)
+        mean = layout.fixed_point.decode(total.values) / share
+        return dict(split(mean, specification.parameters))
+
+    def _key(self, client: str, examples: Examples) -> bytes:
+        """Of noise that is never sent: another for each client, round and choice of examples."""
+        number, labels = str(self._subject.round_number), examples.labels.tolist()
+        return noise_key(self._subject.client.seed, "audit", client, number, str(labels))
 
     def _rounded(self, values: Array, client: str, num_clients: int) -> Array:
         protection = self._specification.protection
@@ -108,3 +143,34 @@ class Replay:
         flat = values.reshape(-1)
         _, received = fixed_point.encode(flat, stream.random(len(flat)))
         return received.reshape(values.shape)
+
+
+def after_round(subject: Subject) -> Subject:
+    """The subject after a round of the client and all others.
+
+    Raises:
+        WorkerError: the method refuses the round.
+    """
+    replay = Replay(subject)
+    plan, members = replay.plan(), [subject.client, *subject.others]
+    uploads = [replay.upload(member, plan, member.data.train) for member in members]
+    changes = replay.seen(uploads, plan).changes
+    weights = {
+        name: array + _dense(changes[name], array) if name in changes else array
+        for name, array in subject.weights.items()
+    }
+    client, *others = (
+        replace(member, private=one.result.private)
+        for member, one in zip(members, uploads, strict=True)
+    )
+    return replace(
+        subject,
+        weights=weights,
+        client=client,
+        others=others,
+        round_number=subject.round_number + 1,
+    )
+
+
+def _dense(change: Delta, base: Array) -> Array:
+    return change.dense(base) if isinstance(change, FactoredDelta) else change

@@ -64,6 +64,16 @@ def _theorems(document: Json) -> str:
                 "kind": "how a federation without protection works",
             }
         )
+    if (privacy := document["privacy"]) is not None:
+        honest = ", if as many clients are honest as the noise is made for"
+        rows.append(
+            {
+                "statement": f"in {privacy['rounds']} rounds the changes that are sent are "
+                f"({privacy['epsilon']:g}, {privacy['delta']:g})-private for each example"
+                + (honest if document["is_protected"] else ""),
+                "kind": "theorem (Dwork et al., 2006), accounted by privacy loss distributions",
+            }
+        )
     rows.append(
         {
             "statement": "every line below",
@@ -78,12 +88,7 @@ def _images(rows: Sequence[Json]) -> str:
 
 
 def _image_row(row: Json) -> Json:
-    found = {
-        "images": row["images"],
-        "steps": f"{row['steps']}{' (as configured)' if row['is_configured'] else ''}",
-        "clients in the sum": row["cohort"],
-        "your policy": "takes part" if row["policy"] is None else f"refuses: {row['policy']}",
-    }
+    found = _round_cells(row)
     if "refused" in row:
         return found | dict.fromkeys(_IMAGE_COLUMNS, "–") | {"verdict": row["refused"]}
     best = row["attacks"][row["strongest"]]
@@ -99,6 +104,17 @@ def _image_row(row: Json) -> Json:
         f"**{row['says']}**" if row["says"] != "gains nothing" else row["says"],
     )
     return found | dict(zip(_IMAGE_COLUMNS, cells, strict=True))
+
+
+def _round_cells(row: Json) -> Json:
+    epsilon = row.get("epsilon")
+    return {
+        "images": row["images"],
+        "steps": f"{row['steps']}{' (as configured)' if row['is_configured'] else ''}",
+        "clients in the sum": row["cohort"],
+        **({} if epsilon is None else {"ε": f"{epsilon:g}"}),
+        "your policy": "takes part" if row["policy"] is None else f"refuses: {row['policy']}",
+    }
 
 
 _IMAGE_COLUMNS = (
@@ -153,12 +169,7 @@ def _inference(rows: Sequence[Json]) -> str:
 
 
 def _inference_row(row: Json) -> Json:
-    found = {
-        "images": row["images"],
-        "steps": f"{row['steps']}{' (as configured)' if row['is_configured'] else ''}",
-        "clients in the sum": row["cohort"],
-        "your policy": "takes part" if row["policy"] is None else f"refuses: {row['policy']}",
-    }
+    found = _round_cells(row)
     columns = (
         "membership AUC",
         "true positives at 1 %",

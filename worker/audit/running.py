@@ -75,7 +75,7 @@ def _document(subject: Subject, effort: Effort, measured: dict[str, Json]) -> Js
     inference = [row for name, row in measured.items() if name.startswith("inference-")]
     cohorts = measured.get("cohorts", {}).get("rows", [])
     is_protected = specification.protection is not None
-    protection = "none" if specification.protection is None else specification.protection.kind
+    privacy = subject.privacy
     return {
         "subject": {
             "federation": specification.name,
@@ -83,7 +83,7 @@ def _document(subject: Subject, effort: Effort, measured: dict[str, Json]) -> Js
             "method": training.method,
             "model": training.model,
             "encoding": specification.encoding.name,
-            "protection": protection,
+            "protection": _protection(subject),
             "client": subject.client.name,
             "training images": len(subject.client.data.train),
             "round": subject.round_number,
@@ -93,12 +93,21 @@ def _document(subject: Subject, effort: Effort, measured: dict[str, Json]) -> Js
             "size of the audit": effort.name,
         },
         "is_protected": is_protected,
+        "privacy": None if privacy is None else privacy.model_dump(mode="json"),
         "images": images,
         "inference": inference,
         "cohorts": cohorts,
         "advice": advise(subject.policy, images, inference, cohorts, is_protected=is_protected),
         "policy": subject.policy.model_dump(mode="json"),
     }
+
+
+def _protection(subject: Subject) -> str:
+    summed, privacy = subject.specification.protection, subject.privacy
+    parts: list[str] = [] if summed is None else [summed.kind]
+    if privacy is not None:
+        parts.append(f"dp, ε {privacy.epsilon:g} in {privacy.rounds} rounds")
+    return " + ".join(parts) or "none"
 
 
 def _spoken(seconds: float) -> str:

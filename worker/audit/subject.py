@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from shared.arrays import NamedArrays, digest_arrays, digest_bytes
+from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.specification import FederationSpecification, document_digest
+from shared.privacy_accountant import least_noise_multiplier
 from worker.attacks.image_search import PixelRange
 from worker.attacks.network import Network
 from worker.data.client_data import Examples
@@ -53,25 +55,14 @@ class Subject:
 
     @property
     def network(self) -> Network:
-        """The network under attack. Raises AuditError if it is one that no attack here takes."""
-        training = self.specification.training
-        method = METHODS.get(training.method)
-        if method is None or not self.specification.parameters.tensors:
-            raise AuditError(
-                f"updates of method {training.method} cannot be audited: what they show is not "
-                "known, or nothing is shared"
-            )
-        if "backbone_digest" in training.hyperparameters:
-            raise AuditError(
-                f"method {training.method} trains on a frozen backbone, for which there are no "
-                "attacks here"
-            )
-        if training.privacy is not None:
-            raise AuditError(
-                "there is no audit yet of federations with dp; what their ε says holds against "
-                "every attack"
-            )
-        return Network(training, self.allowed_imports)
+        """The network under attack. Raises AuditError as :func:`check_audited`."""
+        check_audited(self.specification)
+        return Network(self.specification.training, self.allowed_imports)
+
+    @property
+    def privacy(self) -> PrivacyPlan | None:
+        """The federation's plan of differential privacy."""
+        return self.specification.training.privacy
 
     @property
     def pixel_range(self) -> PixelRange:
@@ -89,6 +80,44 @@ class Subject:
             self.policy.model_dump_json(),
         )
         return digest_bytes("\n".join(parts).encode())
+
+
+def check_audited(specification: FederationSpecification) -> None:
+    """Raises AuditError if updates of the federation are ones that no attack here takes."""
+    training, privacy = specification.training, specification.training.privacy
+    method = METHODS.get(training.method)
+    if method is None or not specification.parameters.tensors:
+        raise AuditError(
+            f"updates of method {training.method} cannot be audited: what they show is not "
+            "known, or nothing is shared"
+        )
+    if "backbone_digest" in training.hyperparameters:
+        raise AuditError(
+            f"method {training.method} trains on a frozen backbone, for which there are no "
+            "attacks here"
+        )
+    if privacy is not None and privacy.unit == "client":
+        raise AuditError(
+            "there is no audit of noise that hides whole clients; what its ε says holds "
+            "against every attack"
+        )
+
+
+def with_epsilon(subject: Subject, epsilon: float) -> Subject:
+    """The subject in a federation of another budget, with the least noise that keeps to it.
+
+    Raises:
+        ValueError: the federation has no budget.
+        PrivacyBudgetError: no noise keeps to it.
+    """
+    training = subject.specification.training
+    if subject.privacy is None:
+        raise ValueError("the federation has no privacy budget")
+    plan = subject.privacy.model_copy(update={"epsilon": epsilon})
+    plan = plan.model_copy(update={"noise_multiplier": least_noise_multiplier(plan.budget)})
+    changed = training.model_copy(update={"privacy": plan})
+    specification = subject.specification.model_copy(update={"training": changed})
+    return replace(subject, specification=specification)
 
 
 def divide_public(public: Examples, train: Examples, seed: int) -> tuple[Examples, Examples]:

@@ -23,7 +23,7 @@ from worker.methods.local_round.random_streams import client_generator
 from worker.remote.patience import Patience
 from worker.rounds.flat_changes import clipped, flat_change, split
 from worker.rounds.held_task import HeldTask
-from worker.rounds.private_release import PrivateRelease
+from worker.rounds.private_release import PrivateRelease, release_key
 from worker.rounds.sitting_out import refuse_sum
 from worker.rounds.update_writer import pending_update, serialise
 from worker.secure_sum.member import Member
@@ -76,7 +76,8 @@ class MaskedWriter:
             # What is left out, or how many values are cut, would say without noise what they are.
             num_cut = 0
             cohort = ",".join(sorted(member.client for member in _joined(one)))
-            num_examples, values = self._release.part_of_sum(one, layout, cohort, result, weights)
+            key = release_key(one, cohort)
+            num_examples, values = self._release.part_of_sum(key, layout, result, weights)
         counts = layout.counts_of(num_examples, num_cut, result.metrics)
         vector = RingVector(counts, values, layout.fixed_point.bits)
         content, sums = self._mask(one, layout, vector, result.metrics)

@@ -21,6 +21,10 @@ _ROUNDING = 1e-6
 """Of a sensitivity, relative."""
 
 
+ALONE = "alone"
+"""The occasion of an update that is not summed."""
+
+
 class PrivateRelease:
     """Adds the noise of a federation's plan. PROTOCOL.md, "Differential privacy", is normative."""
 
@@ -29,15 +33,16 @@ class PrivateRelease:
         self._privacy = privacy
 
     def alone(
-        self, one: HeldTask, result: TrainingResult, weights: NamedArrays
+        self, key: bytes, result: TrainingResult, weights: NamedArrays
     ) -> dict[str, Array | FactoredDelta]:
         """The change that the coordinator may see by itself, by name, with all its noise.
+
+        ``key`` is of the noise: :func:`release_key` of ``ALONE``.
 
         Raises:
             TrainingFailedError: nothing bounds what one example changes.
         """
         change, sensitivity = self._bounded(result, weights, weight=1.0)
-        key = self._key(one, "alone")
         noisy = with_noise(change, self._privacy.noise_multiplier, sensitivity, key)
         return dict(split(noisy, self._parameters))
 
@@ -50,18 +55,17 @@ class PrivateRelease:
 
     def part_of_sum(
         self,
-        one: HeldTask,
+        key: bytes,
         layout: SumLayout,
-        cohort: str,
         result: TrainingResult,
         weights: NamedArrays,
     ) -> tuple[int, Ring32]:
         """The examples that are said, and the values (m,) with this client's share of the noise.
 
         Args:
-            one: the client and its task.
+            key: of the noise: :func:`release_key` of what tells the sum's members from every
+                other cohort.
             layout: of the sum.
-            cohort: what tells the sum's members from every other cohort.
             result: of the round.
             weights: those before it.
 
@@ -82,13 +86,13 @@ class PrivateRelease:
                 }
             )
         deviation = layout.noise.deviation(layout.fixed_point)
-        noise = rounded_normal(self._key(one, cohort), deviation, len(change))
+        noise = rounded_normal(key, deviation, len(change))
         return num_examples, layout.fixed_point.encode_with_noise(change, noise)
 
-    def metrics(self, one: HeldTask, metrics: Mapping[str, float]) -> dict[str, float]:
+    def metrics(self, round_number: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """What is said of a round: accuracies, losses, and ``epsilon_spent`` so far at most."""
         shown = {name: metrics[name] for name in METRICS["train"] if name in metrics}
-        return shown | {"epsilon_spent": self._privacy.epsilon_after(one.task.round_number)}
+        return shown | {"epsilon_spent": self._privacy.epsilon_after(round_number)}
 
     def _bounded(
         self, result: TrainingResult, weights: NamedArrays, weight: float
@@ -105,7 +109,9 @@ class PrivateRelease:
             )
         return change, weight * result.sensitivity
 
-    def _key(self, one: HeldTask, cohort: str) -> bytes:
-        state, task = one.client.state, one.task
-        who = (state.federation, state.specification_digest, one.client.name)
-        return noise_key(state.seed, *who, str(task.round_number), task.base_digest, cohort)
+
+def release_key(one: HeldTask, occasion: str) -> bytes:
+    """The key of a client's noise in a round; ``occasion`` is ``ALONE``, or the sum's cohort."""
+    state, task = one.client.state, one.task
+    who = (state.federation, state.specification_digest, one.client.name)
+    return noise_key(state.seed, *who, str(task.round_number), task.base_digest, occasion)

@@ -13,7 +13,7 @@ from shared.tensors import codec
 from shared.tensors.encodings import encoding_for
 from worker.methods.interface import TrainingResult
 from worker.rounds.held_task import HeldTask
-from worker.rounds.private_release import PrivateRelease
+from worker.rounds.private_release import ALONE, PrivateRelease, release_key
 from worker.site.private_state import PendingUpdate, PrivateState
 
 
@@ -51,8 +51,8 @@ class PlainWriter:
         num_examples = result.num_examples
         if self._release is not None:
             # Its residual, too, is then of what has noise.
-            deltas = self._release.alone(one, result, weights)
-            metrics = self._release.metrics(one, metrics)
+            deltas = self._release.alone(release_key(one, ALONE), result, weights)
+            metrics = self._release.metrics(one.task.round_number, metrics)
             num_examples = self._release.said_examples(result)
         encoded = encoding_for(self._specification.encoding).encode(
             deltas, state.residual, weights, self._specification.parameters

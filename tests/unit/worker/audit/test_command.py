@@ -18,7 +18,10 @@ from worker.audit import command
         (("--demo", "--client", "a"), "--demo takes no --config"),
         (("--demo", "--quick", "--thorough"), "give --quick or --thorough, not both"),
         (("--demo", "--protection", "masks"), "--protection must be one of none, secure-sum"),
-        (("--demo", "--protection", "dp"), "there is no audit of --protection dp yet"),
+        (
+            ("--demo", "--protection", "dp", "--privacy", "unit=client"),
+            "there is no audit of noise that hides whole clients",
+        ),
         ((), "give the worker's TOML file with --config"),
         (("--config", "absent.toml"), "absent.toml cannot be read"),
     ],

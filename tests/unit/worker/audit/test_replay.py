@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.sharing import OUTPUT_BIAS
 from shared.secure_sum.fixed_point import FixedPoint
 from shared.tensors.low_rank import FactoredDelta
 from tests.support.audited import small_subject
+from worker.attacks import gradient_inversion
+from worker.attacks.extractor_change import read_extractor_change
+from worker.attacks.measures import psnr
 from worker.audit.replay import Replay
+from worker.audit.subject import images_of
 from worker.methods.hypernetwork.weights import OUTPUT_WEIGHT
 
 
@@ -38,6 +44,44 @@ def test_a_protected_one_shows_the_weighted_mean_rounded_as_it_is_sent() -> None
     # Each of the four is off by a unit at most, and the mean divides by the shares of 200.
     step = FixedPoint(20, 0.5, 4).step
     assert 0 < difference <= 4 * step / (sum(counts) / 200)
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_with_noise_it_is_the_federations_that_is_seen(*, protected: bool) -> None:
+    privacy = PrivacyPlan(rounds=3, noise_multiplier=20.0)
+    subject = small_subject(privacy=privacy, protected=protected)
+    replay, plan = Replay(subject), Replay(subject).plan()
+    members = [subject.client, *subject.others] if protected else [subject.client]
+    uploads = [replay.upload(one, plan, one.data.train) for one in members]
+    weights = [min(one.num_examples, 200) for one in uploads]
+    clear = np.average([one.result.deltas[OUTPUT_BIAS] for one in uploads], 0, weights)
+    seen = replay.seen(uploads, plan).changes[OUTPUT_BIAS]
+    assert isinstance(seen, np.ndarray)
+    sensitivity, honest, total = privacy.sensitivity(weights[0], 1), 1.0, 1.0
+    if protected:
+        # Of four all are needed until the end, one of whom may help the coordinator.
+        sensitivity, honest, total = privacy.sensitivity(200, 1), 4 / 3, sum(weights) / 200
+    expected = 20.0 * sensitivity * honest**0.5 / total
+    assert float(np.std(seen - clear)) == pytest.approx(expected, rel=0.1)
+
+
+def test_where_noise_is_nothing_the_image_of_a_step_is_found() -> None:
+    """What an audit says of noise means something: without it, this attack succeeds."""
+    subject = small_subject(privacy=PrivacyPlan(rounds=3, noise_multiplier=1e-6))
+    replay, plan = Replay(subject), Replay(subject).plan()
+    upload = replay.upload(subject.client, plan, subject.client.data.train.only(torch.arange(1)))
+    change = read_extractor_change(replay.seen([upload], plan))
+    assert change.head is not None
+    found = gradient_inversion.invert(
+        subject.network,
+        change,
+        upload.examples.labels,
+        subject.pixel_range,
+        iterations=300,
+        fits_head=change.head is None,
+    )
+    original = subject.pixel_range.pixels(images_of(upload.examples))
+    assert float(psnr(found, original)) >= 25.0
 
 
 def test_the_clients_state_and_data_stay_as_they_are() -> None:

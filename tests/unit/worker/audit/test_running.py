@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from shared.federation.privacy_plan import PrivacyPlan
 from tests.support.audited import SMALL, small_subject
 from worker.audit.measuring import KEPT
 from worker.audit.running import run_audit
@@ -53,6 +54,22 @@ def test_a_protected_one_is_attacked_as_a_sum(tmp_path: Path) -> None:
     assert "blind" not in row
     assert not row["comes_apart"]
     assert "theorem (Bonawitz et al., 2017)" in (tmp_path / "audit" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_with_noise_budgets_are_compared_and_the_theorem_is_said(
+    tmp_path: Path, *, protected: bool
+) -> None:
+    noise = PrivacyPlan(rounds=3, noise_multiplier=2.0, epsilon=8.0)
+    document, _ = audited(small_subject(privacy=noise, protected=protected), tmp_path / "audit")
+    budgets = {(row["images"], row["epsilon"], row["steps"]) for row in document["images"]}
+    own = len(small_subject().client.data.train)
+    assert budgets == {(1, 8.0, 1), (5, 8.0, 1), (own, 8.0, 1), (1, 100.0, 1)}
+    assert document["cohorts"] == []
+    text = (tmp_path / "audit" / "report.md").read_text()
+    assert "(8, 1e-05)-private for each example" in text
+    assert ("if as many clients are honest" in text) == protected
+    assert "| ε |" in text
 
 
 def test_an_audit_goes_on_where_it_was(tmp_path: Path) -> None:

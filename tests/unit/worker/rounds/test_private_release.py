@@ -18,13 +18,14 @@ from tests.support.sum_members import MAX_EXAMPLES
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.noise import noise_key, rounded_normal
 from worker.rounds.held_task import HeldTask
-from worker.rounds.private_release import PrivateRelease
+from worker.rounds.private_release import PrivateRelease, release_key
 from worker.rounds.update_writer import PlainWriter
 from worker.site.private_state import PrivateState
 
 BIAS = "hypernetwork.output.bias"
 SEED = 11
 COHORT = "a,b,c,d,e"
+KEY = noise_key(SEED, "a", "test")
 CHANGE = [0.1, -0.2, 0.3, 0.0]
 
 
@@ -54,11 +55,6 @@ def result(
     )
 
 
-def key_of(one: HeldTask) -> bytes:
-    base = one.task.base_digest
-    return noise_key(SEED, "tiny", base, "a", str(one.task.round_number), base, COHORT)
-
-
 def release(specification: FederationSpecification) -> tuple[PrivateRelease, SumLayout]:
     privacy = specification.training.privacy
     assert privacy is not None
@@ -68,35 +64,29 @@ def release(specification: FederationSpecification) -> tuple[PrivateRelease, Sum
 
 def test_a_part_of_a_sum_has_its_share_of_the_noise_and_no_more() -> None:
     made, layout = release(private_specification())
-    one = held()
-    num_examples, values = made.part_of_sum(
-        one, layout, COHORT, result(num_examples=MAX_EXAMPLES // 2), {}
-    )
+    num_examples, values = made.part_of_sum(KEY, layout, result(num_examples=MAX_EXAMPLES // 2), {})
     assert num_examples == MAX_EXAMPLES // 2
     assert layout.noise is not None
     deviation = layout.noise.deviation(layout.fixed_point)
     # 4 of 5 clients are needed until the end, one of whom may help the coordinator.
     sensitivity = 4.0 / MAX_EXAMPLES / layout.fixed_point.step + 2
     assert deviation == pytest.approx(3.0 * sensitivity / 3**0.5)
-    key = key_of(one)
     expected = layout.fixed_point.encode_with_noise(
-        np.float32(CHANGE).astype(np.float64) / 2, rounded_normal(key, deviation, 4)
+        np.float32(CHANGE).astype(np.float64) / 2, rounded_normal(KEY, deviation, 4)
     )
     assert values.tolist() == expected.tolist()
 
 
 def test_a_client_over_the_cap_counts_as_the_cap() -> None:
     made, layout = release(private_specification())
-    num_examples, _ = made.part_of_sum(
-        held(), layout, COHORT, result(num_examples=3 * MAX_EXAMPLES), {}
-    )
+    num_examples, _ = made.part_of_sum(KEY, layout, result(num_examples=3 * MAX_EXAMPLES), {})
     assert num_examples == MAX_EXAMPLES
 
 
 def test_noise_repeats_for_a_task_and_is_another_on_every_other_occasion() -> None:
     made, layout = release(private_specification())
     first, again, *others = (
-        made.part_of_sum(one, layout, cohort, result(), {})[1].tolist()
+        made.part_of_sum(release_key(one, cohort), layout, result(), {})[1].tolist()
         for one, cohort in (
             (held(), COHORT),
             (held(), COHORT),
@@ -114,7 +104,7 @@ def test_what_is_not_finite_is_never_sent() -> None:
     made, layout = release(private_specification())
     for value in (np.nan, np.inf):
         with pytest.raises(TrainingFailedError, match="its change is not finite"):
-            made.part_of_sum(held(), layout, COHORT, result([0.0, value, 0.0, 0.0]), {})
+            made.part_of_sum(KEY, layout, result([0.0, value, 0.0, 0.0]), {})
 
 
 @pytest.mark.parametrize(
@@ -127,19 +117,18 @@ def test_what_is_not_finite_is_never_sent() -> None:
 def test_a_change_that_nothing_bounds_is_not_sent(sensitivity: float | None, message: str) -> None:
     made, layout = release(private_specification())
     with pytest.raises(TrainingFailedError, match=message):
-        made.part_of_sum(held(), layout, COHORT, result(sensitivity=sensitivity), {})
+        made.part_of_sum(KEY, layout, result(sensitivity=sensitivity), {})
 
 
 def test_of_a_hidden_client_the_whole_change_is_shortened_and_its_size_not_said() -> None:
     made, layout = release(private_specification({"unit": "client", "clip_norm": 0.5}))
     num_examples, values = made.part_of_sum(
-        held(), layout, COHORT, result([30.0, 40.0, 0.0, 0.0], num_examples=1, sensitivity=None), {}
+        KEY, layout, result([30.0, 40.0, 0.0, 0.0], num_examples=1, sensitivity=None), {}
     )
     assert num_examples == MAX_EXAMPLES
     assert layout.noise is not None
     assert layout.noise.sensitivity == 0.5
-    key = key_of(held())
-    noise = rounded_normal(key, layout.noise.deviation(layout.fixed_point), 4)
+    noise = rounded_normal(KEY, layout.noise.deviation(layout.fixed_point), 4)
     clear = np.array([0.3, 0.4, 0.0, 0.0])
     assert values.tolist() == layout.fixed_point.encode_with_noise(clear, noise).tolist()
 
