@@ -39,6 +39,10 @@ class SitePolicy(BaseModel):
     minimum_trusted_peers: int = Field(default=2, ge=0, le=LARGEST_COHORT)
     """Fewest other clients, in every secure sum, whose fingerprints people of this site compared.
     Of all others the coordinator could be the author."""
+    maximum_cohorts: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[1])
+    """Most different cohorts of secure sums that a client trains with. Of sums with other members
+    each time, its own part can be solved for. Those from before this line are not counted. Unset:
+    any number."""
     minimum_examples: int = Field(default=1, ge=1, le=MAX_EXAMPLES)
     """Fewest training examples of each client here. Of five images, pictures were reconstructed
     from updates; of 600 in whole rounds, none."""

@@ -265,8 +265,9 @@ async def _open_round(
     now = context.clock()
     number = await round_store.next_number(session, federation.id)
     size = len(clients) if kind is TaskKind.EVALUATE else policy.size_of_cohort(len(clients))
-    members = cohort.sample(specification.parameters.seed, number, list(clients), size)
     is_protected = specification.protection is not None
+    draw = cohort.group if is_protected else cohort.sample
+    members = draw(specification.parameters.seed, number, list(clients), size)
     phase = RoundPhase.JOINING if is_protected else RoundPhase.OPEN
     base = await weights_store.find(session, federation.id, federation.weights_version)
     cards = {name: clients[name] or "" for name in members}

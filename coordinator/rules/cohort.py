@@ -1,4 +1,4 @@
-"""Which clients take part in a round: a seeded sample that any replica draws alike."""
+"""Which clients take part in a round: seeded draws that any replica makes alike."""
 
 from __future__ import annotations
 
@@ -23,3 +23,26 @@ def sample(seed: int, round_number: int, client_names: Iterable[str], size: int)
         return hashlib.sha256(f"{seed}:{round_number}:{name}".encode()).digest()
 
     return sorted(sorted(names, key=rank)[:size])
+
+
+def group(seed: int, round_number: int, client_names: Iterable[str], size: int) -> list[str]:
+    """One of the groups into which the clients are divided once, in order of name; each in turn.
+
+    There are as many groups as ``size`` goes into the number of clients, so each has ``size``
+    clients or more, and less than twice as many. Who is in a group with whom does not change while
+    the clients are the same: sums of cohorts that are drawn anew can be solved for a client's part
+    (So et al., "Securing Secure Aggregation", AAAI 2023).
+
+    Raises:
+        ValueError: fewer clients than ``size``, or an empty cohort.
+    """
+    names = list(client_names)
+    if not 1 <= size <= len(names):
+        raise ValueError(f"a cohort of {size} cannot be drawn from {len(names)} clients")
+
+    def rank(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}:group:{name}".encode()).digest()
+
+    ranked, count = sorted(names, key=rank), len(names) // size
+    place = round_number % count
+    return sorted(ranked[place * len(names) // count : (place + 1) * len(names) // count])

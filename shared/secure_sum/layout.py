@@ -143,7 +143,10 @@ def check_sum_fits(specification: FederationSpecification) -> None:
     """
     if specification.protection is None:
         return
-    size = specification.round_policy.cohort_size or LARGEST_COHORT
+    smallest = specification.round_policy.cohort_size or LARGEST_COHORT
+    # A group has fewer clients than two.
+    largest = min(2 * smallest - 1, LARGEST_COHORT)
     last = specification.training.planned_rounds or specification.round_policy.rounds
     for number in (1, last):  # noise is largest in the first, finest in the last
-        SumLayout.of(specification, "train", size, number)
+        for size in (smallest, largest):
+            SumLayout.of(specification, "train", size, number)

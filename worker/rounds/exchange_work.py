@@ -100,6 +100,7 @@ def _make_message(one: HeldTask, gate: PolicyGate) -> Join | Confirmation | Unma
             raise SumRefused("there are no terms to join")
         if view.terms.kind == "train":  # the round is counted when it is trained
             gate.check(one)
+            gate.join_cohort(one, [card.client for card in view.terms.cohort])
         client.meet(view.terms.cohort)
     member = client.member
     if member is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from shared.federation.plans import TrainingPlan
+from shared.secure_sum.messages import survivors_digest
 from worker.errors import PolicyRefused
 from worker.rounds.held_task import HeldTask
 from worker.site.policy import shown_metrics, steps_of_round
@@ -59,6 +60,27 @@ class PolicyGate:
                 f"client {name} has trained {ledger.num_rounds}",
             )
         return ledger
+
+    def join_cohort(self, one: HeldTask, names: Sequence[str]) -> None:
+        """Counts the cohort of a secure sum, before it is joined.
+
+        Raises:
+            PolicyRefused: it is one too many.
+            PrivateStateError: those before cannot be read.
+        """
+        most = self._policy.maximum_cohorts
+        if most is None:
+            return
+        ledger, cohort = one.client.trained_rounds(), survivors_digest(names)
+        if cohort in ledger.cohorts:
+            return
+        if len(ledger.cohorts) >= most:
+            raise PolicyRefused(
+                f"policy.maximum_cohorts is {most}",
+                f"this cohort is another, and client {one.client.name} has been in "
+                f"{len(ledger.cohorts)}",
+            )
+        one.client.count_round(ledger.with_cohort(cohort))
 
     def _check_budget(self, one: HeldTask) -> None:
         """Whether noise is planned for the round: one update of each number, whatever is lost."""

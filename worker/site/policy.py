@@ -121,6 +121,8 @@ def _find(
     yield _protection(policy, specification)
     yield _cohort(policy, specification)
     yield _peers(policy, specification)
+    cohorts = "sums of one group of clients" if specification.protection else "no sums"
+    yield _bound("maximum_cohorts", policy.maximum_cohorts, cohorts, None)
     yield Finding(
         "minimum_examples",
         str(policy.minimum_examples),

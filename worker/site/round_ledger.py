@@ -25,12 +25,16 @@ class TrainedRound(BaseModel):
 
 
 class RoundLedger(BaseModel):
-    """A client's rounds: how many in all, and those of the last day."""
+    """A client's rounds: how many in all, those of the last day, and with whom it was summed.
+
+    ``cohorts`` are digests of members' names; they are kept where a policy bounds them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_rounds: Count = 0
     recent: tuple[TrainedRound, ...] = ()
+    cohorts: tuple[Digest, ...] = ()
 
     def has(self, task: Task) -> bool:
         """Whether the round is counted: a worker that was killed trains it again."""
@@ -47,7 +51,13 @@ class RoundLedger(BaseModel):
         """The same with one round more."""
         recent = [one for one in self.recent if one.at > now - DAY]
         added = TrainedRound(round_number=task.round_number, base_digest=task.base_digest, at=now)
-        return RoundLedger(num_rounds=self.num_rounds + 1, recent=(*recent, added))
+        return self.model_copy(
+            update={"num_rounds": self.num_rounds + 1, "recent": (*recent, added)}
+        )
+
+    def with_cohort(self, cohort: str) -> RoundLedger:
+        """The same with one cohort more."""
+        return self.model_copy(update={"cohorts": (*self.cohorts, cohort)})
 
 
 def load_ledger(folder: Path) -> RoundLedger:

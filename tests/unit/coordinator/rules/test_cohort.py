@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.rules.cohort import sample
+from coordinator.rules.cohort import group, sample
 
 NAMES = [f"site-{letter}" for letter in "abcdefghij"]
 PINNED = {1: ["site-a", "site-f", "site-h"], 2: ["site-a", "site-b", "site-e"]}
+GROUPS = [
+    ["site-a", "site-d", "site-i"],
+    ["site-b", "site-c", "site-f", "site-j"],
+    ["site-e", "site-g", "site-h"],
+]
 some_names = st.lists(st.text("abcdefghijklmnop-_.0123456789", min_size=1), min_size=1, unique=True)
 
 
@@ -71,3 +76,29 @@ def test_a_cohort_that_cannot_be_drawn_is_an_error(num_clients: int, size: int) 
         ValueError, match=f"a cohort of {size} cannot be drawn from {num_clients} clients"
     ):
         sample(1, 1, NAMES[:num_clients], size)
+
+
+@given(names=some_names, seed=st.integers(0, 2**63 - 1), data=st.data())
+@settings(max_examples=100)
+def test_groups_take_turns_and_nobody_changes_from_one_to_another(
+    names: list[str], seed: int, data: st.DataObject
+) -> None:
+    size = data.draw(st.integers(1, len(names)))
+    count = len(names) // size
+    shuffled = data.draw(st.permutations(names))
+    groups = [group(seed, number, names, size) for number in range(count)]
+    assert sorted(name for one in groups for name in one) == sorted(names)
+    assert all(size <= len(one) < 2 * size and one == sorted(one) for one in groups)
+    assert [group(seed, number, iter(shuffled), size) for number in range(count, 3 * count)] == [
+        *groups,
+        *groups,
+    ]
+
+
+def test_groups_are_pinned_so_that_replicas_of_two_releases_agree() -> None:
+    assert [group(7, number, NAMES, 3) for number in (1, 2, 3)] == GROUPS
+
+
+def test_no_group_is_larger_than_there_are_clients() -> None:
+    with pytest.raises(ValueError, match="a cohort of 3 cannot be drawn from 2 clients"):
+        group(1, 1, NAMES[:2], 3)

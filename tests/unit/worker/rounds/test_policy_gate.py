@@ -127,3 +127,16 @@ def test_no_second_update_is_made_of_a_round_that_has_noise(rounds: Rounds) -> N
 
 def test_noise_stands_for_a_smallest_number_of_steps(rounds: Rounds) -> None:
     rounds.private_gate(SitePolicy(minimum_steps=100), 9).admit(rounds.task(1))
+
+
+def test_so_many_cohorts_and_no_others(rounds: Rounds) -> None:
+    gate = rounds.gate(SitePolicy(maximum_cohorts=2))
+    for names in (["a", "b"], ["a", "c"], ["b", "a"], ["a", "c"]):
+        gate.join_cohort(rounds.task(1), names)
+    gate.admit(rounds.task(1))
+    with pytest.raises(PolicyRefused) as refused:
+        gate.join_cohort(rounds.task(2), ["a", "b", "c"])
+    assert str(refused.value) == (
+        "policy.maximum_cohorts is 2, and this cohort is another, and client alice has been in 2"
+    )
+    rounds.gate(SitePolicy()).join_cohort(rounds.task(2), ["a", "b", "c"])
