@@ -56,6 +56,11 @@ def _worker_process(config: Path, command: str, *options: object) -> Finished:
 
 
 def test_a_client_that_never_took_part_gets_a_model_of_its_own(config: Path) -> None:
+    for untrained in (("evaluate",), ("export", "--client", "late", "--output", "late.pt2")):
+        refused = _worker(config, *untrained)
+        assert refused.exit_code == 2
+        assert "hyperfl worker personalize" in refused.errors
+        assert not (config.parent / "late.pt2").exists()
     (row,) = _worker_process(config, "personalize", "--epochs", 3, "--json").json
     assert (row["client"], row["weights_version"]) == ("late", 2)
     assert row["accuracy_after"] > max(row["accuracy_before"], 0.7)
@@ -103,6 +108,8 @@ def test_other_methods_personalise_what_they_share(
     coordinator.admin("federation", "start", name)
     trained = _worker(sites["site-a"], "run")
     assert trained.exit_code == 0, trained.errors
+    if words is None:
+        _exports_by_its_number(sites["site-a"], versions=2)
 
     done = _worker(sites["late"], "personalize", "--epochs", 3, "--json")
     if words is not None:
@@ -116,13 +123,16 @@ def test_other_methods_personalise_what_they_share(
     assert _worker(sites["late"], "export", *options).json["method"] == method
 
 
-def test_an_older_version_is_exported_by_its_number(config: Path) -> None:
-    options = ("--client", "late", "--format", "state-dict", "--output", "late.safetensors")
-    digests = [
+def _exports_by_its_number(config: Path, versions: int) -> None:
+    """A client without private tensors has a model of each version."""
+    options = ("--client", "site-a", "--format", "state-dict", "--output", "a.safetensors")
+    digests = {
         _worker(config, "export", *options, "--version", version, "--json").json["weights_digest"]
-        for version in (1, 2)
-    ]
-    assert digests[0] != digests[1]
+        for version in range(1, versions + 1)
+    }
+    assert len(digests) == versions
+    nowhere = _worker(config, "export", *options, "--version", versions + 7)
+    assert (nowhere.exit_code, nowhere.errors.count("\n")) == (1, 1), nowhere.errors
 
 
 @pytest.mark.parametrize(
@@ -130,7 +140,7 @@ def test_an_older_version_is_exported_by_its_number(config: Path) -> None:
     [
         (("--client", "lat", "--output", "x"), 2, "no client 'lat'; the closest are late"),
         (("--client", "late", "--output", "x", "--format", "h5"), 2, "unknown format 'h5'"),
-        (("--client", "late", "--output", "x", "--version", "9"), 1, "9"),
+        (("--client", "late", "--output", "x", "--version", "1"), 2, "version 1 would be paired"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

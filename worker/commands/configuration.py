@@ -18,6 +18,10 @@ ConfigOption = Annotated[
     typer.Option("--config", help="The worker's TOML file; the default is HYPERFL_WORKER_CONFIG."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+UntrainedOption = Annotated[
+    bool,
+    typer.Option("--untrained", help="Also for a client that has trained nothing of its own."),
+]
 
 
 @contextmanager

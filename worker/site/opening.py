@@ -64,6 +64,16 @@ class Site:
         version = federation.weights_version
         return version, await self.cache.get(http, version, federation.weights_digest)
 
+    def check_trained(self) -> None:
+        """Raises ConfigError, naming all clients that have trained nothing of their own."""
+        untrained = [one.name for one in self.clients if one.is_untrained(self.method)]
+        if untrained:
+            raise ConfigError(
+                f"nothing of its own was trained by {', '.join(untrained)}, so the model would say "
+                "nothing: run `hyperfl worker run` or `hyperfl worker personalize` before, or add "
+                "--untrained"
+            )
+
 
 @asynccontextmanager
 async def open_site(
