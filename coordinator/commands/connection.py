@@ -22,6 +22,7 @@ from shared.validation import first_fault
 _TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 << 20
 _NOT_PACKED = "identity"
+_COME_AGAIN = (429, 502, 503, 504)
 _ALLOW_PLAINTEXT = "HYPERFL_ALLOW_PLAINTEXT"
 
 UrlOption = Annotated[
@@ -39,8 +40,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 DEFAULT_URL = "http://127.0.0.1:8400"
 
 
+class CoordinatorSilent(Exception):
+    """No answer, or one that asks to come again: one line that names the address."""
+
+
 class Connection:
-    """Sends an administrator's requests; a refusal ends the command with its reason."""
+    """Sends an administrator's requests; a refusal ends the command with its reason.
+
+    So does a coordinator that does not answer, unless the command catches CoordinatorSilent.
+    """
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -72,7 +80,11 @@ class Connection:
                     if len(content) > _MAX_ANSWER_BYTES:
                         fail(f"{response.url} answered more than {_MAX_ANSWER_BYTES} bytes")
         except httpx.HTTPError as error:
-            fail(f"{self._client.base_url} does not answer: {error}{_hint(error)}")
+            raise CoordinatorSilent(
+                f"{self._client.base_url} does not answer: {error}{_hint(error)}"
+            ) from error
+        if response.status_code in _COME_AGAIN:
+            raise CoordinatorSilent(_reason(response, content))
         if not response.is_success:
             fail(_reason(response, content))
         if reply is None:
@@ -125,4 +137,7 @@ def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
         fail(f"the admin token cannot be read: {error}; name its file with --admin-token-file")
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": _NOT_PACKED}
     with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS) as client:
-        yield Connection(client)
+        try:
+            yield Connection(client)
+        except CoordinatorSilent as error:
+            fail(str(error))

@@ -16,6 +16,7 @@ from typer.main import get_command
 from shared.terminal.cli import ENTRY_POINT_GROUP
 from tests.support.processes import Finished, ServingCoordinator, hyperfl, hyperfl_here
 from tests.support.specifications import tiny_specification
+from worker.demo.processes import stream_step
 
 pytestmark = pytest.mark.e2e
 
@@ -91,14 +92,21 @@ def test_a_token_that_is_shown_once_is_shown_whole(coordinator: ServingCoordinat
     assert re.search(r"hyperfl-enrolment-[\w-]{43}(?![\w-])", shown.output)
 
 
-def test_watching_a_federation_that_did_not_finish_fails(coordinator: ServingCoordinator) -> None:
+def test_a_federation_is_watched_through_a_pause_to_its_end(
+    coordinator: ServingCoordinator,
+) -> None:
     _create(coordinator, "halted")
     coordinator.admin("federation", "start", "halted")
     coordinator.admin("federation", "pause", "halted")
-    watched = coordinator.admin("round", "watch", "halted", "--json")
-    assert watched.exit_code == 1
-    last = json.loads(watched.output.splitlines()[-1])["federation"]
-    assert last["reason"] == "paused by an administrator"
+    options = ("--url", coordinator.url, "--admin-token-file", str(coordinator.admin_token_file))
+    lines = stream_step("round", "watch", "halted", *options, "--json")
+    paused = next(line for line in lines if line is not None)
+    assert paused["federation"]["reason"] == "paused by an administrator"
+    coordinator.admin("federation", "finish", "halted")
+    last = [line for line in lines if line is not None][-1]
+    assert last["federation"]["state"] == "finished"
+    watched = coordinator.admin("round", "watch", "halted")
+    assert (watched.exit_code, "finished" in watched.output) == (0, True)
 
 
 def test_tokens_of_people_come_and_go(coordinator: ServingCoordinator) -> None:

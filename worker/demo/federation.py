@@ -175,7 +175,10 @@ def _watch(
                 continue
             if "federation" in line:
                 ended = line["federation"]
-                break
+                if ended["state"] != "running":
+                    break
+            if "round" not in line:
+                continue
             round_ = line["round"]
             if round_["phase"] == "failed":
                 raise DemoError(f"round {round_['number']} failed: {round_['reason']}")
