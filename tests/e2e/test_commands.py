@@ -35,7 +35,8 @@ _COMMANDS = dict(
     for leaf in _leaves(get_command(entry_point.load()), (entry_point.name,))
 )
 _SILENT = {
-    *("coordinator serve", "worker run", "worker specify", "worker policy init", "client revoke"),
+    *("coordinator serve", "worker run", "worker specify", "worker policy init", "worker init"),
+    "client revoke",
 }
 
 

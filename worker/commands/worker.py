@@ -21,6 +21,7 @@ from rich.text import Text
 from shared.terminal.logs import configure_logging
 from worker.commands.check import check
 from worker.commands.configuration import ConfigOption, JsonOption, UntrainedOption, failures, load
+from worker.commands.init import init
 from worker.commands.keys import keys
 from worker.commands.peers import peers
 from worker.commands.policy import policy
@@ -217,6 +218,7 @@ def export(
         )
 
 
+worker.command()(init)
 worker.command()(check)
 worker.command()(predict)
 worker.command()(specify)
