@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coordinator.settings import CoordinatorSettings
 from shared.addresses import unprotected_host
+from shared.reaching import Way, find_way, why_silent
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 from shared.terminal.text_files import UnreadableText, read_word
 from shared.validation import first_fault
@@ -50,8 +51,9 @@ class Connection:
     So does a coordinator that does not answer, unless the command catches CoordinatorSilent.
     """
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, way: Way) -> None:
         self._client = client
+        self._way = way
 
     def get(self, path: str, reply: Any, **query: Any) -> Any:
         """The answer of a ``GET``: JSON as it came, once it has been found to be a ``reply``."""
@@ -80,9 +82,7 @@ class Connection:
                     if len(content) > _MAX_ANSWER_BYTES:
                         fail(f"{response.url} answered more than {_MAX_ANSWER_BYTES} bytes")
         except httpx.HTTPError as error:
-            raise CoordinatorSilent(
-                f"{self._client.base_url} does not answer: {error}{_hint(error)}"
-            ) from error
+            raise self._silent(error) from error
         if response.status_code in _COME_AGAIN:
             raise CoordinatorSilent(_reason(response, content))
         if not response.is_success:
@@ -98,12 +98,13 @@ class Connection:
             fail(_not_ours(response))
         return found
 
-
-def _hint(error: httpx.HTTPError) -> str:
-    cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
-    if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
-        return "; if it serves TLS, use an https address"
-    return ""
+    def _silent(self, error: httpx.HTTPError) -> CoordinatorSilent:
+        if isinstance(error, httpx.TransportError):
+            silence = why_silent(error, self._way)
+            if not silence.may_heal:
+                fail(silence.reason)
+            return CoordinatorSilent(silence.reason)
+        return CoordinatorSilent(f"the coordinator at {self._way.url} does not answer: {error}")
 
 
 def _reason(response: httpx.Response, content: bytes | bytearray) -> str:
@@ -122,6 +123,7 @@ def _not_ours(response: httpx.Response) -> str:
 def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
     """A connection with the admin token from ``token_file``."""
     with one_line_errors(ValueError):
+        way = find_way(url, ca_file=None)
         settings = CoordinatorSettings()
         allowed = TypeAdapter(bool).validate_python(os.environ.get(_ALLOW_PLAINTEXT, "false"))
     if (host := unprotected_host(url)) is not None and not allowed:
@@ -136,8 +138,9 @@ def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
     except UnreadableText as error:
         fail(f"the admin token cannot be read: {error}; name its file with --admin-token-file")
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": _NOT_PACKED}
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS) as client:
+    options = way.client_options()
+    with httpx.Client(**options, headers=headers, timeout=_TIMEOUT_SECONDS) as client:
         try:
-            yield Connection(client)
+            yield Connection(client, way)
         except CoordinatorSilent as error:
             fail(str(error))

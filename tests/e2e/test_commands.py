@@ -315,6 +315,16 @@ def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path
     assert _says_one_line(done.errors, "127.0.0.1"), done.errors
 
 
+def test_a_port_that_is_taken_is_one_line_and_nothing_is_migrated(
+    coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    port = coordinator.url.rpartition(":")[2]
+    done = hyperfl_here("coordinator", "serve", "--port", port, folder=tmp_path)
+    assert done.exit_code == 2
+    assert _says_one_line(done.errors, f"port {port} of 127.0.0.1", "Address already in use")
+    assert not (tmp_path / "hyperfl-data").exists()
+
+
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'hyperfl.db'}"
     first = hyperfl("coordinator", "migrate", "--database-url", url, "--json", folder=tmp_path)
