@@ -13,6 +13,7 @@ import httpx
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from coordinator.errors import CoordinatorSilent
 from coordinator.settings import CoordinatorSettings
 from shared.addresses import unprotected_host
 from shared.reaching import Way, find_way, why_silent
@@ -39,10 +40,6 @@ TokenFileOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_URL = "http://127.0.0.1:8400"
-
-
-class CoordinatorSilent(Exception):
-    """No answer, or one that asks to come again: one line that names the address."""
 
 
 class Connection:
@@ -136,7 +133,10 @@ def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
     try:
         token = read_word(file, "the admin token")
     except UnreadableText as error:
-        fail(f"the admin token cannot be read: {error}; name its file with --admin-token-file")
+        fail(
+            f"the admin token cannot be read: {error}; name its file with --admin-token-file",
+            INVALID_INPUT,
+        )
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": _NOT_PACKED}
     options = way.client_options()
     with httpx.Client(**options, headers=headers, timeout=_TIMEOUT_SECONDS) as client:

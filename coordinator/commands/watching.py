@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.commands.connection import Connection, CoordinatorSilent
+from coordinator.commands.connection import Connection
+from coordinator.errors import CoordinatorSilent
 from shared.rest.schema import FederationState, FederationView, RoundPhase, RoundSummary
 
 POLL_SECONDS = 0.5

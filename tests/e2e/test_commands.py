@@ -274,7 +274,7 @@ def test_a_process_ends_as_its_command_does_here(tmp_path: Path) -> None:
 
 def test_a_missing_token_and_a_silent_coordinator_are_one_line(tmp_path: Path) -> None:
     done = hyperfl("federation", "list", folder=tmp_path)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "admin token", "--admin-token-file"), done.errors
     token = tmp_path / "token"
     token.write_text("x" * 40)

@@ -53,6 +53,18 @@ class CoordinatorAddress:
     transport: Transport | None = None
 
 
+def way_to(address: CoordinatorAddress) -> Way:
+    """By which proxy it is reached, and which certificates are trusted.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    try:
+        return find_way(address.url, address.ca_file)
+    except NoWay as error:
+        raise ConfigError(str(error)) from error
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer that is no error: ``content`` is all of its body."""
@@ -150,10 +162,7 @@ class Connection:
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
         self.address = address
-        try:
-            self._way = find_way(address.url, address.ca_file)
-        except NoWay as error:
-            raise ConfigError(str(error)) from error
+        self._way = way_to(address)
         self._http = httpx.AsyncClient(
             **self._way.client_options(),
             headers=headers,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.commands.connection import CoordinatorSilent
 from coordinator.commands.watching import SAID_AFTER_SECONDS, Event, Watch
+from coordinator.errors import CoordinatorSilent
 
 RUNNING: dict[str, Any] = {"name": "tiny", "state": "running", "reason": None}
 PAUSED = RUNNING | {"state": "paused", "reason": "paused by an administrator"}
