@@ -31,6 +31,8 @@ CoordinatorError
 ├── AggregationLeaseLost         another coordinator aggregates the round, or it was closed
 ├── TaskEnded                    a task that the process cannot do without has ended
 ├── CoordinatorSilent            a command of an administrator's was not answered
+├── NotExported                  InvalidInput: an export's format or place cannot be used
+├── ExportFailed                 an export could not be written
 ├── BackupError                  InvalidInput: a copy that cannot be made, or must not be put back
 └── NewerSchemaError             the database was migrated by newer code
 """
@@ -169,6 +171,14 @@ class TaskEnded(CoordinatorError):
 
 class CoordinatorSilent(CoordinatorError):
     """No answer, or one that asks to come again: one line that names the address."""
+
+
+class NotExported(CoordinatorError, InvalidInput):
+    """A format, a package or a place that an export cannot use: one line why."""
+
+
+class ExportFailed(CoordinatorError):
+    """An export could not be written: one line why."""
 
 
 class BackupError(CoordinatorError, InvalidInput):

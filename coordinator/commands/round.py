@@ -53,14 +53,15 @@ def list_all(
     Example: hyperfl round list hospitals
     """
     with connect(url, admin_token_file) as connection:
-        found = list(_all_rounds(connection, federation))
+        found = list(all_rounds(connection, federation))
     if as_json:
         print_json(found)
     else:
         print_table([_line(row) for row in found], _LIST_COLUMNS)
 
 
-def _all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, Any]]:
+def all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, Any]]:
+    """Every round of a federation, in order."""
     first = 1
     while page := connection.get(
         f"/v1/federations/{federation}/rounds", list[RoundSummary], first=first

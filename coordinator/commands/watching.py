@@ -15,7 +15,8 @@ SAID_AFTER_SECONDS = 10.0
 """A round that waits for the same clients for so long says for whom."""
 
 _ENDED = (FederationState.FINISHED, FederationState.FAILED)
-_CLOSED = (RoundPhase.COMMITTED, RoundPhase.FAILED)
+CLOSED = (RoundPhase.COMMITTED, RoundPhase.FAILED)
+"""Phases in which a round changes no more."""
 
 Event = dict[str, Any]
 """One of ``round``: a closed round. ``federation``: its state or reason is another than before.
@@ -76,7 +77,7 @@ class Watch:
         for one in self._connection.get(
             f"{self._path}/rounds", list[RoundSummary], first=self._first
         ):
-            if one["phase"] not in _CLOSED:
+            if one["phase"] not in CLOSED:
                 live = one
                 break
             self._say({"round": one})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,39 @@ def test_a_client_that_never_took_part_gets_a_model_of_its_own(config: Path) -> 
     assert row["accuracy_after"] > max(row["accuracy_before"], 0.7)
     (evaluated,) = _worker(config, "evaluate", "--json").json
     assert evaluated["accuracy"] == row["accuracy_after"]
+
+
+def test_its_rounds_are_exported_whole_or_not_at_all(
+    config: Path, coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    def export(*options: object) -> Finished:
+        return coordinator.admin("federation", "export", "ended", *options)
+
+    for follow in ((), ("--follow",)):
+        folder = tmp_path / f"out{len(follow)}"
+        assert export("--output", folder, *follow, "--json").json == {
+            "output": str(folder),
+            "rounds": 3,
+        }
+        lines = (folder / "rounds.csv").read_text().splitlines()
+        assert [line.split(",")[1:3] for line in lines[1:]] == [
+            ["train", "committed"],
+            ["train", "committed"],
+            ["evaluate", "committed"],
+        ]
+    before = sorted(tmp_path.rglob("*"))
+    for options, exit_code, words in (
+        (("--output", folder), 2, "exists, and is left as it is"),
+        (("--output", tmp_path / "none" / "file" / "x"), 0, "3 rounds"),
+        (("--output", "/proc/x"), 1, "No such file or directory"),
+        (("--format", "mlflow"), 2, "MLFLOW_TRACKING_URI"),
+    ):
+        done = export(*options)
+        assert done.exit_code == exit_code, done.errors
+        assert words in done.errors + done.output
+        assert (done.errors + done.output).count("\n") == 1
+    shutil.rmtree(tmp_path / "none")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_worker_of_a_late_client_alone_ends_at_once(config: Path) -> None:

@@ -74,6 +74,7 @@ TAKEN = [
             "client revoke tiny a",
             "federation create federation.json",
             "federation list",
+            "federation export tiny",
             "federation show tiny",
             "federation start tiny",
             "federation pause tiny",
