@@ -1,5 +1,7 @@
 """What can go wrong at the coordinator, as a tree. HTTP is unknown here: see problem_handlers.py.
 
+What is InvalidInput too ends a command with 2, not 1.
+
 CoordinatorError
 ├── Refusal                      a request is answered with a problem document
 │   ├── Unauthenticated          no valid token
@@ -28,13 +30,18 @@ CoordinatorError
 ├── AggregationFailed            the round fails with this reason
 ├── AggregationLeaseLost         another coordinator aggregates the round, or it was closed
 ├── TaskEnded                    a task that the process cannot do without has ended
-├── BackupError                  a copy that cannot be made, or must not be put back
+├── CoordinatorSilent            a command of an administrator's was not answered
+├── NotExported                  InvalidInput: an export's format or place cannot be used
+├── ExportFailed                 an export could not be written
+├── BackupError                  InvalidInput: a copy that cannot be made, or must not be put back
 └── NewerSchemaError             the database was migrated by newer code
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from shared.validation import InvalidInput
 
 
 class CoordinatorError(Exception):
@@ -162,7 +169,19 @@ class TaskEnded(CoordinatorError):
     """A task that the process cannot do without has ended."""
 
 
-class BackupError(CoordinatorError):
+class CoordinatorSilent(CoordinatorError):
+    """No answer, or one that asks to come again: one line that names the address."""
+
+
+class NotExported(CoordinatorError, InvalidInput):
+    """A format, a package or a place that an export cannot use: one line why."""
+
+
+class ExportFailed(CoordinatorError):
+    """An export could not be written: one line why."""
+
+
+class BackupError(CoordinatorError, InvalidInput):
     """A copy that cannot be made, or must not be put back."""
 
 

@@ -19,7 +19,6 @@ MAX_UPLOAD_SECONDS = 12 * 3600.0
 replica began it and whatever its settings were, and is swept."""
 
 _HOST = r"(\*\.)?[\w-]+(\.[\w-]+)*"
-_DATABASES = ("sqlite", "postgresql")
 
 
 class CoordinatorSettings(BaseSettings):
@@ -32,7 +31,7 @@ class CoordinatorSettings(BaseSettings):
     data_dir: Path = Path("hyperfl-data")
     """Folder of the SQLite file and of the admin token."""
     database_url: str | None = Field(default=None, json_schema_extra=shown("SQLite in `data_dir`"))
-    """`postgresql://…` or `sqlite:///path`."""
+    """`postgresql://…` or `postgres://…`, by PgBouncer too in any mode; or `sqlite:///path`."""
     database_connections: int = Field(default=15, ge=1, le=1000)
     """Most connections of this process to its database."""
     database_pool_seconds: float = Field(default=10.0, gt=0.0, le=3600.0)
@@ -145,16 +144,11 @@ class CoordinatorSettings(BaseSettings):
     def _check_database_url(cls, url: str | None) -> str | None:
         if url is None:
             return url
-        from sqlalchemy import make_url  # noqa: PLC0415 - slow, and seldom needed
-        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+        from coordinator.database.addresses import (  # noqa: PLC0415 - slow, and seldom needed
+            checked_database_url,
+        )
 
-        try:
-            backend = make_url(url).get_backend_name()
-        except ArgumentError:
-            raise ValueError("not a URL such as postgresql://user@host/name") from None
-        if backend not in _DATABASES:
-            raise ValueError(f"{backend} is not one of {', '.join(_DATABASES)}")
-        return url
+        return checked_database_url(url)
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

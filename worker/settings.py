@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.addresses import unprotected_host
+from shared.addresses import check_address, unprotected_host
 from shared.environment import PREFIX, check_environment, shown
 from shared.federation.specification import CLIENT_NAME, FEDERATION_NAME
 from shared.terminal.logs import LogFormat
@@ -130,6 +130,12 @@ class WorkerConfig(BaseModel):
     policy: SitePolicy = SitePolicy()
     """What this site takes part in, whatever the federation asks."""
     clients: tuple[ClientConfig, ...] = Field(min_length=1)
+
+    @field_validator("coordinator_url")
+    @classmethod
+    def _check_coordinator_url(cls, url: str) -> str:
+        check_address(url)
+        return url
 
     @model_validator(mode="after")
     def _check_clients(self) -> Self:

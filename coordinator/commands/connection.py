@@ -13,8 +13,10 @@ import httpx
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from coordinator.errors import CoordinatorSilent
 from coordinator.settings import CoordinatorSettings
 from shared.addresses import unprotected_host
+from shared.reaching import Way, find_way, why_silent
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
 from shared.terminal.text_files import UnreadableText, read_word
 from shared.validation import first_fault
@@ -22,6 +24,7 @@ from shared.validation import first_fault
 _TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 << 20
 _NOT_PACKED = "identity"
+_COME_AGAIN = (429, 502, 503, 504)
 _ALLOW_PLAINTEXT = "HYPERFL_ALLOW_PLAINTEXT"
 
 UrlOption = Annotated[
@@ -40,10 +43,14 @@ DEFAULT_URL = "http://127.0.0.1:8400"
 
 
 class Connection:
-    """Sends an administrator's requests; a refusal ends the command with its reason."""
+    """Sends an administrator's requests; a refusal ends the command with its reason.
 
-    def __init__(self, client: httpx.Client) -> None:
+    So does a coordinator that does not answer, unless the command catches CoordinatorSilent.
+    """
+
+    def __init__(self, client: httpx.Client, way: Way) -> None:
         self._client = client
+        self._way = way
 
     def get(self, path: str, reply: Any, **query: Any) -> Any:
         """The answer of a ``GET``: JSON as it came, once it has been found to be a ``reply``."""
@@ -72,7 +79,9 @@ class Connection:
                     if len(content) > _MAX_ANSWER_BYTES:
                         fail(f"{response.url} answered more than {_MAX_ANSWER_BYTES} bytes")
         except httpx.HTTPError as error:
-            fail(f"{self._client.base_url} does not answer: {error}{_hint(error)}")
+            raise self._silent(error) from error
+        if response.status_code in _COME_AGAIN:
+            raise CoordinatorSilent(_reason(response, content))
         if not response.is_success:
             fail(_reason(response, content))
         if reply is None:
@@ -86,12 +95,13 @@ class Connection:
             fail(_not_ours(response))
         return found
 
-
-def _hint(error: httpx.HTTPError) -> str:
-    cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
-    if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
-        return "; if it serves TLS, use an https address"
-    return ""
+    def _silent(self, error: httpx.HTTPError) -> CoordinatorSilent:
+        if isinstance(error, httpx.TransportError):
+            silence = why_silent(error, self._way)
+            if not silence.may_heal:
+                fail(silence.reason)
+            return CoordinatorSilent(silence.reason)
+        return CoordinatorSilent(f"the coordinator at {self._way.url} does not answer: {error}")
 
 
 def _reason(response: httpx.Response, content: bytes | bytearray) -> str:
@@ -110,6 +120,7 @@ def _not_ours(response: httpx.Response) -> str:
 def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
     """A connection with the admin token from ``token_file``."""
     with one_line_errors(ValueError):
+        way = find_way(url, ca_file=None)
         settings = CoordinatorSettings()
         allowed = TypeAdapter(bool).validate_python(os.environ.get(_ALLOW_PLAINTEXT, "false"))
     if (host := unprotected_host(url)) is not None and not allowed:
@@ -122,7 +133,14 @@ def connect(url: str, token_file: Path | None) -> Iterator[Connection]:
     try:
         token = read_word(file, "the admin token")
     except UnreadableText as error:
-        fail(f"the admin token cannot be read: {error}; name its file with --admin-token-file")
+        fail(
+            f"the admin token cannot be read: {error}; name its file with --admin-token-file",
+            INVALID_INPUT,
+        )
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": _NOT_PACKED}
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS) as client:
-        yield Connection(client)
+    options = way.client_options()
+    with httpx.Client(**options, headers=headers, timeout=_TIMEOUT_SECONDS) as client:
+        try:
+            yield Connection(client, way)
+        except CoordinatorSilent as error:
+            fail(str(error))

@@ -73,8 +73,9 @@ def serve(
         settings.require_protection()
         server.check_certificate(settings)
         configure_logging(settings.log_level, settings.log_format)
+        sockets = server.bind(settings)
         _migrate(settings)
-        has_served = server.serve(create_app(settings), settings)
+        has_served = server.serve(create_app(settings), settings, sockets)
     if not has_served:
         raise typer.Exit(1)
 

@@ -17,6 +17,7 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
+from coordinator.commands.export import export
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import FederationAction, FederationSummary, FederationView
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
@@ -161,6 +162,9 @@ def finish(
     Example: hyperfl federation finish hospitals
     """
     _act(name, FederationAction.FINISH, url, admin_token_file, as_json)
+
+
+federation.command()(export)
 
 
 def _act(

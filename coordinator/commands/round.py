@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -16,10 +15,10 @@ from coordinator.commands.connection import (
     UrlOption,
     connect,
 )
-from shared.rest.schema import FederationState, FederationView, RoundPhase, RoundSummary, RoundView
-from shared.terminal.tables import print_json, print_table
+from coordinator.commands.watching import Event, Watch
+from shared.rest.schema import FederationState, RoundSummary, RoundView
+from shared.terminal.tables import RowByRow, print_json, print_line, print_table
 
-_POLL_SECONDS = 0.5
 _LIST_COLUMNS = (
     "number",
     "kind",
@@ -54,14 +53,15 @@ def list_all(
     Example: hyperfl round list hospitals
     """
     with connect(url, admin_token_file) as connection:
-        found = list(_all_rounds(connection, federation))
+        found = list(all_rounds(connection, federation))
     if as_json:
         print_json(found)
     else:
         print_table([_line(row) for row in found], _LIST_COLUMNS)
 
 
-def _all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, Any]]:
+def all_rounds(connection: Connection, federation: str) -> Iterator[dict[str, Any]]:
+    """Every round of a federation, in order."""
     first = 1
     while page := connection.get(
         f"/v1/federations/{federation}/rounds", list[RoundSummary], first=first
@@ -120,16 +120,18 @@ def watch(
     admin_token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print each round as it closes, until the federation stops.
+    """Print rounds as they close and changes of state, until the federation has ended.
 
-    The federation stops when it is finished, failed or paused; the exit code is 0
-    only if it is finished. With --json the command prints one line for each
-    closed round, and a last line with the federation.
+    A pause and a restart of the coordinator are waited out. A round that waits for
+    the same clients for ten seconds says for whom. The exit code is 0 only if the
+    federation is finished. With --json the command prints one object a line, whose
+    only member is round, federation, waiting or silent. The last is a federation.
 
     Example: hyperfl round watch hospitals
     """
+    say = print_json if as_json else _Lines().say
     with connect(url, admin_token_file) as connection:
-        ended = _watch(connection, federation, as_json)
+        ended = Watch(connection, federation, say).run()
     if as_json:
         print_json({"federation": ended})
     else:
@@ -138,23 +140,24 @@ def watch(
         raise typer.Exit(1)
 
 
-def _watch(connection: Connection, federation: str, as_json: bool) -> dict[str, Any]:
-    """Prints closed rounds; returns the federation once it stands still."""
-    still = (FederationState.FINISHED, FederationState.FAILED, FederationState.PAUSED)
-    first = 1
-    while True:
-        # Asked before the rounds, so that none that closed meanwhile is missed at the end.
-        found: dict[str, Any] = connection.get(f"/v1/federations/{federation}", FederationView)
-        for row in connection.get(
-            f"/v1/federations/{federation}/rounds", list[RoundSummary], first=first
-        ):
-            if row["phase"] not in (RoundPhase.COMMITTED, RoundPhase.FAILED):
-                break
-            if as_json:
-                print_json({"round": row})
-            else:
-                print_table([_line(row)], _LIST_COLUMNS)
-            first = row["number"] + 1
-        if found["state"] in still:
-            return found
-        time.sleep(_POLL_SECONDS)
+class _Lines:
+    """Events as lines for people, under one header."""
+
+    def __init__(self) -> None:
+        self._rows = RowByRow(_LIST_COLUMNS)
+
+    def say(self, event: Event) -> None:
+        ((kind, what),) = event.items()
+        match kind:
+            case "round":
+                self._rows.print(_line(what))
+            case "federation":
+                reason = f": {what['reason']}" if what["reason"] else ""
+                print_line(f"{what['name']} is {what['state']}{reason}")
+            case "waiting":
+                line = _line(what)
+                print_line(f"round {what['number']} waits for {line['not_heard_from']}")
+            case _ if what is None:
+                print_line("the coordinator answers again")
+            case _:
+                print_line(f"{what}; trying again")

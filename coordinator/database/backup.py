@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from coordinator.database.migrate import known_revisions
 from coordinator.errors import BackupError, NewerSchemaError
 
+_HEADER = b"SQLite format 3\0"
 _BUSY_SECONDS = 60.0
 """For a file that another process has locked whole, as no coordinator does for longer."""
 
@@ -41,9 +42,8 @@ def restore(file: Path, database_url: str) -> str:
         BackupError: there is a database, or ``file`` is damaged or holds none of a coordinator.
         NewerSchemaError: the copy was made by newer code.
     """
-    if not file.is_file():
-        raise BackupError(f"there is no file {file}")
     target = sqlite_file(database_url)
+    _check_header(file)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _new_file(target) as part:
         # Through SQLite, which takes what still lies in the copy's write-ahead log too.
@@ -55,6 +55,16 @@ def restore(file: Path, database_url: str) -> str:
                     f"{file} is not a SQLite database, or is damaged: {error}"
                 ) from error
         return _check(part, named=file)
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            header = stream.read(len(_HEADER))
+    except OSError as error:
+        raise BackupError(f"{file} cannot be read: {error.strerror}") from error
+    if header != _HEADER:
+        raise BackupError(f"{file} is not a SQLite database")
 
 
 def sqlite_file(database_url: str) -> Path:

@@ -79,7 +79,7 @@ def _exclusive_connection(
     else:
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
-            connect_args={"connect_timeout": connect_seconds},
+            connect_args={"connect_timeout": connect_seconds, "prepare_threshold": None},
         )
         exclusive = _exclusive_on_postgresql
     try:

@@ -30,6 +30,7 @@ needs; behind it is the system's cache of the file."""
 _WRITES = "writes"
 _IS_DURABLE = "is_durable"
 _SYNCHRONOUS = "synchronous"
+_POSTGRESQL_BOUNDS = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 
 class Database:
@@ -63,7 +64,7 @@ class Database:
                 self._limits.connect_seconds, self._limits.transaction_seconds, self._note_silence
             )
             deadlines.watch(self.engine)
-            event.listen(self.engine.sync_engine, "begin", _begin_postgresql)
+            event.listen(self.engine.sync_engine, "begin", self._begin_postgresql)
         durable = self.engine.execution_options(**{_WRITES: True, _IS_DURABLE: True})
         hasty = self.engine.execution_options(**{_WRITES: True, _IS_DURABLE: False})
         self._read_session = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -152,22 +153,26 @@ class Database:
             cursor.execute(f"PRAGMA max_page_count={self._limits.max_bytes // SQLITE_PAGE_BYTES}")
         cursor.close()
 
+    def _begin_postgresql(self, connection: Connection) -> None:
+        """A PostgreSQL ends by itself what a coordinator that is gone has left running or open."""
+        milliseconds = int(1000 * self._limits.transaction_seconds)
+        values = dict.fromkeys(_POSTGRESQL_BOUNDS, str(milliseconds))
+        options = connection.get_execution_options()
+        if options.get(_WRITES, False) and not options[_IS_DURABLE]:
+            values["synchronous_commit"] = "off"
+        calls = (f"set_config('{name}', '{value}', true)" for name, value in values.items())
+        connection.exec_driver_sql(f"SELECT {', '.join(calls)}")
+
 
 def connect_arguments(url: URL, limits: DatabaseLimits) -> dict[str, Any]:
     """What SQLite's or PostgreSQL's driver is told of the limits.
 
-    A PostgreSQL ends by itself what a coordinator that is gone has left running or open; the
-    URL's own ``options`` come later and prevail.
+    Nothing of a PostgreSQL connection outlasts its transaction: a pooler may give each transaction
+    to another server process, and takes no options of its own with the start of a connection.
     """
     if url.get_backend_name() == "sqlite":
         return {"timeout": limits.transaction_seconds}
-    milliseconds = int(1000 * limits.transaction_seconds)
-    bounds = ("statement_timeout", "idle_in_transaction_session_timeout")
-    options = [f"-c {name}={milliseconds}" for name in bounds]
-    return {
-        "connect_timeout": limits.connect_seconds,
-        "options": " ".join([*options, str(url.query.get("options", ""))]).strip(),
-    }
+    return {"connect_timeout": limits.connect_seconds, "prepare_threshold": None}
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -189,9 +194,3 @@ def _end_sqlite(connection: Any, *_: Any) -> None:
     be held by its error until that is collected as garbage.
     """
     connection.rollback()
-
-
-def _begin_postgresql(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if options.get(_WRITES, False) and not options[_IS_DURABLE]:
-        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")

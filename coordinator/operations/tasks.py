@@ -121,7 +121,14 @@ async def _rings(
 
 def _is_worth_marking_seen(client: ClientRow, now: datetime) -> bool:
     """Not every poll is worth a write."""
-    return client.last_seen_at is None or now - client.last_seen_at >= _SEEN_INTERVAL
+    seen_at = client.last_seen_at
+    return seen_at is None or now - seen_at >= _SEEN_INTERVAL or _is_first_poll(client)
+
+
+def _is_first_poll(client: ClientRow) -> bool:
+    """Whether the client has not asked for work since it enrolled, so that no round counts it."""
+    seen_at, enrolled_at = client.last_seen_at, client.enrolled_at
+    return seen_at is None or (enrolled_at is not None and seen_at < enrolled_at)
 
 
 async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
@@ -129,6 +136,8 @@ async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
     if _is_worth_marking_seen(principal.client, now):
         async with context.database.writing(durable=False) as session:
             await client_store.mark_seen(session, principal.client.id, now)
+        if _is_first_poll(principal.client):
+            context.driver_wake.set()
 
 
 async def _look_for_work(

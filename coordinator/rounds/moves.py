@@ -220,14 +220,17 @@ async def _take_next_step(
     progress = await federation_store.progress(session, federation_id)
     specification = context.specification(federation)
     members = await client_store.list_members(
-        session, federation_id, only_with_card=specification.protection is not None
+        session,
+        federation_id,
+        only_with_card=specification.protection is not None,
+        only_after_poll=True,
     )
     step = next_step(
         FederationFacts(
             weights_version=federation.weights_version,
             failed_rounds=federation.failed_rounds,
             final_evaluation_done=progress.final_evaluation_done,
-            enrolled_clients=len(members),
+            ready_clients=len(members),
             last_failure=progress.last_failure,
             needs_cards=specification.protection is not None,
         ),

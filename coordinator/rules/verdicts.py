@@ -120,11 +120,12 @@ class FederationFacts:
     weights_version: int
     failed_rounds: int
     final_evaluation_done: bool
-    enrolled_clients: int
+    ready_clients: int
+    """Enrolled, and heard of since: a site that cannot train yet keeps no round waiting."""
     last_failure: str | None = None
     """Why the newest round failed, if it did."""
     needs_cards: bool = False
-    """Only clients that have shown a card count as enrolled."""
+    """Only clients that have shown a card count as ready."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,10 @@ def next_step(facts: FederationFacts, policy: RoundPolicy) -> Step:
     if facts.failed_rounds > policy.max_failed_rounds:
         why = "" if facts.last_failure is None else f"; the last: {facts.last_failure}"
         return GiveUp(f"{facts.failed_rounds} rounds failed in a row{why}")
-    missing = policy.clients_needed - facts.enrolled_clients
+    missing = policy.clients_needed - facts.ready_clients
     if missing > 0:
-        cards = " and to show their cards" if facts.needs_cards else ""
-        return WaitForClients(f"waiting for {missing} more clients to enrol{cards}")
+        cards = ", to show their cards" if facts.needs_cards else ""
+        return WaitForClients(
+            f"waiting for {missing} more clients to enrol{cards} and to ask for work"
+        )
     return OpenRound(TaskKind.EVALUATE if trained else TaskKind.TRAIN)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -30,8 +32,34 @@ def check_certificate(settings: CoordinatorSettings) -> None:
         ) from error
 
 
-def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
-    """Serves ``app`` until a signal ends it; whether it could listen at all.
+def bind(settings: CoordinatorSettings) -> list[socket.socket]:
+    """Sockets on every address that the host has, which do not listen yet.
+
+    Raises:
+        ValueError: somebody else has the port, or the host is none of this machine's.
+    """
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            bound.append(socket.socket(family, kind, protocol))
+            bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound[-1].bind(address)
+    except OSError as error:
+        for one in bound:
+            one.close()
+        raise ValueError(
+            f"port {settings.port} of {settings.host} cannot be listened on: {error.strerror}"
+        ) from error
+    return bound
+
+
+def serve(app: FastAPI, settings: CoordinatorSettings, sockets: Sequence[socket.socket]) -> bool:
+    """Serves ``app`` on ``sockets`` until a signal ends it; whether it could begin at all.
 
     Raises:
         TaskEnded: a task that the coordinator cannot do without has ended.
@@ -41,8 +69,6 @@ def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
     context.metrics.open_connections.set_function(connections.__len__)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         access_log=False,
         log_config=None,
         ssl_certfile=settings.tls_certificate,
@@ -54,7 +80,7 @@ def serve(app: FastAPI, settings: CoordinatorSettings) -> bool:
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
     server = _Server(config, context)
-    server.run()
+    server.run(list(sockets))
     if context.collapse.reason is not None:
         raise TaskEnded(context.collapse.reason)
     return server.started
@@ -71,8 +97,8 @@ class _Server(uvicorn.Server):
         """Starts to listen, then says where: with port 0 only now is it known."""
         await super().startup(sockets)
         for server in getattr(self, "servers", []):
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
+            for one in server.sockets:
+                host, port = one.getsockname()[:2]
                 structlog.get_logger().info("listening", host=host, port=port)
 
     async def on_tick(self, counter: int) -> bool:

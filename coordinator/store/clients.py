@@ -107,14 +107,27 @@ async def list_with_updates(
 
 
 async def list_members(
-    session: AsyncSession, federation_id: int, *, only_with_card: bool
+    session: AsyncSession,
+    federation_id: int,
+    *,
+    only_with_card: bool = False,
+    only_after_poll: bool = False,
 ) -> dict[str, str | None]:
-    """Clients that may take part, and their cards, by name."""
+    """Clients that may take part, and their cards, by name.
+
+    Args:
+        session: to read in.
+        federation_id: of the federation.
+        only_with_card: leaves out those that have shown none.
+        only_after_poll: leaves out those that have not asked for work since they enrolled.
+    """
     query = select(ClientRow.name, ClientRow.card).where(
         ClientRow.federation_id == federation_id, ClientRow.state == ClientState.ENROLLED
     )
     if only_with_card:
         query = query.where(ClientRow.card.is_not(None))
+    if only_after_poll:
+        query = query.where(ClientRow.last_seen_at >= ClientRow.enrolled_at)
     members: dict[str, str | None] = {}
     for name, card in await session.execute(query):
         members[name] = card

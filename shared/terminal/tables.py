@@ -37,6 +37,32 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     console.print(table)
 
 
+def print_line(text: str) -> None:
+    """One line on stdout, whatever the text is."""
+    typer.echo(printable(text))
+
+
+class RowByRow:
+    """A table whose rows come one at a time, under one header.
+
+    The columns are as wide as their headings; a longer value moves the rest of its line.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._headings = {column: column.replace("_", " ") for column in columns}
+        self._has_begun = False
+
+    def print(self, row: dict[str, Any]) -> None:
+        """Prints a row, and the header before the first."""
+        if not self._has_begun:
+            print_line("  ".join(self._headings.values()))
+            self._has_begun = True
+        cells = (
+            _text(row.get(column)).ljust(len(heading)) for column, heading in self._headings.items()
+        )
+        print_line("  ".join(cells).rstrip())
+
+
 def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
     """Rows with all they have as JSON, or their ``columns`` as a table."""
     if as_json:

@@ -117,7 +117,9 @@ async def run_load(url: str, admin_token: str, name: str, num_clients: int) -> L
             )
             token = {"enrolment_token": invited.json()["enrolment_token"]}
             enrolled = await call("POST", "/v1/enrolments", json=token)
-            return {"Authorization": f"Bearer {enrolled.json()['credential']}"}
+            credential = {"Authorization": f"Bearer {enrolled.json()['credential']}"}
+            await call("GET", f"{path}/task", params={"wait": 0}, headers=credential)
+            return credential
 
         async def take(credential: dict[str, str]) -> dict[str, Any]:
             polled = await call("GET", f"{path}/task", params={"wait": 30}, headers=credential)

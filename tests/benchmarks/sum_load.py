@@ -209,6 +209,11 @@ async def _enrol(coordinator: RemoteCoordinator, num_clients: int) -> list[_Load
         coordinator.credentials[name] = {"Authorization": f"Bearer {enrolled['credential']}"}
         member = _LoadMember(coordinator, specification, name)
         (await member.show_card()).raise_for_status()
+        path = f"/v1/federations/{specification.name}/task"
+        authorization = coordinator.credentials[name]
+        (
+            await coordinator.http.get(path, params={"wait": 0}, headers=authorization)
+        ).raise_for_status()
         return member
 
     members: list[_LoadMember] = await _gather(enrol, range(num_clients))

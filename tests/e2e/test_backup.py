@@ -110,10 +110,10 @@ def copy(backed_up: Path, tmp_path: Path) -> Path:
 def test_nothing_is_overwritten(copy: Path, tmp_path: Path) -> None:
     before = copy.read_bytes()
     again = hyperfl_here("coordinator", "backup", copy, folder=tmp_path)
-    assert (again.exit_code, again.errors.count("\n")) == (1, 1)
+    assert (again.exit_code, again.errors.count("\n")) == (2, 1)
     assert "copy.db exists; this command does not overwrite files" in again.errors
     onto = hyperfl_here("coordinator", "restore", copy, folder=tmp_path)
-    assert onto.exit_code == 1
+    assert onto.exit_code == 2
     assert "hyperfl.db exists; this command does not overwrite files" in onto.errors
     assert copy.read_bytes() == before
 
@@ -141,23 +141,23 @@ def _with_a_dangling_reference(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "exit_code", "message"),
     [
-        (_damage, "damaged"),
-        (_overwrite, "is not a SQLite database"),
-        (_empty, "is not a coordinator's database"),
-        (_from_newer_code, "schema 9999, which this version of hyperfl does not know"),
-        (_with_a_dangling_reference, "rows refer to rows that are missing"),
-        (Path.unlink, "there is no file"),
+        (_damage, 2, "damaged"),
+        (_overwrite, 2, "is not a SQLite database"),
+        (_empty, 2, "is not a SQLite database"),
+        (_from_newer_code, 1, "schema 9999, which this version of hyperfl does not know"),
+        (_with_a_dangling_reference, 2, "rows refer to rows that are missing"),
+        (Path.unlink, 2, "cannot be read: No such file or directory"),
     ],
 )
 def test_a_bad_copy_is_refused_and_leaves_nothing(
-    copy: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+    copy: Path, tmp_path: Path, spoil: Callable[[Path], None], exit_code: int, message: str
 ) -> None:
     spoil(copy)
     target = tmp_path / "other"
     refused = hyperfl_here("coordinator", "restore", copy, "--data-dir", target, folder=tmp_path)
-    assert (refused.exit_code, refused.errors.count("\n")) == (1, 1), refused.errors
+    assert (refused.exit_code, refused.errors.count("\n")) == (exit_code, 1), refused.errors
     assert message in refused.errors
     assert not target.exists() or not list(target.iterdir())
 
@@ -171,5 +171,5 @@ def test_postgresql_is_left_to_its_own_tools(tmp_path: Path) -> None:
             *("coordinator", command, file, "--database-url", "postgresql://host/name"),
             folder=tmp_path,
         )
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         assert "use pg_dump and pg_restore" in done.errors

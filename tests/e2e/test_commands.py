@@ -16,6 +16,7 @@ from typer.main import get_command
 from shared.terminal.cli import ENTRY_POINT_GROUP
 from tests.support.processes import Finished, ServingCoordinator, hyperfl, hyperfl_here
 from tests.support.specifications import tiny_specification
+from worker.demo.processes import stream_step
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +35,8 @@ _COMMANDS = dict(
     for leaf in _leaves(get_command(entry_point.load()), (entry_point.name,))
 )
 _SILENT = {
-    *("coordinator serve", "worker run", "worker specify", "worker policy init", "client revoke"),
+    *("coordinator serve", "worker run", "worker specify", "worker policy init", "worker init"),
+    "client revoke",
 }
 
 
@@ -91,14 +93,21 @@ def test_a_token_that_is_shown_once_is_shown_whole(coordinator: ServingCoordinat
     assert re.search(r"hyperfl-enrolment-[\w-]{43}(?![\w-])", shown.output)
 
 
-def test_watching_a_federation_that_did_not_finish_fails(coordinator: ServingCoordinator) -> None:
+def test_a_federation_is_watched_through_a_pause_to_its_end(
+    coordinator: ServingCoordinator,
+) -> None:
     _create(coordinator, "halted")
     coordinator.admin("federation", "start", "halted")
     coordinator.admin("federation", "pause", "halted")
-    watched = coordinator.admin("round", "watch", "halted", "--json")
-    assert watched.exit_code == 1
-    last = json.loads(watched.output.splitlines()[-1])["federation"]
-    assert last["reason"] == "paused by an administrator"
+    options = ("--url", coordinator.url, "--admin-token-file", str(coordinator.admin_token_file))
+    lines = stream_step("round", "watch", "halted", *options, "--json")
+    paused = next(line for line in lines if line is not None)
+    assert paused["federation"]["reason"] == "paused by an administrator"
+    coordinator.admin("federation", "finish", "halted")
+    last = [line for line in lines if line is not None][-1]
+    assert last["federation"]["state"] == "finished"
+    watched = coordinator.admin("round", "watch", "halted")
+    assert (watched.exit_code, "finished" in watched.output) == (0, True)
 
 
 def test_tokens_of_people_come_and_go(coordinator: ServingCoordinator) -> None:
@@ -265,7 +274,7 @@ def test_a_process_ends_as_its_command_does_here(tmp_path: Path) -> None:
 
 def test_a_missing_token_and_a_silent_coordinator_are_one_line(tmp_path: Path) -> None:
     done = hyperfl("federation", "list", folder=tmp_path)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert _says_one_line(done.errors, "admin token", "--admin-token-file"), done.errors
     token = tmp_path / "token"
     token.write_text("x" * 40)
@@ -304,6 +313,16 @@ def test_settings_that_contradict_each_other_are_refused_at_start(tmp_path: Path
     )
     assert done.exit_code == 1
     assert _says_one_line(done.errors, "127.0.0.1"), done.errors
+
+
+def test_a_port_that_is_taken_is_one_line_and_nothing_is_migrated(
+    coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    port = coordinator.url.rpartition(":")[2]
+    done = hyperfl_here("coordinator", "serve", "--port", port, folder=tmp_path)
+    assert done.exit_code == 2
+    assert _says_one_line(done.errors, f"port {port} of 127.0.0.1", "Address already in use")
+    assert not (tmp_path / "hyperfl-data").exists()
 
 
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:

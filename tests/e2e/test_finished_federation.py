@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,11 +57,49 @@ def _worker_process(config: Path, command: str, *options: object) -> Finished:
 
 
 def test_a_client_that_never_took_part_gets_a_model_of_its_own(config: Path) -> None:
+    for untrained in (("evaluate",), ("export", "--client", "late", "--output", "late.pt2")):
+        refused = _worker(config, *untrained)
+        assert refused.exit_code == 2
+        assert "hyperfl worker personalize" in refused.errors
+        assert not (config.parent / "late.pt2").exists()
     (row,) = _worker_process(config, "personalize", "--epochs", 3, "--json").json
     assert (row["client"], row["weights_version"]) == ("late", 2)
     assert row["accuracy_after"] > max(row["accuracy_before"], 0.7)
     (evaluated,) = _worker(config, "evaluate", "--json").json
     assert evaluated["accuracy"] == row["accuracy_after"]
+
+
+def test_its_rounds_are_exported_whole_or_not_at_all(
+    config: Path, coordinator: ServingCoordinator, tmp_path: Path
+) -> None:
+    def export(*options: object) -> Finished:
+        return coordinator.admin("federation", "export", "ended", *options)
+
+    for follow in ((), ("--follow",)):
+        folder = tmp_path / f"out{len(follow)}"
+        assert export("--output", folder, *follow, "--json").json == {
+            "output": str(folder),
+            "rounds": 3,
+        }
+        lines = (folder / "rounds.csv").read_text().splitlines()
+        assert [line.split(",")[1:3] for line in lines[1:]] == [
+            ["train", "committed"],
+            ["train", "committed"],
+            ["evaluate", "committed"],
+        ]
+    before = sorted(tmp_path.rglob("*"))
+    for options, exit_code, words in (
+        (("--output", folder), 2, "exists, and is left as it is"),
+        (("--output", tmp_path / "none" / "file" / "x"), 0, "3 rounds"),
+        (("--output", "/proc/x"), 1, "No such file or directory"),
+        (("--format", "mlflow"), 2, "MLFLOW_TRACKING_URI"),
+    ):
+        done = export(*options)
+        assert done.exit_code == exit_code, done.errors
+        assert words in done.errors + done.output
+        assert (done.errors + done.output).count("\n") == 1
+    shutil.rmtree(tmp_path / "none")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_worker_of_a_late_client_alone_ends_at_once(config: Path) -> None:
@@ -103,6 +142,8 @@ def test_other_methods_personalise_what_they_share(
     coordinator.admin("federation", "start", name)
     trained = _worker(sites["site-a"], "run")
     assert trained.exit_code == 0, trained.errors
+    if words is None:
+        _exports_by_its_number(sites["site-a"], versions=2)
 
     done = _worker(sites["late"], "personalize", "--epochs", 3, "--json")
     if words is not None:
@@ -116,13 +157,16 @@ def test_other_methods_personalise_what_they_share(
     assert _worker(sites["late"], "export", *options).json["method"] == method
 
 
-def test_an_older_version_is_exported_by_its_number(config: Path) -> None:
-    options = ("--client", "late", "--format", "state-dict", "--output", "late.safetensors")
-    digests = [
+def _exports_by_its_number(config: Path, versions: int) -> None:
+    """A client without private tensors has a model of each version."""
+    options = ("--client", "site-a", "--format", "state-dict", "--output", "a.safetensors")
+    digests = {
         _worker(config, "export", *options, "--version", version, "--json").json["weights_digest"]
-        for version in (1, 2)
-    ]
-    assert digests[0] != digests[1]
+        for version in range(1, versions + 1)
+    }
+    assert len(digests) == versions
+    nowhere = _worker(config, "export", *options, "--version", versions + 7)
+    assert (nowhere.exit_code, nowhere.errors.count("\n")) == (1, 1), nowhere.errors
 
 
 @pytest.mark.parametrize(
@@ -130,7 +174,7 @@ def test_an_older_version_is_exported_by_its_number(config: Path) -> None:
     [
         (("--client", "lat", "--output", "x"), 2, "no client 'lat'; the closest are late"),
         (("--client", "late", "--output", "x", "--format", "h5"), 2, "unknown format 'h5'"),
-        (("--client", "late", "--output", "x", "--version", "9"), 1, "9"),
+        (("--client", "late", "--output", "x", "--version", "1"), 2, "version 1 would be paired"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

@@ -113,7 +113,7 @@ def test_a_command_trusts_no_certificate_of_another_authority(
     done = hyperfl_here(*listing, folder=tmp_path)
     assert done.exit_code == 1
     [line] = done.errors.splitlines()
-    assert line.startswith(f"error: {coordinator.url} does not answer: ")
+    assert line.startswith(f"error: the coordinator at {coordinator.url} is not trusted: ")
     assert "certificate verify failed" in line
 
 

@@ -140,8 +140,8 @@ async def test_a_client_back_after_ten_rounds_catches_up(
         )
         transport = WatchedTransport(coordinator)
         parts = stub_parts(method, transport)
-        async with open_site(config, _SETTINGS, parts):
-            pass  # enrolled before the first round
+        async with open_site(config, _SETTINGS, parts) as site:  # before the first round
+            assert await site.clients[0].api.next_task("tiny", wait_seconds=0.0) is None
         await coordinator.act("tiny", "start")
         await coordinator.driver.step()
         for number in range(1, _RETURN):

@@ -212,7 +212,9 @@ async def test_a_federation_says_how_many_clients_it_waits_for(
 ) -> None:
     specification = tiny_specification(cohort_size=2, minimum_updates=2)
     await coordinator.started(specification, "a")
-    assert (await coordinator.show("tiny"))["reason"] == "waiting for 1 more clients to enrol"
+    assert (await coordinator.show("tiny"))[
+        "reason"
+    ] == "waiting for 1 more clients to enrol and to ask for work"
     await coordinator.enrol("tiny", "b")
     await coordinator.driver.step()
     federation = await coordinator.show("tiny")

@@ -392,7 +392,7 @@ async def test_clients_without_cards_are_waited_for(coordinator: RunningCoordina
     await coordinator.enrol("tiny", "c")
     await coordinator.driver.step()
     assert (await coordinator.show("tiny"))["reason"] == (
-        "waiting for 1 more clients to enrol and to show their cards"
+        "waiting for 1 more clients to enrol, to show their cards and to ask for work"
     )
     late = SumMember(coordinator, specification, "c")
     await late.show_card()

@@ -20,6 +20,8 @@ from coordinator.database.migrate import migrate
 from coordinator.operations import clients
 from coordinator.rounds.driver import Driver
 from coordinator.settings import CoordinatorSettings
+from coordinator.store import clients as client_store
+from coordinator.store import federations as federation_store
 from coordinator.store.blobs import CHUNK_BYTES
 from shared.federation.specification import FederationSpecification
 from shared.tensors.codec import MEDIA_TYPE
@@ -83,13 +85,23 @@ class RunningCoordinator:
         return token
 
     async def enrol(self, federation: str, *names: str) -> None:
-        """Without HTTP, which other tests speak: most need clients and have another subject."""
+        """Enrols clients, which ask for work once.
+
+        Without HTTP, which other tests speak: most need clients and have another subject.
+        """
         for name in names:
             invited = await clients.invite(self.context, federation, name)
             enrolled = await clients.enrol(self.context, invited.enrolment_token)
             authorization = f"Bearer {enrolled.credential}"
             await identify(self.context, authorization)
+            await self._ask_for_work(federation, name)
             self.credentials[name] = {"Authorization": authorization}
+
+    async def _ask_for_work(self, federation: str, name: str) -> None:
+        async with self.context.database.writing() as session:
+            row = await federation_store.find_by_name(session, federation)
+            client = await client_store.find(session, row, name)
+            await client_store.mark_seen(session, client.id, self.clock())
 
     async def act(self, federation: str, action: str) -> httpx.Response:
         return await self.http.patch(

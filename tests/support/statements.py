@@ -11,6 +11,8 @@ from sqlalchemy import event
 
 from coordinator.database.transactions import Database
 
+_BEGINS = "SELECT set_config("
+"""A transaction on PostgreSQL: its bounds."""
 Values = tuple[Any, ...]
 """A statement's parameters, in order."""
 Act = Callable[[Values], Awaitable[None] | None]
@@ -18,11 +20,12 @@ Act = Callable[[Values], Awaitable[None] | None]
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """What is sent meanwhile."""
+    """What is sent meanwhile, beside what a transaction begins with."""
     sent: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
+        if not statement.startswith(_BEGINS):
+            sent.append(statement)
 
     with _listening(database, "before_cursor_execute", note):
         yield sent

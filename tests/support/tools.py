@@ -1,4 +1,4 @@
-"""Debian's tools that check files for operators: found, or a skip that says how to install them."""
+"""Debian's tools and servers that operators use: found, or a skip that says how to install them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ EVERY_TOOL = "EVERY_TOOL"
 skipped elsewhere fails there."""
 
 
-def run_tool(name: str, package: str, *arguments: str, stdin: str | None = None) -> str:
-    """What the tool prints; fails with it if the tool does."""
+def find_tool(name: str, package: str) -> str:
+    """Where the program is; ``package`` is Debian's name of what has it."""
     found = shutil.which(name)
     if found is None:
         reason = f"no {name}: apt-get install {package}"
         if EVERY_TOOL in os.environ:
             pytest.fail(reason)
         pytest.skip(reason)
+    return found
+
+
+def run_tool(name: str, package: str, *arguments: str, stdin: str | None = None) -> str:
+    """What the tool prints; fails with it if the tool does."""
+    found = find_tool(name, package)
     done = subprocess.run(
         [found, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60
     )

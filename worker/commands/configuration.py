@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from shared.terminal.failures import INVALID_INPUT, fail, one_line_errors
-from worker.errors import FAILURES
+from worker.errors import FAILURES, ConfigError
+from worker.files import naming
 from worker.settings import WorkerConfig, WorkerSettings, load_config
 
 ConfigOption = Annotated[
@@ -18,6 +19,10 @@ ConfigOption = Annotated[
     typer.Option("--config", help="The worker's TOML file; the default is HYPERFL_WORKER_CONFIG."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+UntrainedOption = Annotated[
+    bool,
+    typer.Option("--untrained", help="Also for a client that has trained nothing of its own."),
+]
 
 
 @contextmanager
@@ -41,3 +46,22 @@ def load(config: Path | None) -> tuple[WorkerConfig, WorkerSettings]:
     if file is None:
         fail("give the worker's TOML file with --config or HYPERFL_WORKER_CONFIG", INVALID_INPUT)
     return load_config(file, settings), settings
+
+
+def write_new(file: Path, text: str) -> None:
+    """Writes a file that does not exist yet; if that fails there is none.
+
+    Raises:
+        ConfigError: it exists, and is left as it is.
+        OSError: the disk does not take it.
+    """
+    try:
+        stream = file.open("x")
+    except FileExistsError as error:
+        raise ConfigError(f"{file} exists, and is left as it is") from error
+    try:
+        with naming(file), stream:
+            stream.write(text)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise

@@ -10,8 +10,7 @@ import typer
 
 from shared.terminal.logs import configure_logging
 from shared.terminal.tables import print_table
-from worker.commands.configuration import ConfigOption, JsonOption, failures, load
-from worker.errors import ConfigError
+from worker.commands.configuration import ConfigOption, JsonOption, failures, load, write_new
 from worker.settings import WorkerSettings
 from worker.site_policy import SitePolicy
 
@@ -40,11 +39,7 @@ def init(
         if output is None:
             typer.echo(text, nl=False)
             return
-        try:
-            with output.open("x") as stream:
-                stream.write(text)
-        except FileExistsError as error:
-            raise ConfigError(f"{output} exists, and is left as it is") from error
+        write_new(output, text)
 
 
 @policy.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared.terminal.logs import configure_logging
-from worker.commands.configuration import ConfigOption, JsonOption, failures, load
+from worker.commands.configuration import ConfigOption, JsonOption, UntrainedOption, failures, load
 from worker.files import write_atomically
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="CSV file to write; the default is stdout.")
     ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Also if the client has trained nothing of its own.")
-    ] = False,
+    untrained: UntrainedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classify images with a client's own model of the newest weights; send nothing.

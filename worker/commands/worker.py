@@ -20,7 +20,8 @@ from rich.text import Text
 
 from shared.terminal.logs import configure_logging
 from worker.commands.check import check
-from worker.commands.configuration import ConfigOption, failures, load
+from worker.commands.configuration import ConfigOption, JsonOption, UntrainedOption, failures, load
+from worker.commands.init import init
 from worker.commands.keys import keys
 from worker.commands.peers import peers
 from worker.commands.policy import policy
@@ -68,11 +69,13 @@ async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
 @worker.command()
 def evaluate(
     config: ConfigOption = None,
+    untrained: UntrainedOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Evaluate the newest weights on each client's own test data; upload nothing.
 
-    Each client keeps its private tensors, such as its embedding and head.
+    Each client keeps its private tensors, such as its embedding and head. While
+    they are as at the start, the command refuses to measure them.
 
     Example: hyperfl worker evaluate --config worker.toml
     """
@@ -81,7 +84,7 @@ def evaluate(
 
         loaded, settings = load(config)
         configure_logging("warning", settings.log_format)
-        rows = asyncio.run(evaluate_clients(loaded, settings))
+        rows = asyncio.run(evaluate_clients(loaded, settings, untrained=untrained))
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -167,7 +170,8 @@ def export(
     version: Annotated[
         int | None, typer.Option(min=0, help="Version of the weights; the default is the newest.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    untrained: UntrainedOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a client's personalised model to a file that runs without this project.
 
@@ -180,6 +184,9 @@ def export(
     for ONNX onnxruntime. For a state-dict it includes the classes of a built-in
     network or a backbone; a backbone also needs timm or torchvision. A model of
     your own is imported from your own code.
+
+    A client keeps only its newest private tensors, so --version is for methods
+    that have none.
 
     PyTorch has deprecated TorchScript; use pt2 (torch.export) instead.
 
@@ -198,6 +205,7 @@ def export(
                 version=version,
                 file_format=file_format,
                 output=output,
+                untrained=untrained,
             )
         )
     if as_json:
@@ -210,6 +218,7 @@ def export(
         )
 
 
+worker.command()(init)
 worker.command()(check)
 worker.command()(predict)
 worker.command()(specify)

@@ -93,8 +93,13 @@ def _run(demo: Demo, folder: Path, console: Console) -> dict[str, Any]:
             "worker", folder, "worker", "run", "--config", str(config)
         ) as worker:
             if demo.is_sampled:
-                # Cohorts are drawn from those who are enrolled, and runs are to repeat.
+                # Cohorts are drawn from those who have asked for work, and runs are to repeat.
                 worker.wait_for_event("worker ready", _READY_SECONDS)
+                while any(
+                    one["last_seen_at"] is None
+                    for one in run_step("client", "list", name, *admin, "--json")
+                ):
+                    worker.check_alive()
             run_step("federation", "start", name, *admin, "--json")
             console.print(
                 f"coordinator at {url}; worker with {demo.num_clients} clients; logs in {folder}",
@@ -170,7 +175,10 @@ def _watch(
                 continue
             if "federation" in line:
                 ended = line["federation"]
-                break
+                if ended["state"] != "running":
+                    break
+            if "round" not in line:
+                continue
             round_ = line["round"]
             if round_["phase"] == "failed":
                 raise DemoError(f"round {round_['number']} failed: {round_['reason']}")

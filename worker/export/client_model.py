@@ -14,6 +14,7 @@ from worker.methods.interface import BuildsPersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.hosted_client import HostedClient
 from worker.site.opening import Site, open_site
+from worker.site.parts import STANDARD_PARTS, SiteParts
 
 
 async def export_client(
@@ -24,6 +25,8 @@ async def export_client(
     version: int | None,
     file_format: str,
     output: Path,
+    untrained: bool = False,
+    parts: SiteParts = STANDARD_PARTS,
 ) -> tuple[Description, str]:
     """Writes one client's model to ``output``.
 
@@ -34,18 +37,24 @@ async def export_client(
         config: of the worker that hosts the client.
         settings: of the worker.
         client: its name.
-        version: of the weights; None takes the newest. The private tensors are today's.
+        version: of the weights; None takes the newest. An older one needs a method without private
+            tensors: a client keeps only today's, which would not fit.
         file_format: one of :data:`worker.export.formats.FORMATS`.
         output: the file.
+        untrained: whether a client is exported too that has trained nothing.
+        parts: what the site is put together from.
 
     Raises:
-        ConfigError: no such client or format, or a method that builds no model.
+        ConfigError: no such client or format, a method that builds no model, a client that has
+            trained nothing, or a version that its private tensors do not fit.
         ExportError: the model cannot be written in this format.
         Refused: no such version.
     """
     if file_format not in FORMATS:
         raise ConfigError(f"unknown format {file_format!r}; there are {', '.join(FORMATS)}")
-    async with open_site(config.only(client), settings) as site:
+    async with open_site(config.only(client), settings, parts) as site:
+        if not untrained:
+            site.check_trained()
         description, model = await _build(site, site.clients[0], version)
         if file_format == "state-dict":
             contract = describe_input(description.image_shape, is_normalised=False)
@@ -68,6 +77,12 @@ async def _build(
     digest = federation.weights_digest
     wanted = federation.weights_version if version is None else version
     if wanted != federation.weights_version:
+        if client.state.tensors:
+            raise ConfigError(
+                f"weights version {wanted} would be paired with today's private tensors of client "
+                f"{client.name}, which are trained beside version {federation.weights_version}: "
+                "leave out --version"
+            )
         digest = await site.patience.insist(
             "fetching the version's digest",
             lambda: http.fetch_weights_digest(site.specification.name, wanted),

@@ -80,11 +80,8 @@ async def _predict(site: Site, files: Sequence[Path], *, untrained: bool) -> Pre
     client, training = site.clients[0], site.specification.training
     if not isinstance(site.method, BuildsPersonalModel):
         raise ConfigError(f"method {training.method} builds no model to predict with")
-    if not untrained and client.is_untrained(site.method):
-        raise ConfigError(
-            f"client {client.name} has trained nothing of its own, so its model would say nothing: "
-            "run `hyperfl worker run` or `hyperfl worker personalize` before, or add --untrained"
-        )
+    if not untrained:
+        site.check_trained()
     version, weights = await site.newest_weights()
     model = await asyncio.to_thread(site.method.personal_model, client.participant(), weights)
     mean, std = client.data.train.normalisation

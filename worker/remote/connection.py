@@ -6,7 +6,6 @@ What a request may come to is in ``worker.errors``.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from shared.addresses import is_loopback
+from shared.reaching import NoWay, Way, find_way, why_silent
 from shared.rest.problems import Problem, ProblemType
 from worker.errors import (
     AnswerTooLong,
@@ -28,7 +27,6 @@ from worker.errors import (
     Unreachable,
 )
 from worker.remote.bounds import JSON_BYTES, retry_after_seconds
-from worker.remote.tls import tls_context, tls_fault
 
 Transport = httpx.AsyncBaseTransport
 
@@ -53,6 +51,18 @@ class CoordinatorAddress:
     """Of a body. What trickles is never silent, and would hold a request to its end."""
     ca_file: Path | None = None
     transport: Transport | None = None
+
+
+def way_to(address: CoordinatorAddress) -> Way:
+    """By which proxy it is reached, and which certificates are trusted.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    try:
+        return find_way(address.url, address.ca_file)
+    except NoWay as error:
+        raise ConfigError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -152,21 +162,13 @@ class Connection:
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
         self.address = address
-        host = httpx.URL(address.url).host
-        try:
-            self._http = httpx.AsyncClient(
-                base_url=address.url,
-                headers=headers,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept
-                verify=tls_context(address.ca_file),
-                transport=address.transport,
-                trust_env=not is_loopback(host),  # no proxy leads back to this machine
-            )
-        except (ImportError, ValueError, httpx.InvalidURL) as error:
-            raise ConfigError(
-                "the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name cannot be "
-                f"used: {str(error).partition(chr(10))[0]}"
-            ) from error
+        self._way = way_to(address)
+        self._http = httpx.AsyncClient(
+            **self._way.client_options(),
+            headers=headers,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept
+            transport=address.transport,
+        )
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -222,37 +224,16 @@ class Connection:
                     _raise(await download.whole(JSON_BYTES))
                 yield download
         except httpx.TransportError as error:
-            raise _unreachable(error, self.address.url) from error
+            raise _unreachable(error, self._way) from error
         except TimeoutError as error:
             raise Unreachable(
                 f"the request was not complete after {self.address.transfer_seconds:g} s"
             ) from error
 
 
-def _unreachable(error: httpx.TransportError, url: str) -> Unreachable:
-    reason = str(error) or type(error).__name__
-    where = f"the coordinator at {_without_password(url)}"
-    if isinstance(error, httpx.ConnectError) and (fault := tls_fault(error)) is not None:
-        if isinstance(fault, ssl.SSLCertVerificationError):
-            return NoCoordinator(
-                f"{where} is not trusted: certificate verify failed: {fault.verify_message}; if "
-                "the certificate is of an authority of your own, set ca_file in worker.toml"
-            )
-        return NoCoordinator(
-            f"{where} speaks no TLS that can be understood: {reason}; if it serves none, use an "
-            "http address"
-        )
-    cut_off = isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
-    if cut_off and error.request.url.scheme == "http":  # as a port for TLS does
-        reason += "; if it serves TLS, use an https address"
-    if isinstance(error, httpx.ProxyError):
-        reason = f"the proxy that the environment names says: {reason}"
-    return Unreachable(f"{where} does not answer: {reason}")
-
-
-def _without_password(url: str) -> str:
-    parsed = httpx.URL(url)
-    return str(parsed.copy_with(username=None, password=None)) if parsed.userinfo else url
+def _unreachable(error: httpx.TransportError, way: Way) -> Unreachable:
+    silence = why_silent(error, way)
+    return Unreachable(silence.reason) if silence.may_heal else NoCoordinator(silence.reason)
 
 
 def _raise(answer: Answer) -> None:

@@ -19,11 +19,11 @@ from shared.crash_points import reached
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from worker.errors import PolicyRefused, Refused, WeightsError
-from worker.methods.interface import Method, TrainingFailedError
+from worker.methods.interface import Method, TrainingFailedError, TrainingInterrupted
 from worker.metrics import WorkerMetrics
 from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
-from worker.rounds.heartbeats import heartbeats
+from worker.rounds.heartbeats import Leases, heartbeats
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.sitting_out import give_up, refuse_by_policy
@@ -88,28 +88,28 @@ class RoundWork:
         ordered = sorted(held, key=lambda one: one.client.name)
         log = _log.bind(round=ordered[0].task.round_number, kind=ordered[0].task.kind.value)
         uploads: list[asyncio.Task[None]] = []
-        leases = [(one.client.api, one.task) for one in ordered]
-        async with heartbeats(leases, self._sleep) as beating:
+        held_leases = [(one.client.api, one.task) for one in ordered]
+        async with heartbeats(held_leases, self._sleep) as leases:
             try:
                 for one in [one for one in ordered if one.client.has_pending_for(one.task)]:
                     log.info("pending update sent again", client=one.client.name)
-                    uploads.append(asyncio.create_task(self._upload(one, beating)))
+                    uploads.append(asyncio.create_task(self._upload(one, leases)))
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
                 await asyncio.gather(*(self._settle_pending(one) for one in fresh))
                 fresh = [one for one in fresh if not one.client.is_shut_out]
                 ready = await self._writer.prepare(await self._admit(fresh))
-                beating -= {one.client.name for one in fresh if one not in ready}
+                leases.drop(*(one.client.name for one in fresh if one not in ready))
                 fresh = ready
                 if fresh:
                     log.info("work begins", clients=len(fresh))
-                    async for one, state in self._results(fresh):
+                    async for one, state in self._results(fresh, leases):
                         with self._metrics.phase("saving"):
                             await asyncio.to_thread(one.client.save, state)
-                        uploads.append(asyncio.create_task(self._upload(one, beating)))
+                        uploads.append(asyncio.create_task(self._upload(one, leases)))
                 await asyncio.gather(*uploads)
             except TrainingFailedError as failed:
                 for one in [one for one in ordered if one.client.name in failed.reasons]:
-                    beating.discard(one.client.name)
+                    leases.drop(one.client.name)
                     await give_up(one, failed.reasons[one.client.name], self._patience)
                 await asyncio.gather(*uploads)
             except Refused as refusal:
@@ -146,35 +146,41 @@ class RoundWork:
         return admitted
 
     async def _results(
-        self, fresh: Sequence[HeldTask]
+        self, fresh: Sequence[HeldTask], leases: Leases
     ) -> AsyncIterator[tuple[HeldTask, PrivateState]]:
-        """Each client's next private state, as soon as its part of the work is done."""
+        """Each client's next private state, as soon as its part is done; none that is unwanted."""
         first = fresh[0]
         with self._metrics.phase("download"):
             weights = await self._cache.get(
                 first.client.api, first.task.base_version, first.task.base_digest
             )
         results = (
-            self._train(fresh, weights)
+            self._train(fresh, weights, leases)
             if first.task.kind is TaskKind.TRAIN
             else self._evaluate(fresh, weights)
         )
         loop = asyncio.get_running_loop()
         while True:
-            item = await loop.run_in_executor(self._torch_thread, next, results, None)
+            try:
+                item = await loop.run_in_executor(self._torch_thread, next, results, None)
+            except TrainingInterrupted:
+                if self._stop.is_set():
+                    raise
+                _log.warning("round is over, training ended", round=first.task.round_number)
+                return
             if item is None:
                 return
             yield item
 
     def _train(
-        self, fresh: Sequence[HeldTask], weights: NamedArrays
+        self, fresh: Sequence[HeldTask], weights: NamedArrays, leases: Leases
     ) -> Iterator[tuple[HeldTask, PrivateState]]:
         by_name = {one.client.name: one for one in fresh}
         results = self._method.train(
             [one.client.participant() for one in fresh],
             weights,
             fresh[0].task.round_number,
-            self._count_step,
+            lambda: self._ends_after_step(leases),
         )
         while True:
             with self._metrics.phase("training"):
@@ -195,10 +201,10 @@ class RoundWork:
                 metrics = self._method.evaluate(one.client.participant(), weights)
             yield one, self._writer.evaluated(one, self._gate.shown(metrics))
 
-    def _count_step(self) -> bool:
+    def _ends_after_step(self, leases: Leases) -> bool:
         """Methods ask before each batch whether to stop."""
         self._metrics.steps.inc()
-        return self._stop.is_set()
+        return self._stop.is_set() or not leases.is_wanted
 
     async def _settle_pending(self, one: HeldTask) -> None:
         """Sends an update of an earlier round again, whose answer a crash kept from us.
@@ -228,7 +234,7 @@ class RoundWork:
             log.info("earlier update was recorded")
             await asyncio.to_thread(client.confirm_pending)
 
-    async def _upload(self, one: HeldTask, beating: set[str]) -> None:
+    async def _upload(self, one: HeldTask, leases: Leases) -> None:
         """Sends the pending update until it is answered; then none is pending."""
         client, task = one.client, one.task
         pending = client.state.pending
@@ -262,7 +268,7 @@ class RoundWork:
             log.info("update sent", size_bytes=receipt.size_bytes)
             await asyncio.to_thread(client.confirm_pending)
         finally:
-            beating.discard(client.name)
+            leases.drop(client.name)
 
     def close(self) -> None:
         """Ends the training thread after its current step."""

@@ -18,7 +18,7 @@ from worker.errors import ConfigError, Refused, RequestFailed
 from worker.methods.interface import Method, SiteResources
 from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
-from worker.remote.connection import CoordinatorAddress
+from worker.remote.connection import CoordinatorAddress, way_to
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
@@ -64,6 +64,16 @@ class Site:
         version = federation.weights_version
         return version, await self.cache.get(http, version, federation.weights_digest)
 
+    def check_trained(self) -> None:
+        """Raises ConfigError, naming all clients that have trained nothing of their own."""
+        untrained = [one.name for one in self.clients if one.is_untrained(self.method)]
+        if untrained:
+            raise ConfigError(
+                f"nothing of its own was trained by {', '.join(untrained)}, so the model would say "
+                "nothing: run `hyperfl worker run` or `hyperfl worker personalize` before, or add "
+                "--untrained"
+            )
+
 
 @asynccontextmanager
 async def open_site(
@@ -73,14 +83,15 @@ async def open_site(
 ) -> AsyncIterator[Site]:
     """Enrols who is not yet, fetches the specification, builds the method, loads data and state.
 
-    Device, tokens and data of clients that are not enrolled are looked at before: what is wrong at
-    the site itself spends no token.
+    The way to the coordinator, device, tokens and data of clients that are not enrolled are looked
+    at before: what is wrong at the site itself spends no token.
 
     Raises:
         ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
         RequestFailed: the coordinator refuses, or is not reached.
     """
     address = coordinator_address(config, settings, parts.transport)
+    way_to(address)
     device = find_device(settings.device)
     max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
     _check_before_enrolling(config, parts.datasets(None, max_bytes))

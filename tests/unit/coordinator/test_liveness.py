@@ -14,7 +14,7 @@ from coordinator.app import create_app
 from coordinator.database.migrate import migrate
 from coordinator.errors import DriverSilent, TaskEnded
 from coordinator.liveness import Collapse, Pulse
-from coordinator.serving.server import serve
+from coordinator.serving.server import bind, serve
 from coordinator.settings import CoordinatorSettings
 
 
@@ -88,4 +88,4 @@ def test_a_server_ends_with_its_driver(tmp_path: Path) -> None:
 
     app = create_app(settings.model_copy(update={"tick_seconds": 0.01}), broken_clock)
     with pytest.raises(TaskEnded, match="the driver ended: ZeroDivisionError: the clock stopped"):
-        serve(app, settings)
+        serve(app, settings, bind(settings))

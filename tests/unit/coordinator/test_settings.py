@@ -72,7 +72,11 @@ BAD_VALUES = {
     "HYPERFL_SHUTDOWN_SECONDS": ["0", "inf"],
     "HYPERFL_LOG_LEVEL": ["loud"],
     "HYPERFL_PLAINTEXT": ["yes", "anywhere"],
-    "HYPERFL_DATABASE_URL": ["hyperfl.db", "mysql://host/hyperfl", "postgres://host/hyperfl"],
+    "HYPERFL_DATABASE_URL": [
+        "hyperfl.db",
+        "mysql://host/hyperfl",
+        "postgresql://host/hyperfl?sslmode=on",
+    ],
 }
 
 

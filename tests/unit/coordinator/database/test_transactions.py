@@ -1,13 +1,13 @@
-"""Which database a URL names, and the bounds that it is told."""
+"""Which database a URL names, as the settings take it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from pydantic import ValidationError
 
-from coordinator.database.transactions import Database, connect_arguments
+from coordinator.database.transactions import Database
 from coordinator.settings import CoordinatorSettings
 
 
@@ -15,6 +15,7 @@ from coordinator.settings import CoordinatorSettings
     "url",
     [
         "postgresql://hyperfl:p%40ss@db:5433/training?sslmode=require",
+        "postgres://hyperfl:p%40ss@db:5433/training?sslmode=require",
         "postgresql+psycopg://hyperfl:p%40ss@db:5433/training?sslmode=require",
         "postgresql+asyncpg://hyperfl:p%40ss@db:5433/training?sslmode=require",
     ],
@@ -35,13 +36,22 @@ def test_an_absolute_sqlite_path_is_kept() -> None:
     assert database.engine.url.database == "/srv/fl/hyperfl.db"
 
 
-def test_a_postgresql_is_told_its_bounds_and_the_urls_own_options_prevail() -> None:
-    limits = CoordinatorSettings(database_transaction_seconds=1.5).database_limits
-    url = make_url("postgresql://host/hyperfl?options=-c%20statement_timeout%3D9")
-    arguments = connect_arguments(url, limits)
-    assert arguments["connect_timeout"] == 5
-    assert arguments["options"].split("-c ")[1:] == [
-        "statement_timeout=1500 ",
-        "idle_in_transaction_session_timeout=1500 ",
-        "statement_timeout=9",
-    ]
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://u:secret@word@db/d", "write it as %40"),
+        ("postgresql://u:sec@ret:word@db/d", "write @ : / ? # %"),
+        ("postgresql://u:secret@db:54x/d", "write @ : / ? # %"),
+        ("secret", "not a URL such as postgresql://"),
+        ("mysql://u:secret@db/d", "mysql is not one of sqlite, postgresql"),
+        ("postgresql://u:secret@db/d?sslmode=on", "sslmode is on, and not one of disable, allow"),
+        ("postgresql://u:secret@db/d?sslmodus=on", 'invalid connection option "sslmodus"'),
+    ],
+)
+def test_what_is_no_database_is_refused_without_its_password(url: str, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        CoordinatorSettings(database_url=url)
+    (error,) = caught.value.errors(include_url=False, include_input=False, include_context=False)
+    assert words in error["msg"]
+    for part in ("secret", "ret", "word@"):
+        assert part not in error["msg"]

@@ -33,7 +33,7 @@ def facts(
         weights_version=version,
         failed_rounds=failed,
         final_evaluation_done=evaluated,
-        enrolled_clients=enrolled,
+        ready_clients=enrolled,
     )
 
 
@@ -51,9 +51,18 @@ TRAIN, EVALUATE = OpenRound(TaskKind.TRAIN), OpenRound(TaskKind.EVALUATE)
         (facts(0, failed=2), GiveUp("2 rounds failed in a row")),
         (facts(3, failed=2), GiveUp("2 rounds failed in a row")),
         (facts(3, failed=2, evaluated=True), Complete()),
-        (facts(0, enrolled=1), WaitForClients("waiting for 1 more clients to enrol")),
-        (facts(0, enrolled=0), WaitForClients("waiting for 2 more clients to enrol")),
-        (facts(3, enrolled=0), WaitForClients("waiting for 2 more clients to enrol")),
+        (
+            facts(0, enrolled=1),
+            WaitForClients("waiting for 1 more clients to enrol and to ask for work"),
+        ),
+        (
+            facts(0, enrolled=0),
+            WaitForClients("waiting for 2 more clients to enrol and to ask for work"),
+        ),
+        (
+            facts(3, enrolled=0),
+            WaitForClients("waiting for 2 more clients to enrol and to ask for work"),
+        ),
         (facts(0, failed=2, enrolled=0), GiveUp("2 rounds failed in a row")),
         (facts(0, enrolled=100), TRAIN),
     ],
@@ -72,7 +81,7 @@ def test_without_a_final_evaluation_the_last_commit_completes() -> None:
 def test_a_cohort_of_fixed_size_waits_until_it_can_be_drawn() -> None:
     wanted = policy(cohort_size=5)
     assert next_step(facts(enrolled=3), wanted) == WaitForClients(
-        "waiting for 2 more clients to enrol"
+        "waiting for 2 more clients to enrol and to ask for work"
     )
     assert next_step(facts(enrolled=5), wanted) == TRAIN
 
@@ -137,5 +146,5 @@ def test_a_training_round_that_opens_can_reach_its_quorum(
     federation: FederationFacts, chosen: RoundPolicy
 ) -> None:
     assume(next_step(federation, chosen) == TRAIN)
-    cohort = chosen.size_of_cohort(federation.enrolled_clients)
-    assert chosen.minimum_updates <= cohort <= federation.enrolled_clients
+    cohort = chosen.size_of_cohort(federation.ready_clients)
+    assert chosen.minimum_updates <= cohort <= federation.ready_clients
