@@ -140,8 +140,11 @@ class ClientData:
         train: training split.
         test: test split.
         left_out: number of files of its data set that were passed over, by what they are.
+        validation: what the client's best version is chosen by, and nothing is trained on; None
+            where it has none.
     """
 
     train: Examples
     test: Examples
     left_out: Mapping[str, int] = field(default_factory=dict)
+    validation: Examples | None = None

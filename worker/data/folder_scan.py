@@ -40,19 +40,21 @@ WITHOUT_SUFFIX = "without suffix"
 
 @dataclass(eq=False)
 class ScannedSplit:
-    """The class folders of one split.
+    """The image files of one split.
 
     Attributes:
-        folder: of the split.
-        classes: image files by the class folder's name, both in alphabetical order.
+        folder: of the split; or the file that says which images it has.
+        classes: image files by the site's name of their class, both in alphabetical order.
         left_out: number of files by what they are: a suffix, or the name of a leftover.
         faults: what could not be looked at, one line each.
+        group_of: whose image each file is, such as a patient's; empty where nothing says so.
     """
 
     folder: Path
     classes: dict[str, list[Path]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    group_of: dict[Path, str] = field(default_factory=dict)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

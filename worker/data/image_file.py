@@ -77,8 +77,13 @@ def decode(path: Path, image_shape: ImageShape) -> torch.Tensor:
     Raises:
         DataError: it cannot be read, has several pages or frames, or values of no known range.
     """
+    converted, _ = read(path, image_shape[0])
+    return fit(converted, image_shape)
+
+
+def fit(converted: Image.Image, image_shape: ImageShape) -> torch.Tensor:
+    """An image of mode L (1 channel) or RGB (3) at the model's shape, as `decode` has it."""
     channels, height, width = image_shape
-    converted, _ = read(path, channels)
     if converted.size != (width, height):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.array(converted, dtype=np.uint8).reshape(height, width, channels)
@@ -97,13 +102,21 @@ def read(path: Path, channels: int) -> tuple[Image.Image, str]:
         with Image.open(path, formats=_FORMATS) as image:
             _check_pages(path, image)
             mode = image.mode
-            plain = _in_eight_bits(path, image)
-            return plain.convert("L" if channels == 1 else "RGB"), mode
+            return plain(path, image, channels), mode
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: expected an image, cannot read it: no known format") from error
     except _ERRORS as error:
         said = str(error).partition("\n")[0]
         raise DataError(f"{path}: expected an image, cannot read it: {said}") from error
+
+
+def plain(where: Path | str, image: Image.Image, channels: int) -> Image.Image:
+    """An image as a person sees it, in Pillow's mode L (1 channel) or RGB (3).
+
+    Raises:
+        DataError: it has values of no known range; ``where`` is named.
+    """
+    return _in_eight_bits(where, image).convert("L" if channels == 1 else "RGB")
 
 
 def _check_pages(path: Path, image: Image.Image) -> None:
@@ -113,7 +126,7 @@ def _check_pages(path: Path, image: Image.Image) -> None:
         raise DataError(f"{path}: expected one image, found {pages} pages or frames")
 
 
-def _in_eight_bits(path: Path, image: Image.Image) -> Image.Image:
+def _in_eight_bits(where: Path | str, image: Image.Image) -> Image.Image:
     """Upright, with nothing transparent, at most 8 bits a channel."""
     upright = ImageOps.exif_transpose(image)
     is_deep = image.mode in _DEEP_GREY or (
@@ -124,8 +137,8 @@ def _in_eight_bits(path: Path, image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         # Nothing says which of these values are black and white.
         raise DataError(
-            f"{path}: expected 8 or 16 bits a channel, found Pillow's mode {image.mode} "
-            f"in a {image.format}"
+            f"{where}: expected 8 or 16 bits a channel, found Pillow's mode {image.mode}"
+            + (f" in a {image.format}" if image.format else "")
         )
     if upright.mode in _WITH_ALPHA or "transparency" in upright.info:
         visible = upright.convert("RGBA")

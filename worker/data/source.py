@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+PartitionName = Literal["none", "paper", "dirichlet", "iid"]
 
 DatasetName = Literal["digits", "fashion-mnist", "emnist", "cifar10", "cinic10", "image-folder"]
-PartitionName = Literal["none", "paper", "dirichlet", "iid"]
+"""Data sets that a name and a folder are enough for."""
+
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_FUNCTION = re.compile(rf"{_NAME}:{_NAME}")
+
+
+def is_function(dataset: str) -> bool:
+    """Whether a data set is named by the import path of a function that gives it."""
+    return _FUNCTION.fullmatch(dataset) is not None
+
+
+def _check_dataset(name: str) -> str:
+    known = get_args(DatasetName)
+    if name not in known and not is_function(name):
+        close = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.0))
+        raise ValueError(
+            f"unknown data set {name!r}; the closest are {close}; "
+            "data of your own code are named 'package.module:function'"
+        )
+    return name
 
 
 class DataSource(BaseModel):
     """Where one client's examples come from (a ``[client.data]`` table of the worker's TOML file).
 
     Attributes:
-        dataset: name of the data set; ``image-folder`` is a site's own images.
-        data_dir: folder that holds the data set's files; required for all but ``digits``.
+        dataset: name of the data set; ``image-folder`` is a site's own images, and
+            ``package.module:function`` what the site's own code gives.
+        data_dir: folder that holds the data set's files; required for all but ``digits`` and
+            functions. A function is called with it where it is given, else with nothing.
         partition: ``none`` gives the client the whole data set (a site's own data); the others
             divide a public data set among ``num_clients`` (see ``worker.data.partitions``).
         num_clients: how many clients the partition is cut for.
@@ -36,7 +61,7 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: DatasetName
+    dataset: Annotated[str, AfterValidator(_check_dataset)]
     data_dir: Path | None = None
     partition: PartitionName = "none"
     num_clients: int = Field(default=1, ge=1)
@@ -50,7 +75,7 @@ class DataSource(BaseModel):
 
     @model_validator(mode="after")
     def _check_fields_agree(self) -> Self:
-        if self.data_dir is None and self.dataset != "digits":
+        if self.data_dir is None and self.dataset != "digits" and not is_function(self.dataset):
             raise ValueError(f"data_dir is required for dataset {self.dataset!r}")
         if self.client_index >= self.num_clients:
             raise ValueError(
@@ -63,3 +88,18 @@ class DataSource(BaseModel):
                 "choose 'paper', 'dirichlet' or 'iid', or leave num_clients at 1"
             )
         return self
+
+    def of_whole(self) -> Self:
+        """The same without what cuts one client's part: equal for clients that share a data set."""
+        return self.model_copy(
+            update={
+                "data_dir": None if self.data_dir is None else self.data_dir.resolve(),
+                "partition": "none",
+                "num_clients": 1,
+                "client_index": 0,
+                "dirichlet_alpha": 0.5,
+                "train_examples": None,
+                "test_examples": None,
+                "augment": None,
+            }
+        )

@@ -1,4 +1,4 @@
-"""Looks at a site's image folder whole, and says all that is wrong or odd with it at once."""
+"""Looks at a site's image files whole, and says all that is wrong or odd with it at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from worker.data.classes import AgreedClasses
-from worker.data.folder_scan import ScannedSplit, describe, scan
+from worker.data.file_splits import TRAIN, FileSplits, label_classes
+from worker.data.folder_scan import ScannedSplit, describe
 from worker.data.image_file import one_limit, read
-from worker.data.image_folder import label_folders
 from worker.errors import DataError
 
-TRAIN, TEST = SPLITS = ("train", "test")
 _NAMED = 5
 """Files named of a kind that may have thousands."""
 
@@ -54,23 +54,14 @@ Survey = Mapping[str, SurveyedSplit]
 """By the split's name."""
 
 
-def survey(data_dir: Path, agreed: AgreedClasses | None) -> Survey:
-    """Reads every image of ``data_dir/train`` and ``data_dir/test``.
+def survey(scanned: FileSplits, agreed: AgreedClasses | None) -> Survey:
+    """Reads every image of every split.
 
     Args:
-        data_dir: of an ``image-folder``.
+        scanned: what lies where; splits that cannot be looked at have faults and no classes.
         agreed: the federation's classes; None where it names none, or nobody knows it yet.
     """
-    scanned: dict[str, ScannedSplit] = {}
-    surveyed: dict[str, SurveyedSplit] = {}
-    for name in SPLITS:
-        try:
-            scanned[name] = scan(data_dir / name)
-        except DataError as error:
-            surveyed[name] = SurveyedSplit(Counter(), [str(error)])
-    for name, split in scanned.items():
-        surveyed[name] = _survey_split(split, agreed, scanned.get(TRAIN, split))
-    return surveyed
+    return {name: _survey_split(split, agreed, scanned[TRAIN]) for name, split in scanned.items()}
 
 
 def _survey_split(
@@ -78,9 +69,11 @@ def _survey_split(
 ) -> SurveyedSplit:
     classes = list(split.classes) if agreed is None else list(agreed.names)
     found = SurveyedSplit(Counter(dict.fromkeys(classes, 0)), list(split.faults), split.left_out)
+    if not split.classes and split.faults:
+        return found
     names: Sequence[str] = list(split.classes)
     try:
-        labels = label_folders(split, agreed, train)
+        labels = label_classes(split, agreed, train if train.classes else split)
     except DataError as error:
         found.faults.append(str(error))
     else:
@@ -121,8 +114,10 @@ def oddities(found: Survey) -> Iterator[str]:
             yield f"{name}: {number} of one colour alone: {_some(split.constant)}"
         if single := [label for label, count in split.counts.items() if count == 1]:
             yield f"{name}: classes with one image: {', '.join(single)}"
-    if both := equal_images(found[TRAIN], found[TEST]):
-        yield f"{_images(len(both))} both in train and in test, byte by byte: {_pairs(both)}"
+    for one, other in combinations(found, 2):
+        if both := equal_images(found[one], found[other]):
+            said = f"{_images(len(both))} both in {one} and in {other}"
+            yield f"{said}, byte by byte: {_pairs(both)}"
 
 
 def equal_images(one: SurveyedSplit, other: SurveyedSplit) -> list[tuple[Path, Path]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from worker.data.source import is_function
 from worker.errors import ConfigError, ExportError
 from worker.export.formats import FORMATS, encode
 from worker.export.loading import loading_code
@@ -80,6 +81,7 @@ async def _build(
         )
     except ValueError as error:
         raise ExportError(str(error)) from error
+    is_read_here = not is_function(client.source.dataset)
     description = Description(
         federation=site.specification.name,
         client=client.name,
@@ -91,7 +93,7 @@ async def _build(
         image_shape=training.image_shape,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
-        preprocessing=Preprocessing.for_shape(training.image_shape),
+        preprocessing=Preprocessing.for_shape(training.image_shape) if is_read_here else None,
         output=f"float32 logits (B, {training.num_classes})",
         class_names=client.data.train.class_names,
     )

@@ -56,7 +56,8 @@ class Description(BaseModel):
     mean: tuple[float, ...]
     """Per channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    """None where code of the site's own makes the images."""
     output: str
     class_names: tuple[str, ...]
     """One per logit."""

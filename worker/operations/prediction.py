@@ -12,6 +12,7 @@ import torch
 from worker.data.folder_scan import images_below
 from worker.data.image_file import decode, one_limit
 from worker.data.images import ImageShape
+from worker.data.source import is_function
 from worker.errors import ConfigError, DataError
 from worker.methods.interface import BuildsPersonalModel, PersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
@@ -67,10 +68,16 @@ async def predict(
         untrained: whether a client may predict that has trained nothing of its own.
 
     Raises:
-        ConfigError: no such client, it has trained nothing, or its method builds no model.
+        ConfigError: no such client, its images come from code of the site's own, it has trained
+            nothing, or its method builds no model.
         DataError: images cannot be read; names them.
     """
     alone = config.only(client)
+    if is_function(dataset := alone.clients[0].data.dataset):
+        raise ConfigError(
+            f"client {client} was trained on what {dataset} makes of its images, and a file would "
+            "be read in another way: export the model and give it what your code makes"
+        )
     files = [file for given in images for file in images_below(given)]
     async with open_site(alone, settings) as site:
         return await _predict(site, files, untrained=untrained)

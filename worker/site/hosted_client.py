@@ -44,6 +44,8 @@ class HostedClient:
         member: Member | None = None,
     ) -> None:
         self.name = config.name
+        self.source = config.data
+        """Where its examples come from."""
         self.member = member
         """What it is in secure sums; None where the federation has none."""
         self.api = api

@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from worker.data import loading
 from worker.data.images import LabelledImages
 from worker.data.loading import DatasetCache, natural_class_names, natural_image_shape
+from worker.data.public_datasets import PUBLIC_DATASETS
 from worker.data.source import DataSource
 from worker.errors import DataError
 
@@ -47,9 +48,8 @@ def random_cifar10(per_class_train, per_class_test):
 @pytest.fixture
 def fake_cifar10(monkeypatch):
     splits = random_cifar10(2200, 700)
-    known = loading._KNOWN_DATASETS["cifar10"]
-    fake = loading.replace(known, read=lambda _: splits)
-    monkeypatch.setitem(loading._KNOWN_DATASETS, "cifar10", fake)
+    fake = replace(PUBLIC_DATASETS["cifar10"], read=lambda _: splits)
+    monkeypatch.setitem(PUBLIC_DATASETS, "cifar10", fake)
     return splits
 
 
