@@ -192,7 +192,12 @@ def _with_absolute_paths(config: WorkerConfig, folder: Path) -> WorkerConfig:
             update={
                 "state_dir": (folder / client.state_dir).resolve(),
                 "enrolment_token_file": absolute(client.enrolment_token_file),
-                "data": client.data.model_copy(update={"data_dir": absolute(client.data.data_dir)}),
+                "data": client.data.model_copy(
+                    update={
+                        "data_dir": absolute(client.data.data_dir),
+                        "table_file": absolute(client.data.table_file),
+                    }
+                ),
             }
         )
         for client in config.clients

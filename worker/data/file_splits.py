@@ -54,7 +54,7 @@ def read_splits(
             name: _read_split(split, labels_of[name], class_names, wanted, faults)
             for name, split in splits.items()
         }
-    raise_faults(where, faults)
+    raise_faults(where, sorted(faults))
     return read
 
 
@@ -76,18 +76,21 @@ def label_classes(
     return list(range(len(split.classes)))
 
 
-def raise_faults(where: os.PathLike[str], faults: Sequence[str]) -> None:
+def raise_faults(
+    where: os.PathLike[str], faults: Sequence[str], what: str = "files or folders"
+) -> None:
     """Raises DataError naming as many faults as a person reads at once, if there are any."""
     if not faults:
         return
     if len(faults) == 1:
         raise DataError(faults[0])
     named = "; ".join(
-        fault.removeprefix(f"{where}/") for fault in sorted(faults)[:MAX_NAMED_FAULTS]
+        fault.removeprefix(f"{where}/").removeprefix(f"{where}: ")
+        for fault in faults[:MAX_NAMED_FAULTS]
     )
     rest = len(faults) - MAX_NAMED_FAULTS
     more = f"; and {rest} more, which `hyperfl worker check` lists" if rest > 0 else ""
-    raise DataError(f"{where}: {len(faults)} files or folders cannot be used: {named}{more}")
+    raise DataError(f"{where}: {len(faults)} {what} cannot be used: {named}{more}")
 
 
 def _check_size(split: ScannedSplit, wanted: Wanted) -> None:

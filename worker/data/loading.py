@@ -14,6 +14,7 @@ from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
 from worker.data.file_splits import FileSplits
 from worker.data.image_folder import find_classes, look_at_folder, read_folder
+from worker.data.image_table import look_at_table, read_table
 from worker.data.images import Dataset, ImageShape, LabelledImages, Statistics
 from worker.data.own_function import read_function
 from worker.data.partitions import IntArray
@@ -25,7 +26,7 @@ from worker.errors import DataError
 Reader = Callable[[DataSource, Wanted], Dataset]
 """Reads a whole data set for what a federation wants. Raises DataError if it cannot be used."""
 
-_OWN_READERS: dict[str, Reader] = {"image-folder": read_folder}
+_OWN_READERS: dict[str, Reader] = {"image-folder": read_folder, "table": read_table}
 """By kind of a site's own data."""
 _SMALL_SHAPE = (3, 8, 8)
 """Keeps little of images that are read for their faults alone."""
@@ -45,7 +46,7 @@ def look_at_files(source: DataSource) -> FileSplits | None:
     """
     if source.dataset == "image-folder":
         return look_at_folder(source.data_dir or Path())
-    return None
+    return look_at_table(source) if source.dataset == "table" else None
 
 
 def natural_image_shape(dataset: str) -> ImageShape | None:

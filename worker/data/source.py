@@ -13,6 +13,8 @@ PartitionName = Literal["none", "paper", "dirichlet", "iid"]
 
 DatasetName = Literal["digits", "fashion-mnist", "emnist", "cifar10", "cinic10", "image-folder"]
 """Data sets that a name and a folder are enough for."""
+OTHER_KINDS = ("table",)
+"""Of a site's own data."""
 
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FUNCTION = re.compile(rf"{_NAME}:{_NAME}")
@@ -24,7 +26,7 @@ def is_function(dataset: str) -> bool:
 
 
 def _check_dataset(name: str) -> str:
-    known = get_args(DatasetName)
+    known = (*get_args(DatasetName), *OTHER_KINDS)
     if name not in known and not is_function(name):
         close = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.0))
         raise ValueError(
@@ -42,6 +44,10 @@ class DataSource(BaseModel):
             ``package.module:function`` what the site's own code gives.
         data_dir: folder that holds the data set's files; required for all but ``digits`` and
             functions. A function is called with it where it is given, else with nothing.
+        table_file: of ``table``: a CSV or Parquet file that says what the files in ``data_dir``
+            are.
+        test_fraction: of ``table`` without a column ``split``: how many of the examples are for the
+            test, drawn by ``seed``, and by group where there are groups.
         partition: ``none`` gives the client the whole data set (a site's own data); the others
             divide a public data set among ``num_clients`` (see ``worker.data.partitions``).
         num_clients: how many clients the partition is cut for.
@@ -63,6 +69,8 @@ class DataSource(BaseModel):
 
     dataset: Annotated[str, AfterValidator(_check_dataset)]
     data_dir: Path | None = None
+    table_file: Path | None = None
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
     partition: PartitionName = "none"
     num_clients: int = Field(default=1, ge=1)
     client_index: int = Field(default=0, ge=0)
@@ -77,6 +85,10 @@ class DataSource(BaseModel):
     def _check_fields_agree(self) -> Self:
         if self.data_dir is None and self.dataset != "digits" and not is_function(self.dataset):
             raise ValueError(f"data_dir is required for dataset {self.dataset!r}")
+        if (self.table_file is None) == (self.dataset == "table"):
+            raise ValueError("table_file belongs to dataset 'table', which needs it")
+        if self.test_fraction is not None and self.dataset != "table":
+            raise ValueError("test_fraction belongs to dataset 'table'")
         if self.client_index >= self.num_clients:
             raise ValueError(
                 f"client_index {self.client_index} is out of range: "
