@@ -119,7 +119,7 @@ def test_other_methods_personalise_what_they_share(
 def test_an_older_version_is_exported_by_its_number(config: Path) -> None:
     options = ("--client", "late", "--format", "state-dict", "--output", "late.safetensors")
     digests = [
-        _worker(config, "export", *options, "--version", version, "--json").json["weights_digest"]
+        _worker(config, "export", *options, "--which", version, "--json").json["weights_digest"]
         for version in (1, 2)
     ]
     assert digests[0] != digests[1]
@@ -130,7 +130,7 @@ def test_an_older_version_is_exported_by_its_number(config: Path) -> None:
     [
         (("--client", "lat", "--output", "x"), 2, "no client 'lat'; the closest are late"),
         (("--client", "late", "--output", "x", "--format", "h5"), 2, "unknown format 'h5'"),
-        (("--client", "late", "--output", "x", "--version", "9"), 1, "9"),
+        (("--client", "late", "--output", "x", "--which", "9"), 1, "9"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared.terminal.logs import configure_logging
-from worker.commands.configuration import ConfigOption, JsonOption, failures, load
+from worker.commands.configuration import ConfigOption, JsonOption, WhichOption, failures, load
 from worker.files import write_atomically
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="CSV file to write; the default is stdout.")
     ] = None,
+    which: WhichOption = "final",
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Also if the client has trained nothing of its own.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify images with a client's own model of the newest weights; send nothing.
+    """Classify images with a client's own model; send nothing.
 
     The images are read as the client's data are: upright, on white, at the
     model's size. The CSV has a line for each image: the file, the most probable
@@ -43,11 +44,19 @@ def predict(
     """
     with failures():
         from worker.operations.prediction import predict as operation  # noqa: PLC0415 - torch
+        from worker.site.versions import parse_which  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging("error")
         found = asyncio.run(
-            operation(loaded, settings, client=client, images=images, untrained=untrained)
+            operation(
+                loaded,
+                settings,
+                client=client,
+                images=images,
+                untrained=untrained,
+                which=parse_which(which),
+            )
         )
         rows = _rows(found)
         if output is not None:

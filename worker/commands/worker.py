@@ -20,7 +20,7 @@ from rich.text import Text
 
 from shared.terminal.logs import configure_logging
 from worker.commands.check import check
-from worker.commands.configuration import ConfigOption, failures, load
+from worker.commands.configuration import ConfigOption, WhichOption, failures, load
 from worker.commands.keys import keys
 from worker.commands.peers import peers
 from worker.commands.policy import policy
@@ -68,9 +68,10 @@ async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
 @worker.command()
 def evaluate(
     config: ConfigOption = None,
+    which: WhichOption = "final",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Evaluate the newest weights on each client's own test data; upload nothing.
+    """Evaluate the newest weights, or --which, on each client's own test data; upload nothing.
 
     Each client keeps its private tensors, such as its embedding and head.
 
@@ -78,10 +79,11 @@ def evaluate(
     """
     with failures():
         from worker.operations.evaluation import evaluate_clients  # noqa: PLC0415 - torch
+        from worker.site.versions import parse_which  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging("warning", settings.log_format)
-        rows = asyncio.run(evaluate_clients(loaded, settings))
+        rows = asyncio.run(evaluate_clients(loaded, settings, which=parse_which(which)))
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -164,9 +166,7 @@ def export(
     file_format: Annotated[
         str, typer.Option("--format", help="state-dict, torchscript, pt2 or onnx.")
     ] = "pt2",
-    version: Annotated[
-        int | None, typer.Option(min=0, help="Version of the weights; the default is the newest.")
-    ] = None,
+    which: WhichOption = "final",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Write a client's personalised model to a file that runs without this project.
@@ -187,6 +187,7 @@ def export(
     """
     with failures():
         from worker.export.client_model import export_client  # noqa: PLC0415 - torch
+        from worker.site.versions import parse_which  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging("warning", settings.log_format)
@@ -195,7 +196,7 @@ def export(
                 loaded,
                 settings,
                 client=client,
-                version=version,
+                which=parse_which(which),
                 file_format=file_format,
                 output=output,
             )

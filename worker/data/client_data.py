@@ -134,7 +134,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class ClientData:
-    """The train and the test examples of one client.
+    """The examples of one client.
 
     Attributes:
         train: training split.
@@ -148,3 +148,9 @@ class ClientData:
     test: Examples
     left_out: Mapping[str, int] = field(default_factory=dict)
     validation: Examples | None = None
+
+    @property
+    def splits(self) -> dict[str, Examples]:
+        """All that there are, by name."""
+        splits = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: examples for name, examples in splits.items() if examples is not None}

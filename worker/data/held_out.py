@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from worker.errors import DataError
 
 
 def hold_out(
-    labels: IntArray, groups: IntArray | None, fraction: float, seed: int, what: str
+    labels: IntArray, groups: IntArray | None, fraction: float, seed: int | Sequence[int], what: str
 ) -> tuple[IntArray, IntArray]:
     """Positions of the examples that stay, and of those that are kept apart.
 

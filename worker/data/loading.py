@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
 from worker.data.file_splits import FileSplits
+from worker.data.held_out import hold_out
 from worker.data.image_folder import find_classes, look_at_folder, read_folder
 from worker.data.image_table import look_at_table, read_table
 from worker.data.images import Dataset, ImageShape, LabelledImages, Statistics
@@ -162,6 +164,7 @@ class DatasetCache:
     def _part(self, source: DataSource, wanted: Wanted) -> ClientData:
         dataset = self.dataset(source, wanted)
         train, test = split_for_client(source, dataset)
+        train, validation = _held_for_validation(source, dataset, train)
         augment = source.augment
         if augment is None:
             public = PUBLIC_DATASETS.get(source.dataset)
@@ -179,9 +182,48 @@ class DatasetCache:
                 augment=augment,
             )
 
+        held = None
+        if validation is not None:
+            held = examples(dataset.train, validation, augment=False)
+        elif dataset.validation is not None:
+            every = np.arange(len(dataset.validation.labels))
+            held = examples(dataset.validation, every, augment=False)
         left_out = sum((Counter(split.left_out) for split in dataset.splits), Counter())
         return ClientData(
             train=examples(dataset.train, train, augment=augment),
             test=examples(dataset.test, test, augment=False),
             left_out=left_out,
+            validation=held,
         )
+
+
+def _held_for_validation(
+    source: DataSource, dataset: Dataset, train: IntArray
+) -> tuple[IntArray, IntArray | None]:
+    """A client's training examples without its validation split, and that, if it is drawn.
+
+    Raises:
+        DataError: there are too few, or the data set has a validation split and cannot have both.
+    """
+    if dataset.validation is not None and source.partition != "none":
+        raise DataError(
+            f"partition {source.partition} divides train and test alone: leave the validation "
+            "split out, and write validation_fraction"
+        )
+    if source.validation_fraction is None:
+        return train, None
+    if dataset.validation is not None:
+        raise DataError(
+            f"{source.dataset}: has a validation split, so that validation_fraction would draw "
+            "another"
+        )
+    groups = None if dataset.train.groups is None else dataset.train.groups.numpy()[train]
+    labels = dataset.train.labels.numpy()[train]
+    stay, held = hold_out(
+        labels,
+        groups,
+        source.validation_fraction,
+        [source.seed, source.client_index],
+        f"{source.dataset}: validation_fraction",
+    )
+    return train[stay], train[held]

@@ -61,6 +61,9 @@ class DataSource(BaseModel):
         test_examples: the same for the test split.
         classes: the federation's name of a class by this site's own name of it, such as a folder's,
             where the two differ.
+        validation_fraction: how many of the training examples are kept apart as a validation split,
+            drawn by ``seed``, and by group where there are groups. None: the client has that of its
+            data set, where it has one.
         augment: random crop and horizontal flip in training; None means as in the paper: for
             CIFAR-10 and CINIC-10 at their own size of 32x32, for nothing else.
     """
@@ -78,6 +81,7 @@ class DataSource(BaseModel):
     dirichlet_alpha: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     train_examples: int | None = Field(default=None, ge=1)
     test_examples: int | None = Field(default=None, ge=1)
+    validation_fraction: float | None = Field(default=None, gt=0, lt=1)
     classes: dict[str, str] = Field(default_factory=dict)
     augment: bool | None = None
 
@@ -112,6 +116,7 @@ class DataSource(BaseModel):
                 "dirichlet_alpha": 0.5,
                 "train_examples": None,
                 "test_examples": None,
+                "validation_fraction": None,
                 "augment": None,
             }
         )

@@ -15,6 +15,7 @@ from worker.methods.interface import BuildsPersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.hosted_client import HostedClient
 from worker.site.opening import Site, open_site
+from worker.site.versions import Which, choose_version
 
 
 async def export_client(
@@ -22,7 +23,7 @@ async def export_client(
     settings: WorkerSettings,
     *,
     client: str,
-    version: int | None,
+    which: Which,
     file_format: str,
     output: Path,
 ) -> tuple[Description, str]:
@@ -35,19 +36,19 @@ async def export_client(
         config: of the worker that hosts the client.
         settings: of the worker.
         client: its name.
-        version: of the weights; None takes the newest. The private tensors are today's.
+        which: version of the client's model.
         file_format: one of :data:`worker.export.formats.FORMATS`.
         output: the file.
 
     Raises:
         ConfigError: no such client or format, or a method that builds no model.
         ExportError: the model cannot be written in this format.
-        Refused: no such version.
+        Refused: the coordinator has no such version any longer.
     """
     if file_format not in FORMATS:
         raise ConfigError(f"unknown format {file_format!r}; there are {', '.join(FORMATS)}")
     async with open_site(config.only(client), settings) as site:
-        description, model = await _build(site, site.clients[0], version)
+        description, model = await _build(site, site.clients[0], which)
         if file_format == "state-dict":
             contract = describe_input(description.image_shape, is_normalised=False)
             description = description.model_copy(update={"input": contract})
@@ -57,27 +58,16 @@ async def export_client(
 
 
 async def _build(
-    site: Site, client: HostedClient, version: int | None
+    site: Site, client: HostedClient, which: Which
 ) -> tuple[Description, ExportedModel]:
     training = site.specification.training
     if not isinstance(site.method, BuildsPersonalModel):
         raise ConfigError(f"method {training.method} builds no model to export")
-    http = client.api
-    federation = await site.patience.insist(
-        "fetching the federation", lambda: http.fetch_federation(site.specification.name)
-    )
-    digest = federation.weights_digest
-    wanted = federation.weights_version if version is None else version
-    if wanted != federation.weights_version:
-        digest = await site.patience.insist(
-            "fetching the version's digest",
-            lambda: http.fetch_weights_digest(site.specification.name, wanted),
-        )
-    weights = await site.cache.get(http, wanted, digest)
+    chosen = await choose_version(site, client, which)
     mean, std = client.data.train.normalisation
     try:
         personal = await asyncio.to_thread(
-            site.method.personal_model, client.participant(), weights
+            site.method.personal_model, chosen.participant, chosen.weights
         )
     except ValueError as error:
         raise ExportError(str(error)) from error
@@ -85,8 +75,8 @@ async def _build(
     description = Description(
         federation=site.specification.name,
         client=client.name,
-        weights_version=wanted,
-        weights_digest=digest,
+        weights_version=chosen.version,
+        weights_digest=chosen.digest,
         method=training.method,
         model=training.model,
         input=describe_input(training.image_shape, is_normalised=True),

@@ -76,7 +76,8 @@ def _part(
 ) -> Iterator[Row]:
     """What the client has after its part was cut, where that is not all of its files."""
     source = client.data
-    is_seen = client.data.partition == "none" and client.name in surveyed
+    is_whole = source.partition == "none" and source.validation_fraction is None
+    is_seen = is_whole and client.name in surveyed
     try:
         if specification is None:
             if is_seen:
@@ -92,7 +93,7 @@ def _part(
         yield fault(_CHECK, error, client.name)
         return
     if not is_seen:
-        for name, examples in (("train", data.train), ("test", data.test)):
+        for name, examples in data.splits.items():
             yield ok(_CHECK, f"{name}: {_counts(examples)}", client.name)
 
 

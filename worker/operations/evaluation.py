@@ -1,4 +1,4 @@
-"""What the newest weights are worth to each hosted client, found out without uploading anything."""
+"""What a version is worth to each hosted client, found out without uploading anything."""
 
 from __future__ import annotations
 
@@ -8,21 +8,32 @@ from typing import Any
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.opening import open_site
 from worker.site.parts import STANDARD_PARTS, SiteParts
+from worker.site.versions import Which, choose_version
 
 
 async def evaluate_clients(
-    config: WorkerConfig, settings: WorkerSettings, parts: SiteParts = STANDARD_PARTS
+    config: WorkerConfig,
+    settings: WorkerSettings,
+    parts: SiteParts = STANDARD_PARTS,
+    *,
+    which: Which = "final",
 ) -> list[dict[str, Any]]:
-    """For each client: its name, the version, and the metrics of its personalised model."""
+    """For each client: its name, the version, and the metrics of its personalised model.
+
+    Raises:
+        ConfigError: the best version is wanted of a client that has none.
+    """
     async with open_site(config, settings, parts) as site:
-        version, weights = await site.newest_weights()
         rows = []
         for client in site.clients:
-            metrics = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
+            chosen = await choose_version(site, client, which)
+            metrics = await asyncio.to_thread(
+                site.method.evaluate, chosen.participant, chosen.weights
+            )
             rows.append(
                 {
                     "client": client.name,
-                    "weights_version": version,
+                    "weights_version": chosen.version,
                     "accuracy": metrics["accuracy"],
                     "loss": metrics["loss"],
                     "num_test_examples": int(metrics["num_test_examples"]),

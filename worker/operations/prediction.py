@@ -17,6 +17,7 @@ from worker.errors import ConfigError, DataError
 from worker.methods.interface import BuildsPersonalModel, PersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.opening import Site, open_site
+from worker.site.versions import Which, choose_version
 
 _BATCH_SIZE = 64
 _NAMED_FAULTS = 10
@@ -57,14 +58,16 @@ async def predict(
     client: str,
     images: Sequence[Path],
     untrained: bool = False,
+    which: Which = "final",
 ) -> Predictions:
-    """What the model of the newest weights and the client's private tensors says; sends nothing.
+    """What the model of a version and the client's private tensors says; sends nothing.
 
     Args:
         config: of the worker that hosts the client.
         settings: of the worker.
         client: its name.
         images: files, and folders of them.
+        which: version of the client's model.
         untrained: whether a client may predict that has trained nothing of its own.
 
     Raises:
@@ -80,25 +83,27 @@ async def predict(
         )
     files = [file for given in images for file in images_below(given)]
     async with open_site(alone, settings) as site:
-        return await _predict(site, files, untrained=untrained)
+        return await _predict(site, files, which, untrained=untrained)
 
 
-async def _predict(site: Site, files: Sequence[Path], *, untrained: bool) -> Predictions:
+async def _predict(
+    site: Site, files: Sequence[Path], which: Which, *, untrained: bool
+) -> Predictions:
     client, training = site.clients[0], site.specification.training
     if not isinstance(site.method, BuildsPersonalModel):
         raise ConfigError(f"method {training.method} builds no model to predict with")
-    if not untrained and client.is_untrained(site.method):
+    if which != "best" and not untrained and client.is_untrained(site.method):
         raise ConfigError(
             f"client {client.name} has trained nothing of its own, so its model would say nothing: "
             "run `hyperfl worker run` or `hyperfl worker personalize` before, or add --untrained"
         )
-    version, weights = await site.newest_weights()
-    model = await asyncio.to_thread(site.method.personal_model, client.participant(), weights)
+    chosen = await choose_version(site, client, which)
+    model = await asyncio.to_thread(site.method.personal_model, chosen.participant, chosen.weights)
     mean, std = client.data.train.normalisation
     found = await asyncio.to_thread(
         lambda: tuple(predictions(model, files, training.image_shape, mean, std))
     )
-    return Predictions(version, client.data.train.class_names, found)
+    return Predictions(chosen.version, client.data.train.class_names, found)
 
 
 def predictions(

@@ -147,7 +147,7 @@ def test_a_variable_replaces_the_address(tmp_path: Path, monkeypatch: pytest.Mon
         (
             '"digits"',
             '"digit"',
-            "clients.0.data.dataset: unknown data set 'digit'; the closest are digits",
+            "clients.0.data.dataset: unknown data set 'digit'; the closest",
         ),
         ('"digits"', '"cifar10"', "clients.0.data: data_dir is required for dataset 'cifar10'"),
         (
