@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from worker.data.classes import AgreedClasses
+from worker.data.dicom_file import Window
 from worker.data.folder_scan import ScannedSplit
 from worker.data.image_file import decode, one_limit
 from worker.data.images import LabelledImages
@@ -29,7 +30,10 @@ FileSplits = Mapping[str, ScannedSplit]
 
 
 def read_splits(
-    splits: FileSplits, wanted: Wanted, where: os.PathLike[str]
+    splits: FileSplits,
+    wanted: Wanted,
+    where: os.PathLike[str],
+    dicom_window: Window | None = None,
 ) -> dict[str, LabelledImages]:
     """The images of every split, in order of classes and files.
 
@@ -38,6 +42,7 @@ def read_splits(
         wanted: shape, classes, and memory. Without agreed classes those of ``train`` are the
             classes, and the other splits have the same.
         where: the folder or file that is named where there is more than one fault.
+        dicom_window: see :func:`worker.data.image_file.decode`.
 
     Raises:
         DataError: the classes are not those that are wanted, the images would be too large, or
@@ -51,7 +56,7 @@ def read_splits(
     faults = [fault for split in splits.values() for fault in split.faults]
     with one_limit():
         read = {
-            name: _read_split(split, labels_of[name], class_names, wanted, faults)
+            name: _read_split(split, labels_of[name], class_names, wanted, dicom_window, faults)
             for name, split in splits.items()
         }
     raise_faults(where, sorted(faults))
@@ -111,6 +116,7 @@ def _read_split(
     labels_of_classes: Sequence[int],
     class_names: tuple[str, ...],
     wanted: Wanted,
+    dicom_window: Window | None,
     faults: list[str],
 ) -> LabelledImages:
     """The images in order of classes and files; what cannot be read is added to ``faults``."""
@@ -125,7 +131,7 @@ def _read_split(
     def decode_into_place(positions: Iterable[int]) -> None:
         for position in positions:
             try:
-                images[position] = decode(paths[position], wanted.image_shape)
+                images[position] = decode(paths[position], wanted.image_shape, dicom_window)
             except DataError as error:
                 faults.append(str(error))
 

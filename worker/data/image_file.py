@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from worker.data.dicom_file import Window, is_dicom, read_dicom
 from worker.data.images import ImageShape
 from worker.errors import DataError
 
@@ -64,12 +65,13 @@ def one_limit() -> Iterator[None]:
         yield
 
 
-def decode(path: Path, image_shape: ImageShape) -> torch.Tensor:
+def decode(path: Path, image_shape: ImageShape, dicom_window: Window | None = None) -> torch.Tensor:
     """The image at the model's shape.
 
     Args:
         path: of the file.
         image_shape: (C, H, W), C 1 (grey, by ITU-R BT.601 luma) or 3 (RGB).
+        dicom_window: of DICOM files, in place of their own.
 
     Returns:
         uint8, (C, H, W); resized bilinearly with antialiasing, whatever that does to its aspect.
@@ -77,7 +79,7 @@ def decode(path: Path, image_shape: ImageShape) -> torch.Tensor:
     Raises:
         DataError: it cannot be read, has several pages or frames, or values of no known range.
     """
-    converted, _ = read(path, image_shape[0])
+    converted, _ = read(path, image_shape[0], dicom_window)
     return fit(converted, image_shape)
 
 
@@ -90,7 +92,7 @@ def fit(converted: Image.Image, image_shape: ImageShape) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def read(path: Path, channels: int) -> tuple[Image.Image, str]:
+def read(path: Path, channels: int, dicom_window: Window | None = None) -> tuple[Image.Image, str]:
     """The image in Pillow's mode L (1 channel) or RGB (3) at its own size, and the mode it had.
 
     Raises:
@@ -99,6 +101,9 @@ def read(path: Path, channels: int) -> tuple[Image.Image, str]:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: expected an image, found an empty file")
+        if is_dicom(path):
+            image, mode = read_dicom(path, dicom_window)
+            return plain(path, image, channels), mode
         with Image.open(path, formats=_FORMATS) as image:
             _check_pages(path, image)
             mode = image.mode

@@ -32,7 +32,7 @@ def read_folder(source: DataSource, wanted: Wanted) -> Dataset:
         wanted = replace(wanted, agreed=AgreedClasses(all_class_folders(data_dir)))
     elif wanted.agreed is None and (found := len(find_classes(data_dir))) != wanted.num_classes:
         raise DataError(f"{data_dir}: expected {wanted.num_classes} classes, found {found}")
-    splits = read_splits(scan_folder(data_dir), wanted, data_dir)
+    splits = read_splits(scan_folder(data_dir), wanted, data_dir, source.dicom_window)
     return own_dataset(source.dataset, splits, wanted.image_shape[0])
 
 

@@ -38,7 +38,7 @@ def read_table(source: DataSource, wanted: Wanted) -> Dataset:
                 f"{', '.join(names)}"
             )
         wanted = replace(wanted, agreed=AgreedClasses(names))
-    read = read_splits(splits, wanted, source.data_dir or Path())
+    read = read_splits(splits, wanted, source.data_dir or Path(), source.dicom_window)
     return own_dataset(source.dataset, read, wanted.image_shape[0])
 
 

@@ -36,6 +36,9 @@ def _check_dataset(name: str) -> str:
     return name
 
 
+DicomWidth = Annotated[float, Field(gt=1, allow_inf_nan=False)]
+
+
 class DataSource(BaseModel):
     """Where one client's examples come from (a ``[client.data]`` table of the worker's TOML file).
 
@@ -48,6 +51,8 @@ class DataSource(BaseModel):
             are.
         test_fraction: of ``table`` without a column ``split``: how many of the examples are for the
             test, drawn by ``seed``, and by group where there are groups.
+        dicom_window: of DICOM files, in place of their own: centre and width of the values that are
+            shown, after rescaling.
         partition: ``none`` gives the client the whole data set (a site's own data); the others
             divide a public data set among ``num_clients`` (see ``worker.data.partitions``).
         num_clients: how many clients the partition is cut for.
@@ -74,6 +79,7 @@ class DataSource(BaseModel):
     data_dir: Path | None = None
     table_file: Path | None = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    dicom_window: tuple[float, DicomWidth] | None = None
     partition: PartitionName = "none"
     num_clients: int = Field(default=1, ge=1)
     client_index: int = Field(default=0, ge=0)
@@ -93,6 +99,8 @@ class DataSource(BaseModel):
             raise ValueError("table_file belongs to dataset 'table', which needs it")
         if self.test_fraction is not None and self.dataset != "table":
             raise ValueError("test_fraction belongs to dataset 'table'")
+        if self.dicom_window is not None and self.dataset not in ("image-folder", "table"):
+            raise ValueError("dicom_window belongs to datasets 'image-folder' and 'table'")
         if self.client_index >= self.num_clients:
             raise ValueError(
                 f"client_index {self.client_index} is out of range: "

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.data.classes import AgreedClasses
+from worker.data.dicom_file import Window
 from worker.data.file_splits import TRAIN, FileSplits, label_classes
 from worker.data.folder_scan import ScannedSplit, describe
 from worker.data.image_file import one_limit, read
@@ -30,7 +31,7 @@ class SurveyedSplit:
             the folder's.
         faults: one line for each file or folder that cannot be used.
         left_out: number of files that are passed over, by what they are.
-        modes: number of images by Pillow's mode.
+        modes: number of images by Pillow's mode, or what a DICOM file says.
         sizes: number of images by (width, height).
         constant: images that have one colour alone.
         by_digest: images by the SHA-256 of their bytes.
@@ -54,18 +55,27 @@ Survey = Mapping[str, SurveyedSplit]
 """By the split's name."""
 
 
-def survey(scanned: FileSplits, agreed: AgreedClasses | None) -> Survey:
+def survey(
+    scanned: FileSplits, agreed: AgreedClasses | None, dicom_window: Window | None = None
+) -> Survey:
     """Reads every image of every split.
 
     Args:
         scanned: what lies where; splits that cannot be looked at have faults and no classes.
         agreed: the federation's classes; None where it names none, or nobody knows it yet.
+        dicom_window: see :func:`worker.data.image_file.decode`.
     """
-    return {name: _survey_split(split, agreed, scanned[TRAIN]) for name, split in scanned.items()}
+    return {
+        name: _survey_split(split, agreed, scanned[TRAIN], dicom_window)
+        for name, split in scanned.items()
+    }
 
 
 def _survey_split(
-    split: ScannedSplit, agreed: AgreedClasses | None, train: ScannedSplit
+    split: ScannedSplit,
+    agreed: AgreedClasses | None,
+    train: ScannedSplit,
+    dicom_window: Window | None,
 ) -> SurveyedSplit:
     classes = list(split.classes) if agreed is None else list(agreed.names)
     found = SurveyedSplit(Counter(dict.fromkeys(classes, 0)), list(split.faults), split.left_out)
@@ -82,15 +92,15 @@ def _survey_split(
     with one_limit():
         for name, files in zip(names, split.classes.values(), strict=True):
             for file in files:
-                _look_at(file, name, found)
+                _look_at(file, name, found, dicom_window)
     if not any(split.classes.values()):
         found.faults.append(f"{split.folder}: expected images in its class folders, found none")
     return found
 
 
-def _look_at(file: Path, name: str, found: SurveyedSplit) -> None:
+def _look_at(file: Path, name: str, found: SurveyedSplit, dicom_window: Window | None) -> None:
     try:
-        image, mode = read(file, 3)
+        image, mode = read(file, 3, dicom_window)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except (DataError, OSError) as error:
         found.faults.append(str(error))

@@ -71,7 +71,9 @@ async def _build(
         )
     except ValueError as error:
         raise ExportError(str(error)) from error
-    is_read_here = not is_function(client.source.dataset)
+    preprocessing = None
+    if not is_function(client.source.dataset):
+        preprocessing = Preprocessing.for_shape(training.image_shape, client.source.dicom_window)
     description = Description(
         federation=site.specification.name,
         client=client.name,
@@ -83,7 +85,7 @@ async def _build(
         image_shape=training.image_shape,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
-        preprocessing=Preprocessing.for_shape(training.image_shape) if is_read_here else None,
+        preprocessing=preprocessing,
         output=f"float32 logits (B, {training.num_classes})",
         class_names=client.data.train.class_names,
     )

@@ -38,7 +38,7 @@ def check_data(
             # Clients that divide one folder among them: it is read once.
             key = (source.of_whole().model_dump_json(), repr(agreed))
             if key not in by_source:
-                by_source[key] = survey(files, agreed)
+                by_source[key] = survey(files, agreed, source.dicom_window)
             surveys[client.name] = by_source[key]
             yield from _files(client.name, surveys[client.name])
             if any(split.faults for split in surveys[client.name].values()):

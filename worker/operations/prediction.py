@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from worker.data.dicom_file import Window
 from worker.data.folder_scan import images_below
 from worker.data.image_file import decode, one_limit
 from worker.data.images import ImageShape
@@ -101,7 +102,9 @@ async def _predict(
     model = await asyncio.to_thread(site.method.personal_model, chosen.participant, chosen.weights)
     mean, std = client.data.train.normalisation
     found = await asyncio.to_thread(
-        lambda: tuple(predictions(model, files, training.image_shape, mean, std))
+        lambda: tuple(
+            predictions(model, files, training.image_shape, mean, std, client.source.dicom_window)
+        )
     )
     return Predictions(chosen.version, client.data.train.class_names, found)
 
@@ -112,6 +115,7 @@ def predictions(
     image_shape: ImageShape,
     mean: torch.Tensor,
     std: torch.Tensor,
+    dicom_window: Window | None = None,
 ) -> Iterator[Prediction]:
     """What a model says about image files.
 
@@ -121,6 +125,7 @@ def predictions(
         image_shape: (C, H, W) that the model takes.
         mean: (C,), of pixels scaled to 0..1.
         std: (C,), as ``mean``.
+        dicom_window: see :func:`worker.data.image_file.decode`.
 
     Raises:
         DataError: some cannot be read; names them, up to a bound.
@@ -129,7 +134,7 @@ def predictions(
     with one_limit():
         for file in files:
             try:
-                pixels.append(decode(file, image_shape))
+                pixels.append(decode(file, image_shape, dicom_window))
             except DataError as error:
                 faults.append(str(error))
     if faults:

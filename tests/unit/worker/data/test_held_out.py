@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.data.held_out import hold_out
 from worker.errors import DataError
 
 
+@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(1, 60), min_size=1, max_size=6),
     fraction=st.floats(0.01, 0.99),
@@ -28,6 +29,7 @@ def test_each_class_gives_its_share(counts: list[int], fraction: float, seed: in
         assert abs((labels[held] == label).sum() - count * fraction) <= 1 + 1e-6
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 20), min_size=2, max_size=12),
     fraction=st.floats(0.01, 0.99),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +196,7 @@ def test_parquet_says_the_same(folder: Path) -> None:
 def test_without_the_extra_parquet_is_refused_with_its_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    imported = builtins.__import__
-
-    def without_pyarrow(name: str, *arguments: Any) -> Any:
-        if name.partition(".")[0] == "pyarrow":
-            raise ImportError(name=name)
-        return imported(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without_pyarrow)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     (folder / "labels.parquet").touch()
     with pytest.raises(DataError, match=r"needs pyarrow: pip install 'hyperfl\[worker,parquet\]'"):
         load(source(folder, "labels.parquet"))

@@ -299,11 +299,11 @@ def test_a_map_of_classes_is_of_no_use_where_none_are_agreed(tmp_path):
 
 def test_files_that_are_left_out_are_counted_over_both_splits(tmp_path):
     write_class_folders(tmp_path, ["a", "b"])
-    for name in ("train/a/x.dcm", "test/b/y.dcm", "test/b/Thumbs.db"):
+    for name in ("train/a/x.nii", "test/b/y.nii", "test/b/Thumbs.db"):
         (tmp_path / name).touch()
     source = DataSource(dataset="image-folder", data_dir=tmp_path)
     data = DatasetCache().client_data(source, (1, 8, 8), 2)
-    assert data.left_out == {".dcm": 2, "Thumbs.db": 1}
+    assert data.left_out == {".nii": 2, "Thumbs.db": 1}
 
 
 def test_a_validation_split_is_cut_from_the_training_examples_of_each_class():

@@ -74,13 +74,13 @@ def test_what_is_odd_is_said(folder: Path) -> None:
     Image.new("L", (8, 8), 77).save(folder / "train" / "cat" / "blank.png")
     image(folder / "train" / "wolf" / "0.png")
     (folder / "test" / "wolf").mkdir()
-    for name in ("cat/@eaDir/0.png/THUMB_M.jpg", "cat/x.dcm", "cat/y.dcm"):
+    for name in ("cat/@eaDir/0.png/THUMB_M.jpg", "cat/x.nii", "cat/y.nii"):
         (folder / "train" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "train" / name).touch()
     found = survey(look_at_folder(folder), None)
     assert faults(found) == []
     assert [*oddities(found)] == [
-        "train: files left out: 2 .dcm, 1 @eaDir",
+        "train: files left out: 2 .nii, 1 @eaDir",
         f"train: 1 image of one colour alone: {folder}/train/cat/blank.png",
         "train: classes with one image: wolf",
         f"1 image both in train and in test, byte by byte: "
