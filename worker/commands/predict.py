@@ -37,7 +37,8 @@ def predict(
     """Classify images with a client's own model; send nothing.
 
     The images are read as the client's data are: upright, on white, at the
-    model's size. The CSV has a line for each image: the file, the most probable
+    model's size. A client that was trained on arrays takes .npz and .safetensors
+    with `images`. The CSV has a line for each image: the file, the most probable
     class, and the probability of each class.
 
     Example: hyperfl worker predict --client site-a --output predictions.csv new-images
@@ -76,7 +77,7 @@ def _rows(found: Predictions) -> list[dict[str, str | float]]:
         by_class = dict(zip(found.class_names, one.probabilities, strict=True))
         likeliest = max(by_class, key=by_class.__getitem__)
         rounded = {f"p({name})": round(value, _DIGITS) for name, value in by_class.items()}
-        rows.append({"file": str(one.file), "class": likeliest} | rounded)
+        rows.append({"file": one.name, "class": likeliest} | rounded)
     return rows
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from worker.data.arrays_file import read_arrays
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
@@ -28,7 +29,11 @@ from worker.errors import DataError
 Reader = Callable[[DataSource, Wanted], Dataset]
 """Reads a whole data set for what a federation wants. Raises DataError if it cannot be used."""
 
-_OWN_READERS: dict[str, Reader] = {"image-folder": read_folder, "table": read_table}
+_OWN_READERS: dict[str, Reader] = {
+    "image-folder": read_folder,
+    "table": read_table,
+    "arrays": read_arrays,
+}
 """By kind of a site's own data."""
 _SMALL_SHAPE = (3, 8, 8)
 """Keeps little of images that are read for their faults alone."""

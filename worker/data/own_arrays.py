@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from worker.data.wanted import Wanted
 from worker.errors import DataError
 
 _CHANNELS = (1, 3)
+_NAMED_GROUPS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ def raw_split(
     labels: object,
     *,
     names: tuple[str, ...] | None = None,
-    groups: torch.Tensor | None = None,
+    groups: object = None,
 ) -> RawSplit:
     """A split of two arrays.
 
@@ -54,7 +56,7 @@ def raw_split(
         images: as for :func:`pixels_of`.
         labels: (N,), integers from 0 or names of classes.
         names: of the classes of labels that are integers.
-        groups: see :class:`RawSplit`.
+        groups: (N,), integers or text, see :class:`worker.data.images.LabelledImages`.
 
     Raises:
         DataError: type, shape or values cannot be used.
@@ -66,9 +68,12 @@ def raw_split(
             f"{where}: expected {len(pixels)} labels, one for each image, "
             f"found an array of shape {list(found.shape)}"
         )
+    numbered = None if groups is None else _group_numbers(groups, len(pixels), where)
     if found.dtype.kind == "U":
         of_labels, numbers = np.unique(found, return_inverse=True)
-        return RawSplit(where, pixels, numbers.astype(np.int64), tuple(of_labels.tolist()), groups)
+        return RawSplit(
+            where, pixels, numbers.astype(np.int64), tuple(of_labels.tolist()), numbered
+        )
     if found.dtype.kind not in "iu":
         raise DataError(
             f"{where}: expected labels that are integers or names, found dtype {found.dtype}"
@@ -77,7 +82,38 @@ def raw_split(
     if smallest < 0 or (names is not None and largest >= len(names)):
         bound = "0 or more" if names is None else f"0 to {len(names) - 1}"
         raise DataError(f"{where}: expected labels of {bound}, found {smallest} to {largest}")
-    return RawSplit(where, pixels, found.astype(np.int64), names, groups)
+    return RawSplit(where, pixels, found.astype(np.int64), names, numbered)
+
+
+def check_groups(where: object, groups: Mapping[str, object], num_splits: int) -> None:
+    """Raises DataError, naming the group, if one lies in two splits, or a split has no groups.
+
+    Args:
+        where: they were found, for messages.
+        groups: (N,) by the split's name, of those that have them.
+        num_splits: that there are.
+    """
+    if groups and len(groups) < num_splits:
+        raise DataError(f"{where}: expected groups in each split or in none, found {list(groups)}")
+    members = {
+        name: set(_plain(one, f"{where}: groups").ravel().tolist()) for name, one in groups.items()
+    }
+    for one, other in combinations(members, 2):
+        if both := members[one] & members[other]:
+            named = ", ".join(map(str, sorted(both)[:_NAMED_GROUPS]))
+            rest = len(both) - _NAMED_GROUPS
+            more = f" and {rest} more" if rest > 0 else ""
+            raise DataError(f"{where}: groups lie both in {one} and in {other}: {named}{more}")
+
+
+def _group_numbers(groups: object, count: int, where: str) -> torch.Tensor:
+    found = _plain(groups, f"{where}: groups")
+    if found.shape != (count,) or found.dtype.kind == "f":
+        raise DataError(
+            f"{where}: expected {count} groups, integers or text, one for each image, "
+            f"found {found.dtype} of shape {list(found.shape)}"
+        )
+    return torch.from_numpy(np.unique(found, return_inverse=True)[1].astype(np.int64))
 
 
 def pixels_of(images: object, where: str) -> torch.Tensor:

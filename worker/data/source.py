@@ -13,7 +13,7 @@ PartitionName = Literal["none", "paper", "dirichlet", "iid"]
 
 DatasetName = Literal["digits", "fashion-mnist", "emnist", "cifar10", "cinic10", "image-folder"]
 """Data sets that a name and a folder are enough for."""
-OTHER_KINDS = ("table",)
+OTHER_KINDS = ("table", "arrays")
 """Of a site's own data."""
 
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -23,6 +23,11 @@ _FUNCTION = re.compile(rf"{_NAME}:{_NAME}")
 def is_function(dataset: str) -> bool:
     """Whether a data set is named by the import path of a function that gives it."""
     return _FUNCTION.fullmatch(dataset) is not None
+
+
+def has_files(dataset: str) -> bool:
+    """Whether its images lie in files of their own, or are public; else the site makes arrays."""
+    return dataset != "arrays" and not is_function(dataset)
 
 
 def _check_dataset(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from worker.data.source import is_function
+from worker.data.source import has_files
 from worker.errors import ConfigError, ExportError
 from worker.export.formats import FORMATS, encode
 from worker.export.loading import loading_code
@@ -72,7 +72,7 @@ async def _build(
     except ValueError as error:
         raise ExportError(str(error)) from error
     preprocessing = None
-    if not is_function(client.source.dataset):
+    if has_files(client.source.dataset):
         preprocessing = Preprocessing.for_shape(training.image_shape, client.source.dicom_window)
     description = Description(
         federation=site.specification.name,

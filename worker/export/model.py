@@ -66,7 +66,7 @@ class Description(BaseModel):
     """Per channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
     preprocessing: Preprocessing | None
-    """None where code of the site's own makes the images."""
+    """None where the site makes the images itself: arrays, or code of its own."""
     output: str
     class_names: tuple[str, ...]
     """One per logit."""

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from worker.data.arrays_file import SUFFIXES, read_images
 from worker.data.dicom_file import Window
 from worker.data.folder_scan import images_below
 from worker.data.image_file import decode, one_limit
 from worker.data.images import ImageShape
-from worker.data.source import is_function
+from worker.data.source import has_files
 from worker.errors import ConfigError, DataError
 from worker.methods.interface import BuildsPersonalModel, PersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
@@ -31,10 +32,17 @@ class Prediction:
     Attributes:
         file: the image.
         probabilities: softmax of the logits, one for each class.
+        place: of the image among those of a file of arrays, from 0; None in a file of its own.
     """
 
     file: Path
     probabilities: tuple[float, ...]
+    place: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file, and which of its images this is."""
+        return str(self.file) if self.place is None else f"{self.file}[{self.place}]"
 
 
 @dataclass(frozen=True)
@@ -67,22 +75,26 @@ async def predict(
         config: of the worker that hosts the client.
         settings: of the worker.
         client: its name.
-        images: files, and folders of them.
+        images: files, and folders of them; of a client that was trained on arrays, files of arrays
+            with ``images``.
         which: version of the client's model.
         untrained: whether a client may predict that has trained nothing of its own.
 
     Raises:
-        ConfigError: no such client, its images come from code of the site's own, it has trained
-            nothing, or its method builds no model.
+        ConfigError: no such client, it has trained nothing, its method builds no model, or it was
+            trained on arrays and is given something else.
         DataError: images cannot be read; names them.
     """
     alone = config.only(client)
-    if is_function(dataset := alone.clients[0].data.dataset):
+    if has_files(dataset := alone.clients[0].data.dataset):
+        files = [file for given in images for file in images_below(given)]
+    elif strange := [file for file in images if file.suffix not in SUFFIXES]:
         raise ConfigError(
-            f"client {client} was trained on what {dataset} makes of its images, and a file would "
-            "be read in another way: export the model and give it what your code makes"
+            f"client {client} was trained on arrays ({dataset}), and an image file would be read "
+            f"in another way than they were made: give {' or '.join(SUFFIXES)}, not {strange[0]}"
         )
-    files = [file for given in images for file in images_below(given)]
+    else:
+        files = list(images)
     async with open_site(alone, settings) as site:
         return await _predict(site, files, which, untrained=untrained)
 
@@ -117,11 +129,11 @@ def predictions(
     std: torch.Tensor,
     dicom_window: Window | None = None,
 ) -> Iterator[Prediction]:
-    """What a model says about image files.
+    """What a model says about images.
 
     Args:
         model: on the CPU.
-        files: of images.
+        files: of one image each, or of arrays.
         image_shape: (C, H, W) that the model takes.
         mean: (C,), of pixels scaled to 0..1.
         std: (C,), as ``mean``.
@@ -134,17 +146,26 @@ def predictions(
     with one_limit():
         for file in files:
             try:
-                pixels.append(decode(file, image_shape, dicom_window))
+                if file.suffix in SUFFIXES:
+                    pixels.append(read_images(file, image_shape))
+                else:
+                    pixels.append(decode(file, image_shape, dicom_window)[None].float() / 255)
             except DataError as error:
                 faults.append(str(error))
     if faults:
         rest = len(faults) - _NAMED_FAULTS
         more = f"; and {rest} more" if rest > 0 else ""
         raise DataError("; ".join(faults[:_NAMED_FAULTS]) + more)
-    for start in range(0, len(files), _BATCH_SIZE):
-        batch = torch.stack(pixels[start : start + _BATCH_SIZE]).float() / 255
+    places = [
+        (file, place if file.suffix in SUFFIXES else None)
+        for file, images in zip(files, pixels, strict=True)
+        for place in range(len(images))
+    ]
+    batches = torch.split(torch.cat(pixels), _BATCH_SIZE)
+    for number, batch in enumerate(batches):
         with torch.no_grad():
             normalised = (batch - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
             probabilities = model.head(model.module(normalised)).softmax(dim=1)
-        for file, row in zip(files[start:], probabilities.tolist(), strict=False):
-            yield Prediction(file, tuple(row))
+        named = places[number * _BATCH_SIZE :]
+        for (file, place), row in zip(named, probabilities.tolist(), strict=False):
+            yield Prediction(file, tuple(row), place)
