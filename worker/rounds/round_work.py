@@ -19,17 +19,17 @@ from shared.crash_points import reached
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from worker.errors import PolicyRefused, Refused, WeightsError
-from worker.methods.interface import Method, PrivateTensors, TrainingFailedError
+from worker.methods.interface import Method, TrainingFailedError
 from worker.metrics import WorkerMetrics
 from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.heartbeats import heartbeats
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.site_record import SiteRecord
 from worker.rounds.sitting_out import give_up, refuse_by_policy
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
-from worker.site.validation import keep_if_best
 
 _NOT_WANTED = (
     ProblemType.ROUND_CLOSED,
@@ -64,6 +64,7 @@ class RoundWork:
     ) -> None:
         self._metrics = metrics
         self._gate = gate
+        self._record = SiteRecord(method, gate)
         self._writer = writer
         self._method = method
         self._cache = cache
@@ -183,35 +184,22 @@ class RoundWork:
             if result is None:
                 return
             one = by_name[result.participant]
-            self._validate(one, result.private, weights)
             shown = replace(result, metrics=self._gate.shown(result.metrics))
             with self._metrics.phase("encoding"):
                 state = self._writer.trained(one, shown, weights)
+            with self._metrics.phase("evaluation"):
+                self._record.keep(one, state, result.metrics, weights)
             yield one, state
 
     def _evaluate(
         self, fresh: Sequence[HeldTask], weights: NamedArrays
     ) -> Iterator[tuple[HeldTask, PrivateState]]:
         for one in fresh:
-            participant = one.client.participant()
             with self._metrics.phase("evaluation"):
-                metrics = self._method.evaluate(participant, weights)
-            self._validate(one, participant.private, weights)
-            yield one, self._writer.evaluated(one, self._gate.shown(metrics))
-
-    def _validate(self, one: HeldTask, private: PrivateTensors, weights: NamedArrays) -> None:
-        """Before the state is saved: a crash between the two has the round trained again."""
-        task = one.task
-        with self._metrics.phase("validation"):
-            keep_if_best(
-                one.client,
-                self._method,
-                private,
-                weights,
-                version=task.base_version,
-                digest=task.base_digest,
-                round_number=task.round_number,
-            )
+                metrics = self._method.evaluate(one.client.participant(), weights)
+                state = self._writer.evaluated(one, self._gate.shown(metrics))
+                self._record.keep(one, state, metrics, weights)
+            yield one, state
 
     def _count_step(self) -> bool:
         """Methods ask before each batch whether to stop."""

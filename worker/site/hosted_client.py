@@ -20,8 +20,9 @@ from worker.methods.interface import Method, Participant
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig
-from worker.site import private_state
+from worker.site import history, private_state
 from worker.site.best_version import BestVersion, KeptVersion, load_best, read_best, save_best
+from worker.site.history import HistoryRow
 from worker.site.parts import Datasets
 from worker.site.peers import load_peers, save_peers
 from worker.site.private_state import PrivateState
@@ -108,6 +109,10 @@ class HostedClient:
                 f"{self._folder}: the best version is of client {about.client} of federation "
                 f"{about.federation}, or of another specification of it"
             )
+
+    def remember(self, row: HistoryRow) -> None:
+        """Adds a round to the client's history."""
+        history.add(self._folder, row)
 
     def trained_rounds(self) -> RoundLedger:
         """The rounds that it has trained.
