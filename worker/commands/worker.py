@@ -44,11 +44,13 @@ def run(config: ConfigOption = None) -> None:
     """
     with failures():
         from worker.rounds import loop  # noqa: PLC0415 - torch
+        from worker.rounds.progress import view_for  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging(settings.log_level, settings.log_format)
         stop = threading.Event()
-        asyncio.run(_run_until_signal(loop.run(loaded, settings, stop), stop))
+        view = view_for(Console(stderr=True), settings.log_format)
+        asyncio.run(_run_until_signal(loop.run(loaded, settings, stop, view=view), stop))
 
 
 async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
