@@ -43,6 +43,7 @@ def run(config: ConfigOption = None) -> None:
     Example: hyperfl worker run --config worker.toml
     """
     with failures():
+        from worker.page.server import served_page  # noqa: PLC0415 - torch
         from worker.rounds import loop  # noqa: PLC0415 - torch
         from worker.rounds.progress import view_for  # noqa: PLC0415 - torch
 
@@ -50,7 +51,8 @@ def run(config: ConfigOption = None) -> None:
         configure_logging(settings.log_level, settings.log_format)
         stop = threading.Event()
         view = view_for(Console(stderr=True), settings.log_format)
-        asyncio.run(_run_until_signal(loop.run(loaded, settings, stop, view=view), stop))
+        with served_page(loaded, settings):
+            asyncio.run(_run_until_signal(loop.run(loaded, settings, stop, view=view), stop))
 
 
 async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
