@@ -75,6 +75,14 @@ class WorkerSettings(BaseSettings):
     """Port on which `hyperfl worker run` serves metrics to Prometheus, by HTTP and to anyone."""
     metrics_host: str = "127.0.0.1"
     """Address of that port. Who reaches it learns when this site trains, and how long."""
+    site_page: str | None = Field(
+        default=None, pattern=r"^[\w.-]+:\d{1,5}$", json_schema_extra=shown("no page")
+    )
+    """`127.0.0.1:8420`: where `hyperfl worker run` shows a page about its clients' rounds. Whoever
+    reaches it reads it."""
+    site_page_hosts: tuple[str, ...] = Field(default=(), json_schema_extra=shown("none"))
+    """Names that the page is asked by besides this machine's own, as JSON: `["site.example.org"]`.
+    Without one the page stays on this machine."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
     log_format: LogFormat | None = Field(
@@ -198,7 +206,12 @@ def _with_absolute_paths(config: WorkerConfig, folder: Path) -> WorkerConfig:
             update={
                 "state_dir": (folder / client.state_dir).resolve(),
                 "enrolment_token_file": absolute(client.enrolment_token_file),
-                "data": client.data.model_copy(update={"data_dir": absolute(client.data.data_dir)}),
+                "data": client.data.model_copy(
+                    update={
+                        "data_dir": absolute(client.data.data_dir),
+                        "table_file": absolute(client.data.table_file),
+                    }
+                ),
             }
         )
         for client in config.clients

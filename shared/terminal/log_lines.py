@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
@@ -47,10 +48,12 @@ def render_json(_logger: Any, _method: str, event: Event) -> str:
 class SteadyLogger:
     """Writes lines to a stream; what cannot be written is counted and otherwise forgotten.
 
+    Without a stream, to whatever stderr is at the time: a line that shows progress takes its place.
+
     A full disk or a reader that is gone must never end what was about to be logged.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self._lost = 0
 
@@ -65,7 +68,8 @@ class SteadyLogger:
             self._lost += 1
 
     def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        stream = self._stream or sys.stderr
+        stream.write(line + "\n")
+        stream.flush()
 
     debug = info = warning = error = critical = exception = log = msg

@@ -26,7 +26,7 @@ def configure_logging(level: str, log_format: LogFormat | None = None) -> None:
     renderer: Any = render_json
     if (log_format or ("console" if is_terminal else "json")) == "console":
         renderer = structlog.dev.ConsoleRenderer(colors=is_terminal)
-    logger = SteadyLogger(sys.stderr)
+    logger = SteadyLogger()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -43,6 +43,7 @@ def write_config(folder: Path, url: str, tokens: dict[str, str]) -> Path:
             f'[[clients]]\nname = "{site}"\nstate_dir = "state/{site}"\nseed = {seed}',
             f'enrolment_token = "{token}"',
             f'[clients.data]\ndataset = "image-folder"\ndata_dir = "{site}"',
+            "validation_fraction = 0.25",
             "[clients.data.classes]",
             *(f'"{local}" = "{agreed}"' for local, agreed in SITES[site].items()),
         ]
@@ -117,6 +118,12 @@ def test_sites_with_other_names_train_together_and_predict_what_their_exported_f
     np.testing.assert_allclose(given, probabilities, atol=1e-5)
     assert predicted["class"] == names[int(probabilities.argmax())]
 
+    best = hyperfl_here(
+        *("worker", "export", "--config", config, "--client", "site-a", "--which", "best"),
+        *("--output", tmp_path / "best.pt2", "--json"),
+        folder=tmp_path,
+    )
+    assert best.json["weights_version"] in (0, 1)
     (tmp_path / "site-a" / "test" / "gut").rename(tmp_path / "site-a" / "test" / "sehr-gut")
     renamed = hyperfl_here("worker", "evaluate", "--config", config, folder=tmp_path)
     assert renamed.exit_code == 2

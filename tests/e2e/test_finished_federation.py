@@ -161,11 +161,11 @@ def _exports_by_its_number(config: Path, versions: int) -> None:
     """A client without private tensors has a model of each version."""
     options = ("--client", "site-a", "--format", "state-dict", "--output", "a.safetensors")
     digests = {
-        _worker(config, "export", *options, "--version", version, "--json").json["weights_digest"]
+        _worker(config, "export", *options, "--which", version, "--json").json["weights_digest"]
         for version in range(1, versions + 1)
     }
     assert len(digests) == versions
-    nowhere = _worker(config, "export", *options, "--version", versions + 7)
+    nowhere = _worker(config, "export", *options, "--which", versions + 7)
     assert (nowhere.exit_code, nowhere.errors.count("\n")) == (1, 1), nowhere.errors
 
 
@@ -174,7 +174,7 @@ def _exports_by_its_number(config: Path, versions: int) -> None:
     [
         (("--client", "lat", "--output", "x"), 2, "no client 'lat'; the closest are late"),
         (("--client", "late", "--output", "x", "--format", "h5"), 2, "unknown format 'h5'"),
-        (("--client", "late", "--output", "x", "--version", "1"), 2, "version 1 would be paired"),
+        (("--client", "late", "--output", "x", "--which", "1"), 2, "version 1 would be paired"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

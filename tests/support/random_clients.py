@@ -27,12 +27,18 @@ def random_client_data(
     image_shape: ImageShape = IMAGE_SHAPE,
     *,
     augment: bool = False,
+    num_validation: int = 0,
 ) -> ClientData:
     """``augment`` is for the training split."""
     generator = torch.Generator().manual_seed(seed)
+
+    def examples(count: int, *, augment: bool = False) -> Examples:
+        return _examples(generator, count, image_shape, NUM_CLASSES, augment=augment)
+
     return ClientData(
-        _examples(generator, num_train, image_shape, NUM_CLASSES, augment=augment),
-        _examples(generator, num_test, image_shape, NUM_CLASSES, augment=False),
+        examples(num_train, augment=augment),
+        examples(num_test),
+        validation=examples(num_validation) if num_validation else None,
     )
 
 

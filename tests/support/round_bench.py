@@ -22,6 +22,7 @@ from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.progress import RoundProgress
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter
 from worker.site.private_state import FILE_NAME, PrivateState
@@ -43,6 +44,7 @@ class Bench:
     stop: threading.Event = field(default_factory=threading.Event)
     policy: SitePolicy = field(default_factory=SitePolicy)
     clock: ManualClock = field(default_factory=ManualClock)
+    progress: RoundProgress | None = None
 
     def __post_init__(self) -> None:
         self.coordinator = FakeCoordinator(tiny_specification(encoding=self.encoding))
@@ -69,6 +71,7 @@ class Bench:
                 gate,
                 self.metrics,
                 self.heartbeat_sleep,
+                self.progress,
             )
         )
         return self.groups[-1]

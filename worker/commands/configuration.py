@@ -18,6 +18,13 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="The worker's TOML file; the default is HYPERFL_WORKER_CONFIG."),
 ]
+WhichOption = Annotated[
+    str,
+    typer.Option(
+        help="final: the newest weights. best: what was best on the validation split, kept at the "
+        "site. A number: the weights of this version, with today's private tensors."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 UntrainedOption = Annotated[
     bool,

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared.terminal.logs import configure_logging
-from worker.commands.configuration import ConfigOption, JsonOption, UntrainedOption, failures, load
+from worker.commands.configuration import (
+    ConfigOption,
+    JsonOption,
+    UntrainedOption,
+    WhichOption,
+    failures,
+    load,
+)
 from worker.files import write_atomically
 
 if TYPE_CHECKING:
@@ -28,24 +35,34 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="CSV file to write; the default is stdout.")
     ] = None,
+    which: WhichOption = "final",
     untrained: UntrainedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify images with a client's own model of the newest weights; send nothing.
+    """Classify images with a client's own model; send nothing.
 
     The images are read as the client's data are: upright, on white, at the
-    model's size. The CSV has a line for each image: the file, the most probable
+    model's size. A client that was trained on arrays takes .npz and .safetensors
+    with `images`. The CSV has a line for each image: the file, the most probable
     class, and the probability of each class.
 
     Example: hyperfl worker predict --client site-a --output predictions.csv new-images
     """
     with failures():
         from worker.operations.prediction import predict as operation  # noqa: PLC0415 - torch
+        from worker.site.versions import parse_which  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging("error")
         found = asyncio.run(
-            operation(loaded, settings, client=client, images=images, untrained=untrained)
+            operation(
+                loaded,
+                settings,
+                client=client,
+                images=images,
+                untrained=untrained,
+                which=parse_which(which),
+            )
         )
         rows = _rows(found)
         if output is not None:
@@ -65,7 +82,7 @@ def _rows(found: Predictions) -> list[dict[str, str | float]]:
         by_class = dict(zip(found.class_names, one.probabilities, strict=True))
         likeliest = max(by_class, key=by_class.__getitem__)
         rounded = {f"p({name})": round(value, _DIGITS) for name, value in by_class.items()}
-        rows.append({"file": str(one.file), "class": likeliest} | rounded)
+        rows.append({"file": one.name, "class": likeliest} | rounded)
     return rows
 
 

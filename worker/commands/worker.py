@@ -20,7 +20,14 @@ from rich.text import Text
 
 from shared.terminal.logs import configure_logging
 from worker.commands.check import check
-from worker.commands.configuration import ConfigOption, JsonOption, UntrainedOption, failures, load
+from worker.commands.configuration import (
+    ConfigOption,
+    JsonOption,
+    UntrainedOption,
+    WhichOption,
+    failures,
+    load,
+)
 from worker.commands.init import init
 from worker.commands.keys import keys
 from worker.commands.peers import peers
@@ -44,12 +51,16 @@ def run(config: ConfigOption = None) -> None:
     Example: hyperfl worker run --config worker.toml
     """
     with failures():
+        from worker.page.server import served_page  # noqa: PLC0415 - torch
         from worker.rounds import loop  # noqa: PLC0415 - torch
+        from worker.rounds.progress import view_for  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging(settings.log_level, settings.log_format)
         stop = threading.Event()
-        asyncio.run(_run_until_signal(loop.run(loaded, settings, stop), stop))
+        view = view_for(Console(stderr=True), settings.log_format)
+        with served_page(loaded, settings):
+            asyncio.run(_run_until_signal(loop.run(loaded, settings, stop, view=view), stop))
 
 
 async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
@@ -69,10 +80,11 @@ async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
 @worker.command()
 def evaluate(
     config: ConfigOption = None,
+    which: WhichOption = "final",
     untrained: UntrainedOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Evaluate the newest weights on each client's own test data; upload nothing.
+    """Evaluate the newest weights, or --which, on each client's own test data; upload nothing.
 
     Each client keeps its private tensors, such as its embedding and head. While
     they are as at the start, the command refuses to measure them.
@@ -81,10 +93,12 @@ def evaluate(
     """
     with failures():
         from worker.operations.evaluation import evaluate_clients  # noqa: PLC0415 - torch
+        from worker.site.versions import parse_which  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging("warning", settings.log_format)
-        rows = asyncio.run(evaluate_clients(loaded, settings, untrained=untrained))
+        chosen = parse_which(which)
+        rows = asyncio.run(evaluate_clients(loaded, settings, which=chosen, untrained=untrained))
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -167,9 +181,7 @@ def export(
     file_format: Annotated[
         str, typer.Option("--format", help="state-dict, torchscript, pt2 or onnx.")
     ] = "pt2",
-    version: Annotated[
-        int | None, typer.Option(min=0, help="Version of the weights; the default is the newest.")
-    ] = None,
+    which: WhichOption = "final",
     untrained: UntrainedOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -185,8 +197,8 @@ def export(
     network or a backbone; a backbone also needs timm or torchvision. A model of
     your own is imported from your own code.
 
-    A client keeps only its newest private tensors, so --version is for methods
-    that have none.
+    A client keeps its newest and its best private tensors alone, so --which VERSION
+    is for methods that have none.
 
     PyTorch has deprecated TorchScript; use pt2 (torch.export) instead.
 
@@ -194,6 +206,7 @@ def export(
     """
     with failures():
         from worker.export.client_model import export_client  # noqa: PLC0415 - torch
+        from worker.site.versions import parse_which  # noqa: PLC0415 - torch
 
         loaded, settings = load(config)
         configure_logging("warning", settings.log_format)
@@ -202,7 +215,7 @@ def export(
                 loaded,
                 settings,
                 client=client,
-                version=version,
+                which=parse_which(which),
                 file_format=file_format,
                 output=output,
                 untrained=untrained,

@@ -51,7 +51,7 @@ class AgreedClasses:
         if unknown := [name for name in names if name not in label_of]:
             raise DataError(
                 f"{where}: no class of the federation: {self._with_closest(unknown)}; "
-                "say in [clients.data.classes] which class a folder is, or move it away"
+                "say in [clients.data.classes] which class each is, or leave it out"
             )
         return [label_of[name] for name in names]
 

@@ -134,14 +134,23 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class ClientData:
-    """The train and the test examples of one client.
+    """The examples of one client.
 
     Attributes:
         train: training split.
         test: test split.
         left_out: number of files of its data set that were passed over, by what they are.
+        validation: what the client's best version is chosen by, and nothing is trained on; None
+            where it has none.
     """
 
     train: Examples
     test: Examples
     left_out: Mapping[str, int] = field(default_factory=dict)
+    validation: Examples | None = None
+
+    @property
+    def splits(self) -> dict[str, Examples]:
+        """All that there are, by name."""
+        splits = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: examples for name, examples in splits.items() if examples is not None}

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.data.dicom_file import EXTRA, can_read_dicom, is_dicom
 from worker.data.image_file import IMAGE_SUFFIXES
 from worker.errors import DataError
 
@@ -36,23 +37,26 @@ LEFTOVERS = frozenset(
 HIDDEN = "hidden"
 IN_NO_CLASS = "in no class folder"
 WITHOUT_SUFFIX = "without suffix"
+UNREAD_DICOM = f"DICOM, which needs {EXTRA}"
 
 
 @dataclass(eq=False)
 class ScannedSplit:
-    """The class folders of one split.
+    """The image files of one split.
 
     Attributes:
-        folder: of the split.
-        classes: image files by the class folder's name, both in alphabetical order.
+        folder: of the split; or the file that says which images it has.
+        classes: image files by the site's name of their class, both in alphabetical order.
         left_out: number of files by what they are: a suffix, or the name of a leftover.
         faults: what could not be looked at, one line each.
+        group_of: whose image each file is, such as a patient's; empty where nothing says so.
     """
 
     folder: Path
     classes: dict[str, list[Path]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    group_of: dict[Path, str] = field(default_factory=dict)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -116,6 +120,11 @@ def describe(left_out: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
 
 
+def is_read(path: Path) -> bool:
+    """Whether a file is an image here: by its suffix, and DICOM where it can be read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or (can_read_dicom() and is_dicom(path))
+
+
 class _Walk:
     """Goes through folders and links to folders; every one is looked at once."""
 
@@ -160,7 +169,7 @@ class _Walk:
         """Whether it is to be read; if not, it is counted or a fault."""
         if path.is_symlink() and not path.exists():
             self._fault(path, "is a link to nothing")
-        elif path.suffix.lower() not in IMAGE_SUFFIXES:
+        elif not is_read(path):
             self.leave_out(path, inside_class=True)
         elif not path.is_file():
             self._fault(path, "is no file")
@@ -170,9 +179,12 @@ class _Walk:
 
     def leave_out(self, path: Path, *, inside_class: bool) -> None:
         """Counts a file that is not read."""
-        suffix = path.suffix.lower()
-        is_image = suffix in IMAGE_SUFFIXES and not inside_class
-        kind = IN_NO_CLASS if is_image else suffix or WITHOUT_SUFFIX
+        if is_read(path) and not inside_class:
+            kind = IN_NO_CLASS
+        elif is_dicom(path):
+            kind = UNREAD_DICOM
+        else:
+            kind = path.suffix.lower() or WITHOUT_SUFFIX
         self._split.left_out[kind] += 1
 
     def _fault(self, path: Path, what: str) -> None:

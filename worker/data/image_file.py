@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from worker.data.dicom_file import Window, is_dicom, read_dicom
 from worker.data.images import ImageShape
 from worker.errors import DataError
 
@@ -64,12 +65,13 @@ def one_limit() -> Iterator[None]:
         yield
 
 
-def decode(path: Path, image_shape: ImageShape) -> torch.Tensor:
+def decode(path: Path, image_shape: ImageShape, dicom_window: Window | None = None) -> torch.Tensor:
     """The image at the model's shape.
 
     Args:
         path: of the file.
         image_shape: (C, H, W), C 1 (grey, by ITU-R BT.601 luma) or 3 (RGB).
+        dicom_window: of DICOM files, in place of their own.
 
     Returns:
         uint8, (C, H, W); resized bilinearly with antialiasing, whatever that does to its aspect.
@@ -77,15 +79,20 @@ def decode(path: Path, image_shape: ImageShape) -> torch.Tensor:
     Raises:
         DataError: it cannot be read, has several pages or frames, or values of no known range.
     """
+    converted, _ = read(path, image_shape[0], dicom_window)
+    return fit(converted, image_shape)
+
+
+def fit(converted: Image.Image, image_shape: ImageShape) -> torch.Tensor:
+    """An image of mode L (1 channel) or RGB (3) at the model's shape, as `decode` has it."""
     channels, height, width = image_shape
-    converted, _ = read(path, channels)
     if converted.size != (width, height):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.array(converted, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def read(path: Path, channels: int) -> tuple[Image.Image, str]:
+def read(path: Path, channels: int, dicom_window: Window | None = None) -> tuple[Image.Image, str]:
     """The image in Pillow's mode L (1 channel) or RGB (3) at its own size, and the mode it had.
 
     Raises:
@@ -94,16 +101,27 @@ def read(path: Path, channels: int) -> tuple[Image.Image, str]:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: expected an image, found an empty file")
+        if is_dicom(path):
+            image, mode = read_dicom(path, dicom_window)
+            return plain(path, image, channels), mode
         with Image.open(path, formats=_FORMATS) as image:
             _check_pages(path, image)
             mode = image.mode
-            plain = _in_eight_bits(path, image)
-            return plain.convert("L" if channels == 1 else "RGB"), mode
+            return plain(path, image, channels), mode
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: expected an image, cannot read it: no known format") from error
     except _ERRORS as error:
         said = str(error).partition("\n")[0]
         raise DataError(f"{path}: expected an image, cannot read it: {said}") from error
+
+
+def plain(where: Path | str, image: Image.Image, channels: int) -> Image.Image:
+    """An image as a person sees it, in Pillow's mode L (1 channel) or RGB (3).
+
+    Raises:
+        DataError: it has values of no known range; ``where`` is named.
+    """
+    return _in_eight_bits(where, image).convert("L" if channels == 1 else "RGB")
 
 
 def _check_pages(path: Path, image: Image.Image) -> None:
@@ -113,7 +131,7 @@ def _check_pages(path: Path, image: Image.Image) -> None:
         raise DataError(f"{path}: expected one image, found {pages} pages or frames")
 
 
-def _in_eight_bits(path: Path, image: Image.Image) -> Image.Image:
+def _in_eight_bits(where: Path | str, image: Image.Image) -> Image.Image:
     """Upright, with nothing transparent, at most 8 bits a channel."""
     upright = ImageOps.exif_transpose(image)
     is_deep = image.mode in _DEEP_GREY or (
@@ -124,8 +142,8 @@ def _in_eight_bits(path: Path, image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         # Nothing says which of these values are black and white.
         raise DataError(
-            f"{path}: expected 8 or 16 bits a channel, found Pillow's mode {image.mode} "
-            f"in a {image.format}"
+            f"{where}: expected 8 or 16 bits a channel, found Pillow's mode {image.mode}"
+            + (f" in a {image.format}" if image.format else "")
         )
     if upright.mode in _WITH_ALPHA or "transparency" in upright.info:
         visible = upright.convert("RGBA")

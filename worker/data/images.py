@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 ImageShape = tuple[int, int, int]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of pixels scaled to 0..1."""
+
+_IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_GREY_STATISTICS: Statistics = ((0.5,), (0.5,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +24,15 @@ class LabelledImages:
         labels: int64, (N,), each in 0..len(class_names)-1.
         class_names: one name per label.
         left_out: number of files that were passed over, by what they are.
+        groups: int64, (N,), whose examples each is, such as a patient's: those of one group never
+            lie in two splits. None where nothing says so.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     class_names: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    groups: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +45,7 @@ class Dataset:
         test: test split, with the same image shape and classes.
         mean: per channel, of pixels scaled to 0..1.
         std: per channel, of pixels scaled to 0..1.
+        validation: a third split, where the data set has one of its own.
     """
 
     name: str
@@ -44,9 +53,30 @@ class Dataset:
     test: LabelledImages
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    validation: LabelledImages | None = None
+
+    @property
+    def splits(self) -> Iterator[LabelledImages]:
+        """All that there are."""
+        yield self.train
+        yield self.test
+        if self.validation is not None:
+            yield self.validation
 
 
-def measure_mean_and_std(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def own_dataset(name: str, splits: Mapping[str, LabelledImages], channels: int) -> Dataset:
+    """A site's own data: normalised by the same statistics at every site.
+
+    Args:
+        name: as in ``DataSource.dataset``.
+        splits: ``train``, ``test``, and maybe ``validation``.
+        channels: of the model's input, 1 or 3.
+    """
+    mean, std = _GREY_STATISTICS if channels == 1 else _IMAGENET_STATISTICS
+    return Dataset(name, splits["train"], splits["test"], mean, std, splits.get("validation"))
+
+
+def measure_mean_and_std(images: torch.Tensor) -> Statistics:
     """Mean and standard deviation of each channel, of pixels scaled to 0..1.
 
     Args:

@@ -5,72 +5,55 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from worker.data.cifar10 import CIFAR10_CLASSES, read_cifar10
+from worker.data.arrays_file import read_arrays
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
-from worker.data.digits import DIGIT_CLASSES, read_digits
-from worker.data.idx import (
-    EMNIST_CLASSES,
-    FASHION_MNIST_CLASSES,
-    read_emnist,
-    read_fashion_mnist,
-)
-from worker.data.image_folder import all_class_folders, find_classes, read_image_folder
-from worker.data.images import Dataset, ImageShape, LabelledImages, measure_mean_and_std
-from worker.data.resizing import shrink
-from worker.data.source import DataSource
+from worker.data.file_splits import FileSplits
+from worker.data.held_out import hold_out
+from worker.data.image_folder import find_classes, look_at_folder, read_folder
+from worker.data.image_table import look_at_table, read_table
+from worker.data.images import Dataset, ImageShape, LabelledImages, Statistics
+from worker.data.own_function import read_function
+from worker.data.partitions import IntArray
+from worker.data.public_datasets import PUBLIC_DATASETS, PublicDataset, read_public
+from worker.data.source import DataSource, is_function
+from worker.data.wanted import Wanted
 from worker.errors import DataError
 
-Splits = tuple[LabelledImages, LabelledImages]
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+Reader = Callable[[DataSource, Wanted], Dataset]
+"""Reads a whole data set for what a federation wants. Raises DataError if it cannot be used."""
 
-_MNIST_STATISTICS: Statistics = ((0.1307,), (0.3081,))
-_IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_GREY_STATISTICS: Statistics = ((0.5,), (0.5,))
-
-
-@dataclass(frozen=True)
-class _KnownDataset:
-    """A public data set: its own shape, how to read it, and the statistics it is known by.
-
-    ``statistics`` is None where they are measured from the training pixels.
-    """
-
-    image_shape: ImageShape
-    class_names: tuple[str, ...]
-    read: Callable[[Path], Splits]
-    statistics: Statistics | None
-
-
-_KNOWN_DATASETS = {
-    "digits": _KnownDataset((1, 8, 8), DIGIT_CLASSES, lambda _: read_digits(), None),
-    "fashion-mnist": _KnownDataset(
-        (1, 28, 28), FASHION_MNIST_CLASSES, read_fashion_mnist, _MNIST_STATISTICS
-    ),
-    "emnist": _KnownDataset((1, 28, 28), EMNIST_CLASSES, read_emnist, _MNIST_STATISTICS),
-    "cifar10": _KnownDataset(
-        (3, 32, 32),
-        CIFAR10_CLASSES,
-        read_cifar10,
-        ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    ),
-    "cinic10": _KnownDataset(
-        (3, 32, 32),
-        CIFAR10_CLASSES,
-        lambda data_dir: read_image_folder(data_dir, (3, 32, 32)),
-        ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835)),
-    ),
+_OWN_READERS: dict[str, Reader] = {
+    "image-folder": read_folder,
+    "table": read_table,
+    "arrays": read_arrays,
 }
-_Key = tuple[str, Path | None, ImageShape, tuple[str, ...] | None, tuple[tuple[str, str], ...]]
+"""By kind of a site's own data."""
 _SMALL_SHAPE = (3, 8, 8)
 """Keeps little of images that are read for their faults alone."""
-_AUGMENTED_IN_THE_PAPER = frozenset({"cifar10", "cinic10"})
+
+
+def reader_of(dataset: str) -> Reader:
+    """What reads a data set of this name."""
+    if is_function(dataset):
+        return read_function
+    return _OWN_READERS.get(dataset, read_public)
+
+
+def look_at_files(source: DataSource) -> FileSplits | None:
+    """Which image files a site's own data has, and what is wrong with them; None without files.
+
+    What cannot be looked at is a fault, and no error.
+    """
+    if source.dataset == "image-folder":
+        return look_at_folder(source.data_dir or Path())
+    return look_at_table(source) if source.dataset == "table" else None
 
 
 def natural_image_shape(dataset: str) -> ImageShape | None:
@@ -79,7 +62,7 @@ def natural_image_shape(dataset: str) -> ImageShape | None:
     Raises:
         DataError: no data set has this name.
     """
-    return None if dataset == "image-folder" else _known(dataset).image_shape
+    return None if dataset == "image-folder" else _public(dataset).image_shape
 
 
 def natural_class_names(dataset: str, data_dir: Path | None) -> tuple[str, ...]:
@@ -89,10 +72,17 @@ def natural_class_names(dataset: str, data_dir: Path | None) -> tuple[str, ...]:
         DataError: no data set has this name, or ``image-folder`` has no class folders.
     """
     if dataset != "image-folder":
-        return _known(dataset).class_names
+        return _public(dataset).class_names
     if data_dir is None:
         raise DataError("image-folder: expected a data_dir whose class folders can be counted")
     return find_classes(data_dir)
+
+
+def _public(dataset: str) -> PublicDataset:
+    if dataset not in PUBLIC_DATASETS:
+        names = ", ".join([*PUBLIC_DATASETS, "image-folder"])
+        raise DataError(f"expected a data set among {names}, found {dataset!r}")
+    return PUBLIC_DATASETS[dataset]
 
 
 class DatasetCache:
@@ -109,11 +99,11 @@ class DatasetCache:
         Args:
             pixel_statistics: mean and standard deviation per channel, in 0..1, to normalise by
                 instead of the data set's own: a pretrained model's.
-            max_bytes: of the images of a folder, once they have the model's size.
+            max_bytes: of the images of a site's own split, once they have the model's size.
         """
         self._pixel_statistics = pixel_statistics
         self._max_bytes = max_bytes
-        self._datasets: dict[_Key, Dataset] = {}
+        self._datasets: dict[tuple[str, str], Dataset] = {}
         self._lock = threading.Lock()
 
     def client_data(
@@ -141,35 +131,13 @@ class DatasetCache:
             raise DataError(
                 f"{source.dataset}: expected a model of 1 or 3 channels, found {image_shape[0]}"
             )
-        agreed = None if class_names is None else AgreedClasses(class_names, source.classes)
-        if agreed is None:
-            _check_number_of_classes(source, num_classes)
-        dataset = self.dataset(source.dataset, source.data_dir, image_shape, agreed)
-        mean, std = self._pixel_statistics or (dataset.mean, dataset.std)
-        train, test = split_for_client(source, dataset)
-        augment = source.augment
-        if augment is None:
-            own_shape = natural_image_shape(source.dataset) == image_shape
-            augment = source.dataset in _AUGMENTED_IN_THE_PAPER and own_shape
-        return ClientData(
-            train=Examples(
-                dataset.train,
-                torch.from_numpy(train),
-                mean=mean,
-                std=std,
-                image_shape=image_shape,
-                augment=augment,
-            ),
-            test=Examples(
-                dataset.test,
-                torch.from_numpy(test),
-                mean=mean,
-                std=std,
-                image_shape=image_shape,
-                augment=False,
-            ),
-            left_out=Counter(dataset.train.left_out) + Counter(dataset.test.left_out),
-        )
+        if class_names is not None:
+            agreed = AgreedClasses(class_names, source.classes)
+            return self._part(source, Wanted(image_shape, agreed, max_bytes=self._max_bytes))
+        if source.classes:
+            raise DataError("[clients.data.classes] is for a federation that has class_names")
+        wanted = Wanted(image_shape, num_classes=num_classes, max_bytes=self._max_bytes)
+        return self._part(source, wanted)
 
     def try_out(self, source: DataSource) -> ClientData:
         """Reads a client's data whole, before anybody says which model and classes it is for.
@@ -180,80 +148,87 @@ class DatasetCache:
         Raises:
             DataError: the data is missing, damaged, or too small for the partition.
         """
-        if source.dataset == "image-folder" and source.data_dir is not None:
-            names = all_class_folders(source.data_dir)
-        else:
-            names = natural_class_names(source.dataset, source.data_dir)
+        public = PUBLIC_DATASETS.get(source.dataset)
+        shape = _SMALL_SHAPE if public is None else public.image_shape
         anything = source.model_copy(update={"classes": {}})
-        shape = natural_image_shape(source.dataset) or _SMALL_SHAPE
-        return self.client_data(anything, shape, len(names), names)
+        return self._part(anything, Wanted(shape, max_bytes=self._max_bytes))
 
-    def dataset(
-        self,
-        name: str,
-        data_dir: Path | None,
-        image_shape: ImageShape,
-        agreed: AgreedClasses | None = None,
-    ) -> Dataset:
-        """A whole data set, no larger than ``image_shape``, with the agreed classes' labels.
+    def dataset(self, source: DataSource, wanted: Wanted) -> Dataset:
+        """A whole data set, whatever the part that ``source`` names, no larger than is wanted.
 
         Raises:
-            DataError: the data is missing or damaged, or has classes that are not agreed.
+            DataError: the data is missing or damaged, or has other classes than are wanted.
         """
-        names = (None, ()) if agreed is None else (agreed.names, (*agreed.local_names.items(),))
-        key = (name, data_dir.resolve() if data_dir else None, image_shape, *names)
+        whole = source.of_whole()
+        key = (whole.model_dump_json(), repr(wanted))
         with self._lock:
             if key not in self._datasets:
-                self._datasets[key] = _load(
-                    name, data_dir or Path(), image_shape, self._max_bytes, agreed
-                )
+                self._datasets[key] = reader_of(source.dataset)(whole, wanted)
             return self._datasets[key]
 
+    def _part(self, source: DataSource, wanted: Wanted) -> ClientData:
+        dataset = self.dataset(source, wanted)
+        train, test = split_for_client(source, dataset)
+        train, validation = _held_for_validation(source, dataset, train)
+        augment = source.augment
+        if augment is None:
+            public = PUBLIC_DATASETS.get(source.dataset)
+            is_own_size = public is not None and public.image_shape == wanted.image_shape
+            augment = public is not None and public.is_augmented and is_own_size
 
-def _check_number_of_classes(source: DataSource, num_classes: int) -> None:
-    """For a federation whose classes have no names."""
-    if source.classes:
-        raise DataError("[clients.data.classes] is for a federation that has class_names")
-    found = len(natural_class_names(source.dataset, source.data_dir))
-    if found != num_classes:
-        raise DataError(
-            f"{source.data_dir or source.dataset}: expected {num_classes} classes, found {found}"
+        def examples(split: LabelledImages, positions: IntArray, *, augment: bool) -> Examples:
+            mean, std = self._pixel_statistics or (dataset.mean, dataset.std)
+            return Examples(
+                split,
+                torch.from_numpy(positions),
+                mean=mean,
+                std=std,
+                image_shape=wanted.image_shape,
+                augment=augment,
+            )
+
+        held = None
+        if validation is not None:
+            held = examples(dataset.train, validation, augment=False)
+        elif dataset.validation is not None:
+            every = np.arange(len(dataset.validation.labels))
+            held = examples(dataset.validation, every, augment=False)
+        left_out = sum((Counter(split.left_out) for split in dataset.splits), Counter())
+        return ClientData(
+            train=examples(dataset.train, train, augment=augment),
+            test=examples(dataset.test, test, augment=False),
+            left_out=left_out,
+            validation=held,
         )
 
 
-def _known(dataset: str) -> _KnownDataset:
-    if dataset not in _KNOWN_DATASETS:
-        names = ", ".join([*_KNOWN_DATASETS, "image-folder"])
-        raise DataError(f"expected a data set among {names}, found {dataset!r}")
-    return _KNOWN_DATASETS[dataset]
+def _held_for_validation(
+    source: DataSource, dataset: Dataset, train: IntArray
+) -> tuple[IntArray, IntArray | None]:
+    """A client's training examples without its validation split, and that, if it is drawn.
 
-
-def _load(
-    name: str,
-    data_dir: Path,
-    image_shape: ImageShape,
-    max_bytes: int | None,
-    agreed: AgreedClasses | None,
-) -> Dataset:
-    if name == "image-folder":
-        train, test = read_image_folder(data_dir, image_shape, max_bytes, agreed)
-        mean, std = _GREY_STATISTICS if image_shape[0] == 1 else _IMAGENET_STATISTICS
-        return Dataset(name, train, test, mean, std)
-    known = _known(name)
-    train, test = (
-        replace(split, images=shrink(split.images, image_shape)) for split in known.read(data_dir)
+    Raises:
+        DataError: there are too few, or the data set has a validation split and cannot have both.
+    """
+    if dataset.validation is not None and source.partition != "none":
+        raise DataError(
+            f"partition {source.partition} divides train and test alone: leave the validation "
+            "split out, and write validation_fraction"
+        )
+    if source.validation_fraction is None:
+        return train, None
+    if dataset.validation is not None:
+        raise DataError(
+            f"{source.dataset}: has a validation split, so that validation_fraction would draw "
+            "another"
+        )
+    groups = None if dataset.train.groups is None else dataset.train.groups.numpy()[train]
+    labels = dataset.train.labels.numpy()[train]
+    stay, held = hold_out(
+        labels,
+        groups,
+        source.validation_fraction,
+        [source.seed, source.client_index],
+        f"{source.dataset}: validation_fraction",
     )
-    if len(train.class_names) != len(known.class_names):
-        raise DataError(
-            f"{data_dir}: expected the {len(known.class_names)} classes of {name}, "
-            f"found {len(train.class_names)}"
-        )
-    if agreed is not None:
-        train, test = (agreed.relabel(split, name) for split in (train, test))
-    # The known statistics of three channels say nothing about the spread of grey.
-    turned_grey = train.images.shape[1] != known.image_shape[0]
-    if known.statistics is None or turned_grey:
-        mean, std = measure_mean_and_std(train.images)
-    else:
-        mean, std = known.statistics
-    return Dataset(name, train, test, mean, std)
+    return train[stay], train[held]

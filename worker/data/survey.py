@@ -1,4 +1,4 @@
-"""Looks at a site's image folder whole, and says all that is wrong or odd with it at once."""
+"""Looks at a site's image files whole, and says all that is wrong or odd with it at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from worker.data.classes import AgreedClasses
-from worker.data.folder_scan import ScannedSplit, describe, scan
+from worker.data.dicom_file import Window
+from worker.data.file_splits import TRAIN, FileSplits, label_classes
+from worker.data.folder_scan import ScannedSplit, describe
 from worker.data.image_file import one_limit, read
-from worker.data.image_folder import label_folders
 from worker.errors import DataError
 
-TRAIN, TEST = SPLITS = ("train", "test")
 _NAMED = 5
 """Files named of a kind that may have thousands."""
 
@@ -30,7 +31,7 @@ class SurveyedSplit:
             the folder's.
         faults: one line for each file or folder that cannot be used.
         left_out: number of files that are passed over, by what they are.
-        modes: number of images by Pillow's mode.
+        modes: number of images by Pillow's mode, or what a DICOM file says.
         sizes: number of images by (width, height).
         constant: images that have one colour alone.
         by_digest: images by the SHA-256 of their bytes.
@@ -54,33 +55,35 @@ Survey = Mapping[str, SurveyedSplit]
 """By the split's name."""
 
 
-def survey(data_dir: Path, agreed: AgreedClasses | None) -> Survey:
-    """Reads every image of ``data_dir/train`` and ``data_dir/test``.
+def survey(
+    scanned: FileSplits, agreed: AgreedClasses | None, dicom_window: Window | None = None
+) -> Survey:
+    """Reads every image of every split.
 
     Args:
-        data_dir: of an ``image-folder``.
+        scanned: what lies where; splits that cannot be looked at have faults and no classes.
         agreed: the federation's classes; None where it names none, or nobody knows it yet.
+        dicom_window: see :func:`worker.data.image_file.decode`.
     """
-    scanned: dict[str, ScannedSplit] = {}
-    surveyed: dict[str, SurveyedSplit] = {}
-    for name in SPLITS:
-        try:
-            scanned[name] = scan(data_dir / name)
-        except DataError as error:
-            surveyed[name] = SurveyedSplit(Counter(), [str(error)])
-    for name, split in scanned.items():
-        surveyed[name] = _survey_split(split, agreed, scanned.get(TRAIN, split))
-    return surveyed
+    return {
+        name: _survey_split(split, agreed, scanned[TRAIN], dicom_window)
+        for name, split in scanned.items()
+    }
 
 
 def _survey_split(
-    split: ScannedSplit, agreed: AgreedClasses | None, train: ScannedSplit
+    split: ScannedSplit,
+    agreed: AgreedClasses | None,
+    train: ScannedSplit,
+    dicom_window: Window | None,
 ) -> SurveyedSplit:
     classes = list(split.classes) if agreed is None else list(agreed.names)
     found = SurveyedSplit(Counter(dict.fromkeys(classes, 0)), list(split.faults), split.left_out)
+    if not split.classes and split.faults:
+        return found
     names: Sequence[str] = list(split.classes)
     try:
-        labels = label_folders(split, agreed, train)
+        labels = label_classes(split, agreed, train if train.classes else split)
     except DataError as error:
         found.faults.append(str(error))
     else:
@@ -89,15 +92,15 @@ def _survey_split(
     with one_limit():
         for name, files in zip(names, split.classes.values(), strict=True):
             for file in files:
-                _look_at(file, name, found)
+                _look_at(file, name, found, dicom_window)
     if not any(split.classes.values()):
         found.faults.append(f"{split.folder}: expected images in its class folders, found none")
     return found
 
 
-def _look_at(file: Path, name: str, found: SurveyedSplit) -> None:
+def _look_at(file: Path, name: str, found: SurveyedSplit, dicom_window: Window | None) -> None:
     try:
-        image, mode = read(file, 3)
+        image, mode = read(file, 3, dicom_window)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except (DataError, OSError) as error:
         found.faults.append(str(error))
@@ -121,8 +124,10 @@ def oddities(found: Survey) -> Iterator[str]:
             yield f"{name}: {number} of one colour alone: {_some(split.constant)}"
         if single := [label for label, count in split.counts.items() if count == 1]:
             yield f"{name}: classes with one image: {', '.join(single)}"
-    if both := equal_images(found[TRAIN], found[TEST]):
-        yield f"{_images(len(both))} both in train and in test, byte by byte: {_pairs(both)}"
+    for one, other in combinations(found, 2):
+        if both := equal_images(found[one], found[other]):
+            said = f"{_images(len(both))} both in {one} and in {other}"
+            yield f"{said}, byte by byte: {_pairs(both)}"
 
 
 def equal_images(one: SurveyedSplit, other: SurveyedSplit) -> list[tuple[Path, Path]]:

@@ -10,6 +10,7 @@ from shared.validation import first_fault
 from worker.data.client_split import split_for_client
 from worker.data.loading import DatasetCache, natural_image_shape
 from worker.data.source import DataSource
+from worker.data.wanted import Wanted
 from worker.errors import DataError
 
 
@@ -32,7 +33,7 @@ def examples_of_clients(data: dict[str, Any]) -> list[int]:
     try:
         # The smallest images there are: only their labels are wanted.
         shape = natural_image_shape(sources[0].dataset) or (1, 8, 8)
-        dataset = DatasetCache().dataset(sources[0].dataset, sources[0].data_dir, shape)
+        dataset = DatasetCache().dataset(sources[0], Wanted(shape))
         return [len(split_for_client(source, dataset)[0]) for source in sources]
     except OSError as error:
         raise DataError(str(error)) from error

@@ -27,6 +27,7 @@ from worker.data.images import Dataset, ImageShape
 from worker.data.loading import DatasetCache
 from worker.data.partitions import IntArray
 from worker.data.source import DataSource
+from worker.data.wanted import Wanted
 from worker.errors import DataError, ModelError
 from worker.files import write_atomically
 from worker.models.backbone_weights import backbone_digest
@@ -116,7 +117,7 @@ def pretrain(
         raise ModelError(f"{output}: the file's name must end in .safetensors")
     backbone = find_backbone(model)
     statistics = (backbone.config.mean, backbone.config.std)
-    dataset = DatasetCache().dataset(source.dataset, source.data_dir, image_shape)
+    dataset = DatasetCache().dataset(source, Wanted(image_shape))
     generator = np.random.default_rng(recipe.seed)
     positions = torch.from_numpy(images_of_nobody(source, dataset))
     positions = positions[torch.from_numpy(generator.permutation(len(positions)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from worker.data.source import has_files
 from worker.errors import ConfigError, ExportError
 from worker.export.formats import FORMATS, encode
 from worker.export.loading import loading_code
@@ -15,6 +16,7 @@ from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.hosted_client import HostedClient
 from worker.site.opening import Site, open_site
 from worker.site.parts import STANDARD_PARTS, SiteParts
+from worker.site.versions import Which, choose_version
 
 
 async def export_client(
@@ -22,7 +24,7 @@ async def export_client(
     settings: WorkerSettings,
     *,
     client: str,
-    version: int | None,
+    which: Which,
     file_format: str,
     output: Path,
     untrained: bool = False,
@@ -37,8 +39,7 @@ async def export_client(
         config: of the worker that hosts the client.
         settings: of the worker.
         client: its name.
-        version: of the weights; None takes the newest. An older one needs a method without private
-            tensors: a client keeps only today's, which would not fit.
+        which: version of the client's model.
         file_format: one of :data:`worker.export.formats.FORMATS`.
         output: the file.
         untrained: whether a client is exported too that has trained nothing.
@@ -48,14 +49,14 @@ async def export_client(
         ConfigError: no such client or format, a method that builds no model, a client that has
             trained nothing, or a version that its private tensors do not fit.
         ExportError: the model cannot be written in this format.
-        Refused: no such version.
+        Refused: the coordinator has no such version any longer.
     """
     if file_format not in FORMATS:
         raise ConfigError(f"unknown format {file_format!r}; there are {', '.join(FORMATS)}")
     async with open_site(config.only(client), settings, parts) as site:
-        if not untrained:
+        if not untrained and which != "best":
             site.check_trained()
-        description, model = await _build(site, site.clients[0], version)
+        description, model = await _build(site, site.clients[0], which)
         if file_format == "state-dict":
             contract = describe_input(description.image_shape, is_normalised=False)
             description = description.model_copy(update={"input": contract})
@@ -65,48 +66,34 @@ async def export_client(
 
 
 async def _build(
-    site: Site, client: HostedClient, version: int | None
+    site: Site, client: HostedClient, which: Which
 ) -> tuple[Description, ExportedModel]:
     training = site.specification.training
     if not isinstance(site.method, BuildsPersonalModel):
         raise ConfigError(f"method {training.method} builds no model to export")
-    http = client.api
-    federation = await site.patience.insist(
-        "fetching the federation", lambda: http.fetch_federation(site.specification.name)
-    )
-    digest = federation.weights_digest
-    wanted = federation.weights_version if version is None else version
-    if wanted != federation.weights_version:
-        if client.state.tensors:
-            raise ConfigError(
-                f"weights version {wanted} would be paired with today's private tensors of client "
-                f"{client.name}, which are trained beside version {federation.weights_version}: "
-                "leave out --version"
-            )
-        digest = await site.patience.insist(
-            "fetching the version's digest",
-            lambda: http.fetch_weights_digest(site.specification.name, wanted),
-        )
-    weights = await site.cache.get(http, wanted, digest)
+    chosen = await choose_version(site, client, which)
     mean, std = client.data.train.normalisation
     try:
         personal = await asyncio.to_thread(
-            site.method.personal_model, client.participant(), weights
+            site.method.personal_model, chosen.participant, chosen.weights
         )
     except ValueError as error:
         raise ExportError(str(error)) from error
+    preprocessing = None
+    if has_files(client.source.dataset):
+        preprocessing = Preprocessing.for_shape(training.image_shape, client.source.dicom_window)
     description = Description(
         federation=site.specification.name,
         client=client.name,
-        weights_version=wanted,
-        weights_digest=digest,
+        weights_version=chosen.version,
+        weights_digest=chosen.digest,
         method=training.method,
         model=training.model,
         input=describe_input(training.image_shape, is_normalised=True),
         image_shape=training.image_shape,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
-        preprocessing=Preprocessing.for_shape(training.image_shape),
+        preprocessing=preprocessing,
         output=f"float32 logits (B, {training.num_classes})",
         class_names=client.data.train.class_names,
     )

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from worker.data.dicom_file import Window
 from worker.data.image_file import BACKGROUND
 from worker.methods.interface import PersonalModel
 
@@ -29,13 +30,21 @@ class Preprocessing(BaseModel):
     """Height, width; the aspect is not kept."""
     resize: str = "bilinear, averaging where it shrinks (Pillow's BILINEAR), to 8 bits a channel"
     scale: float = 1 / 255
+    dicom: str = "rescaled, then the file's own window; MONOCHROME1 inverted"
 
     @classmethod
-    def for_shape(cls, image_shape: tuple[int, int, int]) -> Self:
+    def for_shape(
+        cls, image_shape: tuple[int, int, int], dicom_window: Window | None = None
+    ) -> Self:
         """Of pictures for a model that takes (C, H, W), C 1 or 3."""
         channels, height, width = image_shape
         colours = "grey, ITU-R BT.601 luma" if channels == 1 else "RGB"
-        return cls(channels=colours, size=(height, width))
+        made = cls(channels=colours, size=(height, width))
+        if dicom_window is None:
+            return made
+        centre, spread = dicom_window
+        said = f"rescaled, then the window of centre {centre:g}, width {spread:g}"
+        return made.model_copy(update={"dicom": f"{said}; MONOCHROME1 inverted"})
 
 
 class Description(BaseModel):
@@ -56,7 +65,8 @@ class Description(BaseModel):
     mean: tuple[float, ...]
     """Per channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    """None where the site makes the images itself: arrays, or code of its own."""
     output: str
     class_names: tuple[str, ...]
     """One per logit."""

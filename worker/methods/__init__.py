@@ -15,6 +15,7 @@ from shared.federation.specification import ParameterSpecification
 from worker.errors import MethodError
 from worker.methods.interface import (
     BuildsPersonalModel,
+    GivesLogits,
     Method,
     Participant,
     Personalizes,
@@ -35,6 +36,7 @@ __all__ = [
     "BuildsPersonalModel",
     "CannotTrain",
     "Descent",
+    "GivesLogits",
     "Method",
     "MethodError",
     "ModelClient",

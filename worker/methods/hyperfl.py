@@ -163,12 +163,10 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
     def _fixed_part(self) -> dict[str, Array]:
         return all_but_output_bias(self._hypernetwork(_PUBLIC_SEED))
 
-    def evaluate_client(
-        self, participant: Participant, shared: HypernetworkWeights
-    ) -> tuple[float, float]:
+    def logits_of(self, participant: Participant, shared: HypernetworkWeights) -> torch.Tensor:
         """See :class:`BaseMethod`."""
         client = self._client(participant, 0, lambda: None)
-        return client.evaluate(shared.generate(client.embedding, self._plan.feature_scale))
+        return client.logits_of_test(shared.generate(client.embedding, self._plan.feature_scale))
 
     def personalize(
         self,

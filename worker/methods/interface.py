@@ -177,6 +177,20 @@ class Personalizes(Protocol):
         """
 
 
+@runtime_checkable
+class GivesLogits(Protocol):
+    """What a method may be able to do besides: say what a client's model makes of each example."""
+
+    def test_logits(self, participant: Participant, weights: NamedArrays) -> torch.Tensor:
+        """Logits (n, classes) of the client's test split in its order, float32 on the CPU.
+
+        The model is that of :meth:`Method.evaluate`.
+
+        Raises:
+            ValueError: weights, private tensors or data do not fit this method.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class PersonalModel:
     """One client's whole model, on the CPU in evaluation mode.

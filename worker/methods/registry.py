@@ -24,7 +24,8 @@ from worker.methods.on_backbone import FedAvgAdapter, FedAvgFixed, LocalAdapter,
 from worker.methods.ppsgd import PPSGD
 from worker.methods.whole_model.method import ModelMethod
 from worker.models.allowed_imports import AllowedImports
-from worker.models.import_path import load_by_import_path, said
+from worker.models.import_path import load_by_import_path
+from worker.user_code import said
 
 METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
     {

@@ -15,7 +15,8 @@ from worker.errors import ModelError
 from worker.models.allowed_imports import NOTHING, AllowedImports
 from worker.models.backbones import find_backbone
 from worker.models.cnn import FEATURE_WIDTH, cnn_cifar, cnn_mnist
-from worker.models.import_path import load_by_import_path, said
+from worker.models.import_path import load_by_import_path
+from worker.user_code import said
 
 CONSTRUCTION_SEED = 0
 

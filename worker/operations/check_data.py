@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import combinations
-from pathlib import Path
 
 from shared.federation.specification import FederationSpecification
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import Examples
-from worker.data.image_folder import all_class_folders
-from worker.data.loading import DatasetCache
+from worker.data.file_splits import FileSplits
+from worker.data.loading import DatasetCache, look_at_files
 from worker.data.source import DataSource
 from worker.data.survey import Survey, equal_across, oddities, summary, survey
 from worker.errors import ConfigError, DataError
@@ -30,34 +29,36 @@ def check_data(
     ``specification`` is None where nobody knows the federation yet: then every folder is a class.
     """
     surveys: dict[str, Survey] = {}
-    by_folder: dict[tuple[Path, str], Survey] = {}
+    by_source: dict[tuple[str, str], Survey] = {}
     datasets = DatasetCache()
     for client in config.clients:
         source = client.data
-        if source.dataset == "image-folder" and source.data_dir is not None:
-            agreed = _agreed(client.data, source.data_dir, specification)
+        if (files := look_at_files(source)) is not None:
+            agreed = _agreed(source, files, specification)
             # Clients that divide one folder among them: it is read once.
-            key = (source.data_dir.resolve(), repr(agreed))
-            if key not in by_folder:
-                by_folder[key] = survey(source.data_dir, agreed)
-            surveys[client.name] = by_folder[key]
-            yield from _folder(client.name, surveys[client.name])
+            key = (source.of_whole().model_dump_json(), repr(agreed))
+            if key not in by_source:
+                by_source[key] = survey(files, agreed, source.dicom_window)
+            surveys[client.name] = by_source[key]
+            yield from _files(client.name, surveys[client.name])
             if any(split.faults for split in surveys[client.name].values()):
                 continue
-        yield from _part(config, client, specification, datasets)
+        yield from _part(config, client, specification, datasets, surveys)
     yield from _shared(config, surveys)
 
 
 def _agreed(
-    source: DataSource, data_dir: Path, specification: FederationSpecification | None
+    source: DataSource, files: FileSplits, specification: FederationSpecification | None
 ) -> AgreedClasses | None:
     if specification is None:
-        return AgreedClasses(all_class_folders(data_dir))
+        return AgreedClasses(
+            tuple(sorted({name for one in files.values() for name in one.classes}))
+        )
     names = specification.training.class_names
     return None if names is None else AgreedClasses(names, source.classes)
 
 
-def _folder(client: str, found: Survey) -> Iterator[Row]:
+def _files(client: str, found: Survey) -> Iterator[Row]:
     for name, split in found.items():
         yield ok(_CHECK, summary(name, split), client)
         for line in split.faults:
@@ -71,12 +72,15 @@ def _part(
     client: ClientConfig,
     specification: FederationSpecification | None,
     datasets: DatasetCache,
+    surveyed: Collection[str],
 ) -> Iterator[Row]:
-    """What the client has after its part was cut, where that is not the whole folder."""
+    """What the client has after its part was cut, where that is not all of its files."""
     source = client.data
+    is_whole = source.partition == "none" and source.validation_fraction is None
+    is_seen = is_whole and client.name in surveyed
     try:
         if specification is None:
-            if source.dataset == "image-folder" and source.partition == "none":
+            if is_seen:
                 return
             data = datasets.try_out(source)
         else:
@@ -88,8 +92,8 @@ def _part(
     except (DataError, ConfigError) as error:
         yield fault(_CHECK, error, client.name)
         return
-    if source.dataset != "image-folder" or source.partition != "none":
-        for name, examples in (("train", data.train), ("test", data.test)):
+    if not is_seen:
+        for name, examples in data.splits.items():
             yield ok(_CHECK, f"{name}: {_counts(examples)}", client.name)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from shared.arrays import NamedArrays
+from shared.arrays import NamedArrays, digest_arrays
 from worker.errors import ConfigError
 from worker.methods.interface import (
     Participant,
@@ -26,6 +26,7 @@ from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.hosted_client import HostedClient
 from worker.site.opening import Site, open_site
 from worker.site.parts import STANDARD_PARTS, SiteParts
+from worker.site.validation import keep_if_best
 
 _log = structlog.get_logger()
 
@@ -54,10 +55,26 @@ async def personalize_clients(
         for client in site.clients:
             before = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
             try:
-                await _personalize(client, method, weights, epochs, stop)
+                private = await _personalize(client, method, weights, epochs, stop)
             except TrainingDivergedError as error:
                 _log.warning("not personalized, private state unchanged", reason=str(error))
                 continue
+            await asyncio.to_thread(
+                keep_if_best,
+                client,
+                site.method,
+                private,
+                weights,
+                version=version,
+                digest=digest_arrays(weights),
+                round_number=client.state.last_round,
+            )
+            client.save(
+                replace(
+                    client.state,
+                    tensors={name: tensor.numpy() for name, tensor in private.items()},
+                )
+            )
             after = await asyncio.to_thread(site.method.evaluate, client.participant(), weights)
             rows.append(
                 {
@@ -98,15 +115,14 @@ async def _personalize(
     weights: NamedArrays,
     epochs: int,
     stop: threading.Event,
-) -> None:
+) -> PrivateTensors:
+    """The client's private tensors, fitted; they are not saved."""
     participant: Participant = client.participant()
     try:
-        private: PrivateTensors = await asyncio.to_thread(
+        return await asyncio.to_thread(
             method.personalize, participant, weights, epochs, stop.is_set
         )
     except TrainingInterrupted as interruption:
         raise TrainingInterrupted(
             f"stopped before client {client.name} was done; its private state is unchanged"
         ) from interruption
-    tensors = {name: tensor.numpy() for name, tensor in private.items()}
-    client.save(replace(client.state, tensors=tensors))

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import torch
 
+from worker.data.arrays_file import SUFFIXES, read_images
+from worker.data.dicom_file import Window
 from worker.data.folder_scan import images_below
 from worker.data.image_file import decode, one_limit
 from worker.data.images import ImageShape
+from worker.data.source import has_files
 from worker.errors import ConfigError, DataError
 from worker.methods.interface import BuildsPersonalModel, PersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.opening import Site, open_site
+from worker.site.versions import Which, choose_version
 
 _BATCH_SIZE = 64
 _NAMED_FAULTS = 10
@@ -28,10 +32,17 @@ class Prediction:
     Attributes:
         file: the image.
         probabilities: softmax of the logits, one for each class.
+        place: of the image among those of a file of arrays, from 0; None in a file of its own.
     """
 
     file: Path
     probabilities: tuple[float, ...]
+    place: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file, and which of its images this is."""
+        return str(self.file) if self.place is None else f"{self.file}[{self.place}]"
 
 
 @dataclass(frozen=True)
@@ -56,39 +67,55 @@ async def predict(
     client: str,
     images: Sequence[Path],
     untrained: bool = False,
+    which: Which = "final",
 ) -> Predictions:
-    """What the model of the newest weights and the client's private tensors says; sends nothing.
+    """What the model of a version and the client's private tensors says; sends nothing.
 
     Args:
         config: of the worker that hosts the client.
         settings: of the worker.
         client: its name.
-        images: files, and folders of them.
+        images: files, and folders of them; of a client that was trained on arrays, files of arrays
+            with ``images``.
+        which: version of the client's model.
         untrained: whether a client may predict that has trained nothing of its own.
 
     Raises:
-        ConfigError: no such client, it has trained nothing, or its method builds no model.
+        ConfigError: no such client, it has trained nothing, its method builds no model, or it was
+            trained on arrays and is given something else.
         DataError: images cannot be read; names them.
     """
     alone = config.only(client)
-    files = [file for given in images for file in images_below(given)]
+    if has_files(dataset := alone.clients[0].data.dataset):
+        files = [file for given in images for file in images_below(given)]
+    elif strange := [file for file in images if file.suffix not in SUFFIXES]:
+        raise ConfigError(
+            f"client {client} was trained on arrays ({dataset}), and an image file would be read "
+            f"in another way than they were made: give {' or '.join(SUFFIXES)}, not {strange[0]}"
+        )
+    else:
+        files = list(images)
     async with open_site(alone, settings) as site:
-        return await _predict(site, files, untrained=untrained)
+        return await _predict(site, files, which, untrained=untrained)
 
 
-async def _predict(site: Site, files: Sequence[Path], *, untrained: bool) -> Predictions:
+async def _predict(
+    site: Site, files: Sequence[Path], which: Which, *, untrained: bool
+) -> Predictions:
     client, training = site.clients[0], site.specification.training
     if not isinstance(site.method, BuildsPersonalModel):
         raise ConfigError(f"method {training.method} builds no model to predict with")
-    if not untrained:
+    if not untrained and which != "best":
         site.check_trained()
-    version, weights = await site.newest_weights()
-    model = await asyncio.to_thread(site.method.personal_model, client.participant(), weights)
+    chosen = await choose_version(site, client, which)
+    model = await asyncio.to_thread(site.method.personal_model, chosen.participant, chosen.weights)
     mean, std = client.data.train.normalisation
     found = await asyncio.to_thread(
-        lambda: tuple(predictions(model, files, training.image_shape, mean, std))
+        lambda: tuple(
+            predictions(model, files, training.image_shape, mean, std, client.source.dicom_window)
+        )
     )
-    return Predictions(version, client.data.train.class_names, found)
+    return Predictions(chosen.version, client.data.train.class_names, found)
 
 
 def predictions(
@@ -97,15 +124,17 @@ def predictions(
     image_shape: ImageShape,
     mean: torch.Tensor,
     std: torch.Tensor,
+    dicom_window: Window | None = None,
 ) -> Iterator[Prediction]:
-    """What a model says about image files.
+    """What a model says about images.
 
     Args:
         model: on the CPU.
-        files: of images.
+        files: of one image each, or of arrays.
         image_shape: (C, H, W) that the model takes.
         mean: (C,), of pixels scaled to 0..1.
         std: (C,), as ``mean``.
+        dicom_window: see :func:`worker.data.image_file.decode`.
 
     Raises:
         DataError: some cannot be read; names them, up to a bound.
@@ -114,17 +143,26 @@ def predictions(
     with one_limit():
         for file in files:
             try:
-                pixels.append(decode(file, image_shape))
+                if file.suffix in SUFFIXES:
+                    pixels.append(read_images(file, image_shape))
+                else:
+                    pixels.append(decode(file, image_shape, dicom_window)[None].float() / 255)
             except DataError as error:
                 faults.append(str(error))
     if faults:
         rest = len(faults) - _NAMED_FAULTS
         more = f"; and {rest} more" if rest > 0 else ""
         raise DataError("; ".join(faults[:_NAMED_FAULTS]) + more)
-    for start in range(0, len(files), _BATCH_SIZE):
-        batch = torch.stack(pixels[start : start + _BATCH_SIZE]).float() / 255
+    places = [
+        (file, place if file.suffix in SUFFIXES else None)
+        for file, images in zip(files, pixels, strict=True)
+        for place in range(len(images))
+    ]
+    batches = torch.split(torch.cat(pixels), _BATCH_SIZE)
+    for number, batch in enumerate(batches):
         with torch.no_grad():
             normalised = (batch - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
             probabilities = model.head(model.module(normalised)).softmax(dim=1)
-        for file, row in zip(files[start:], probabilities.tolist(), strict=False):
-            yield Prediction(file, tuple(row))
+        named = places[number * _BATCH_SIZE :]
+        for (file, place), row in zip(named, probabilities.tolist(), strict=False):
+            yield Prediction(file, tuple(row), place)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.rest.schema import FederationView
 from worker.errors import Refused, RequestFailed
 from worker.remote.connection import Transport
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import history, private_state
+from worker.site.best_version import BestVersion, read_best
 from worker.site.coordinator_address import coordinator_address
 from worker.site.enrolment import CREDENTIAL_NAME, read_credential
+from worker.site.history import HistoryRow
 from worker.site.peers import load_peers
 from worker.site.round_ledger import load_ledger
 
@@ -28,6 +30,8 @@ class ClientStatus:
         trusted_peers: other clients whose keys people of this site have compared.
         epsilon_spent: ε of all its updates so far, at most; None without a plan of privacy.
         epsilon: the whole budget.
+        history: the rounds that are kept of it, oldest first.
+        best: what was best on its validation split; None without one.
     """
 
     client: str
@@ -37,6 +41,8 @@ class ClientStatus:
     trusted_peers: int
     epsilon_spent: float | None = None
     epsilon: float | None = None
+    history: tuple[HistoryRow, ...] = ()
+    best: BestVersion | None = None
 
 
 async def client_statuses(
@@ -58,24 +64,27 @@ async def _status(
     client: ClientConfig,
     transport: Transport | None,
 ) -> ClientStatus:
-    last_round = private_state.read_last_round(client.state_dir)
-    rounds = load_ledger(client.state_dir).num_rounds
-    trusted = len(load_peers(client.state_dir).trusted)
+    status = ClientStatus(
+        client.name,
+        "",
+        rounds=load_ledger(client.state_dir).num_rounds,
+        last_round=private_state.read_last_round(client.state_dir),
+        trusted_peers=len(load_peers(client.state_dir).trusted),
+        history=tuple(history.read(client.state_dir)),
+        best=read_best(client.state_dir),
+    )
     try:
         view = await _federation(config, settings, client, transport)
         privacy = view.checked_specification().training.privacy
     except (RequestFailed, ValueError) as error:
         reason = error.problem.detail if isinstance(error, Refused) else str(error)
-        return ClientStatus(client.name, reason, rounds, last_round, trusted)
+        return replace(status, federation=reason)
+    status = replace(status, federation=view.state.value)
     if privacy is None:
-        return ClientStatus(client.name, view.state.value, rounds, last_round, trusted)
-    return ClientStatus(
-        client.name,
-        view.state.value,
-        rounds,
-        last_round,
-        trusted,
-        epsilon_spent=privacy.epsilon_after(last_round),
+        return status
+    return replace(
+        status,
+        epsilon_spent=privacy.epsilon_after(status.last_round),
         epsilon=privacy.epsilon,
     )
 

@@ -25,6 +25,7 @@ from worker.rounds.held_task import HeldTask
 from worker.rounds.masked_writer import MaskedWriter
 from worker.rounds.pause_notice import PauseNotice
 from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.progress import EventView, ProgressView, RoundProgress
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter, UpdateWriter
 from worker.settings import WorkerConfig, WorkerSettings
@@ -52,6 +53,7 @@ async def run(
     parts: SiteParts = STANDARD_PARTS,
     *,
     gather_seconds: float = GATHER_SECONDS,
+    view: ProgressView | None = None,
 ) -> None:
     """Works until the federation has ended or ``stop`` is set.
 
@@ -64,11 +66,12 @@ async def run(
         stop: see above.
         parts: what the site is put together from.
         gather_seconds: see :data:`GATHER_SECONDS`.
+        view: shows how far training is; None: events in the log.
 
     Raises:
         RequestFailed: every client was shut out; and as :func:`open_site`.
     """
-    working = asyncio.create_task(_work(config, settings, stop, parts, gather_seconds))
+    working = asyncio.create_task(_work(config, settings, stop, parts, gather_seconds, view))
     stopping = asyncio.create_task(_wait_for(stop))
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -90,6 +93,7 @@ async def _work(
     stop: threading.Event,
     parts: SiteParts,
     gather_seconds: float,
+    view: ProgressView | None,
 ) -> None:
     metrics = WorkerMetrics()
     parts = replace(parts, on_retry=metrics.note_retry)
@@ -104,7 +108,16 @@ async def _work(
                 shows_own_metrics=config.policy.own_metrics,
             )
         gate = PolicyGate(config.policy, site.specification.training)
-        work = RoundWork(writer, site.method, site.cache, site.patience, stop, gate, metrics)
+        work = RoundWork(
+            writer,
+            site.method,
+            site.cache,
+            site.patience,
+            stop,
+            gate,
+            metrics,
+            progress=RoundProgress(view or EventView()),
+        )
         stack.callback(work.close)
         exchange = ExchangeWork(site.patience, gate)
         _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))

@@ -30,6 +30,15 @@ class PolicyGate:
         self._training = training
         self._clock = clock
 
+    @property
+    def policy(self) -> SitePolicy:
+        """The site's."""
+        return self._policy
+
+    def now(self) -> datetime:
+        """The time by which days are counted."""
+        return self._clock()
+
     def check(self, one: HeldTask) -> RoundLedger:
         """Whether a client may train in a round; what it has trained so far.
 

@@ -26,6 +26,8 @@ from worker.remote.weights_cache import WeightsCache
 from worker.rounds.heartbeats import Leases, heartbeats
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.progress import EventView, RoundProgress
+from worker.rounds.site_record import SiteRecord
 from worker.rounds.sitting_out import give_up, refuse_by_policy
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
@@ -60,9 +62,12 @@ class RoundWork:
         gate: PolicyGate,
         metrics: WorkerMetrics,
         sleep: Sleep = asyncio.sleep,
+        progress: RoundProgress | None = None,
     ) -> None:
+        self._progress = progress or RoundProgress(EventView())
         self._metrics = metrics
         self._gate = gate
+        self._record = SiteRecord(method, gate)
         self._writer = writer
         self._method = method
         self._cache = cache
@@ -182,16 +187,20 @@ class RoundWork:
             fresh[0].task.round_number,
             lambda: self._ends_after_step(leases),
         )
-        while True:
-            with self._metrics.phase("training"):
-                result = next(results, None)
-            if result is None:
-                return
-            one = by_name[result.participant]
-            shown = replace(result, metrics=self._gate.shown(result.metrics))
-            with self._metrics.phase("encoding"):
-                state = self._writer.trained(one, shown, weights)
-            yield one, state
+        with self._progress.of_round(fresh[0].task.round_number, [*by_name]):
+            while True:
+                with self._metrics.phase("training"):
+                    result = next(results, None)
+                if result is None:
+                    return
+                one = by_name[result.participant]
+                self._progress.measured(result.metrics.get("loss_after"))
+                shown = replace(result, metrics=self._gate.shown(result.metrics))
+                with self._metrics.phase("encoding"):
+                    state = self._writer.trained(one, shown, weights)
+                with self._metrics.phase("evaluation"):
+                    self._record.keep(one, state, result.metrics, weights)
+                yield one, state
 
     def _evaluate(
         self, fresh: Sequence[HeldTask], weights: NamedArrays
@@ -199,11 +208,14 @@ class RoundWork:
         for one in fresh:
             with self._metrics.phase("evaluation"):
                 metrics = self._method.evaluate(one.client.participant(), weights)
-            yield one, self._writer.evaluated(one, self._gate.shown(metrics))
+                state = self._writer.evaluated(one, self._gate.shown(metrics))
+                self._record.keep(one, state, metrics, weights)
+            yield one, state
 
     def _ends_after_step(self, leases: Leases) -> bool:
         """Methods ask before each batch whether to stop."""
         self._metrics.steps.inc()
+        self._progress.step()
         return self._stop.is_set() or not leases.is_wanted
 
     async def _settle_pending(self, one: HeldTask) -> None:

@@ -20,7 +20,9 @@ from worker.methods.interface import Method, Participant
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig
-from worker.site import private_state
+from worker.site import history, private_state
+from worker.site.best_version import BestVersion, KeptVersion, load_best, read_best, save_best
+from worker.site.history import HistoryRow
 from worker.site.parts import Datasets
 from worker.site.peers import load_peers, save_peers
 from worker.site.private_state import PrivateState
@@ -44,6 +46,8 @@ class HostedClient:
         member: Member | None = None,
     ) -> None:
         self.name = config.name
+        self.source = config.data
+        """Where its examples come from."""
         self.member = member
         """What it is in secure sums; None where the federation has none."""
         self.api = api
@@ -77,6 +81,38 @@ class HostedClient:
         private_state.save(self._folder, state)
         self.state = state
         reached("state-saved")
+
+    def best(self) -> BestVersion | None:
+        """What was best on its validation split; None if nothing was measured yet.
+
+        Raises:
+            PrivateStateError: it cannot be read, or is another federation's.
+        """
+        if (about := read_best(self._folder)) is not None:
+            self._check_owner(about)
+        return about
+
+    def load_best(self) -> KeptVersion | None:
+        """The same with its tensors; raises as :meth:`best`."""
+        if (kept := load_best(self._folder)) is not None:
+            self._check_owner(kept.about)
+        return kept
+
+    def keep(self, best: KeptVersion) -> None:
+        """Makes this the client's best version."""
+        save_best(self._folder, best)
+
+    def _check_owner(self, about: BestVersion) -> None:
+        owners = (about.federation, about.specification_digest, about.client)
+        if owners != (self.state.federation, self.state.specification_digest, self.name):
+            raise PrivateStateError(
+                f"{self._folder}: the best version is of client {about.client} of federation "
+                f"{about.federation}, or of another specification of it"
+            )
+
+    def remember(self, row: HistoryRow) -> None:
+        """Adds a round to the client's history."""
+        history.add(self._folder, row)
 
     def trained_rounds(self) -> RoundLedger:
         """The rounds that it has trained.
@@ -170,7 +206,7 @@ def _say_what_is_missing(client: str, data: ClientData) -> None:
     if data.left_out:
         said = ", ".join(f"{count} {kind}" for kind, count in data.left_out.items())
         _log.warning("files left out", client=client, files=said)
-    for split, examples in (("train", data.train), ("test", data.test)):
+    for split, examples in data.splits.items():
         counts = torch.bincount(examples.labels, minlength=len(examples.class_names))
         without = [
             name for name, count in zip(examples.class_names, counts, strict=True) if not count

@@ -11,8 +11,8 @@ import torch
 
 from shared.federation.plans import TrainingPlan
 from worker.data.client_data import ClientData
-from worker.data.images import ImageShape
-from worker.data.loading import DatasetCache, Statistics
+from worker.data.images import ImageShape, Statistics
+from worker.data.loading import DatasetCache
 from worker.data.source import DataSource
 from worker.methods import build_method
 from worker.methods.interface import Method, SiteResources

@@ -144,7 +144,11 @@ def test_a_variable_replaces_the_address(tmp_path: Path, monkeypatch: pytest.Mon
         ('"site-a"\n', "3\n", "clients.0.name: Input should be a valid string"),
         ("state_dir", "seed = -1\nstate_dir", "clients.0.seed: Input should be greater than or"),
         ("state_dir", f"seed = {1 << 63}\nstate_dir", "clients.0.seed: Input should be less than"),
-        ('"digits"', '"digit"', "clients.0.data.dataset: Input should be 'digits', 'fashion-mn"),
+        (
+            '"digits"',
+            '"digit"',
+            "clients.0.data.dataset: unknown data set 'digit'; the closest",
+        ),
         ('"digits"', '"cifar10"', "clients.0.data: data_dir is required for dataset 'cifar10'"),
         (
             '"digits"',

@@ -54,9 +54,14 @@ class HyperFLClient(LocalClient):
 
     def evaluate(self, theta: torch.Tensor) -> tuple[float, float]:
         """Accuracy (0 to 1) and mean loss on the test split, with generated parameters θ (P,)."""
-        return self.measure(
-            lambda inputs: self._head.logits(self._extractor.features(theta, self._buffers, inputs))
-        )
+        return self.measure(lambda inputs: self._logits(theta, inputs))
+
+    def logits_of_test(self, theta: torch.Tensor) -> torch.Tensor:
+        """Logits (n, classes) of the test split on the CPU, with generated parameters θ (P,)."""
+        return self.test_logits(lambda inputs: self._logits(theta, inputs))
+
+    def _logits(self, theta: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        return self._head.logits(self._extractor.features(theta, self._buffers, inputs))
 
     def train_head(self, theta: torch.Tensor) -> None:
         """The head step: θ (P,) does not change, so each example's features are computed once."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from shared.arrays import NamedArrays
 from shared.federation.specification import ParameterSpecification
@@ -73,8 +74,8 @@ class BaseMethod(ABC, Generic[SharedT]):
         """Every client's outcome; a result with a metric that is not finite has diverged."""
 
     @abstractmethod
-    def evaluate_client(self, participant: Participant, shared: SharedT) -> tuple[float, float]:
-        """Accuracy (0 to 1) and mean loss on the client's test split."""
+    def logits_of(self, participant: Participant, shared: SharedT) -> torch.Tensor:
+        """Logits (n, classes) of the client's test split, float32 on the CPU."""
 
     def train(
         self,
@@ -96,13 +97,18 @@ class BaseMethod(ABC, Generic[SharedT]):
 
     def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
         """See :class:`worker.methods.interface.Method`."""
-        self.check(participant)
-        accuracy, loss = self.evaluate_client(participant, self.read(weights))
+        logits = self.test_logits(participant, weights)
+        labels = participant.data.test.labels
         return {
-            "accuracy": accuracy,
-            "loss": loss,
+            "accuracy": int((logits.argmax(dim=1) == labels).sum()) / len(labels),
+            "loss": float(cross_entropy(logits.double(), labels)),
             "num_test_examples": float(len(participant.data.test)),
         }
+
+    def test_logits(self, participant: Participant, weights: NamedArrays) -> torch.Tensor:
+        """See :class:`worker.methods.interface.GivesLogits`."""
+        self.check(participant)
+        return self.logits_of(participant, self.read(weights))
 
     def check(self, participant: Participant) -> None:
         """Raises ValueError, with the client's name, unless its tensors and data fit."""

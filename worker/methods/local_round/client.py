@@ -95,8 +95,22 @@ class LocalClient:
         loss = torch.zeros((), dtype=torch.float64, device=self._device)
         self._extractor.evaluation_mode()
         with torch.no_grad():
-            for inputs, labels in self._test.batches(self._extractor.evaluation_batch_size):
-                logits = logits_of(inputs)
+            for logits, labels in self._tested(logits_of):
                 correct += (logits.argmax(dim=1) == labels).sum()
                 loss += cross_entropy(logits, labels, reduction="sum")
         return int(correct) / len(self._test), float(loss) / len(self._test)
+
+    def test_logits(self, logits_of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Logits (n, classes) of the test split, in evaluation mode; on the CPU.
+
+        Args:
+            logits_of: as in :meth:`measure`.
+        """
+        self._extractor.evaluation_mode()
+        with torch.no_grad():
+            return torch.cat([logits.float().cpu() for logits, _ in self._tested(logits_of)])
+
+    def _tested(self, logits_of: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[Batch]:
+        """Logits (B, classes) and labels (B,) of the test split, batch by batch."""
+        for inputs, labels in self._test.batches(self._extractor.evaluation_batch_size):
+            yield logits_of(inputs), labels

@@ -96,6 +96,10 @@ class ModelClient(LocalClient):
         """Accuracy (0 to 1) and mean loss on the test split."""
         return self.measure(lambda inputs: self.logits(self.parameters, inputs))
 
+    def logits_of_test(self) -> torch.Tensor:
+        """Logits (n, classes) of the test split on the CPU."""
+        return self.test_logits(lambda inputs: self.logits(self.parameters, inputs))
+
 
 def _head(parameters: Mapping[str, torch.Tensor]) -> Head:
     return Head(

@@ -202,10 +202,10 @@ class ModelMethod(BaseMethod[Tensors]):
             except CannotTrain as reason:
                 yield NothingToSend(participant.name, str(reason))
 
-    def evaluate_client(self, participant: Participant, shared: Tensors) -> tuple[float, float]:
+    def logits_of(self, participant: Participant, shared: Tensors) -> torch.Tensor:
         """See :class:`BaseMethod`."""
         shared = with_change(participant, shared)
-        return self._client(participant, shared, 0, lambda: None).evaluate()
+        return self._client(participant, shared, 0, lambda: None).logits_of_test()
 
     def personalize(
         self,

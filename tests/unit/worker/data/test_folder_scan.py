@@ -52,16 +52,16 @@ def test_what_nas_and_desktops_leave_behind_is_counted_and_is_no_class(split: Pa
 
 
 def test_unknown_suffixes_are_counted_and_so_are_images_in_no_class(split: Path) -> None:
-    for name in ("cat/a.dcm", "cat/b.DCM", "dog/scan", "5.png", "labels.csv"):
+    for name in ("cat/a.nii", "cat/b.NII", "dog/scan", "5.png", "labels.csv"):
         touch(split / name)
     found = scan(split)
     assert found.left_out == {
-        ".dcm": 2,
+        ".nii": 2,
         "without suffix": 1,
         "in no class folder": 1,
         ".csv": 1,
     }
-    assert describe(found.left_out).startswith("2 .dcm, 1 ")
+    assert describe(found.left_out).startswith("2 .nii, 1 ")
 
 
 def test_linked_folders_and_files_are_followed(split: Path, tmp_path: Path) -> None:

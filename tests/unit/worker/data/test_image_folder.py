@@ -4,7 +4,9 @@ import torch
 from PIL import Image
 
 from worker.data.classes import AgreedClasses
-from worker.data.image_folder import find_classes, read_image_folder
+from worker.data.image_folder import find_classes, read_class_folders, read_folder
+from worker.data.source import DataSource
+from worker.data.wanted import Wanted
 from worker.errors import DataError
 
 
@@ -23,7 +25,7 @@ def data_dir(tmp_path):
 
 
 def test_images_labels_and_classes(data_dir):
-    train, test = read_image_folder(data_dir, (3, 4, 6))
+    train, test = read_class_folders(data_dir, (3, 4, 6))
     assert train.class_names == test.class_names == ("cat", "dog")
     assert train.labels.tolist() == [0, 0, 1]
     assert train.images.shape == (3, 3, 4, 6)
@@ -32,7 +34,7 @@ def test_images_labels_and_classes(data_dir):
 
 
 def test_colour_becomes_grey_by_itu_r_601(data_dir):
-    train, _ = read_image_folder(data_dir, (1, 8, 8))
+    train, _ = read_class_folders(data_dir, (1, 8, 8))
     assert train.images.shape == (3, 1, 8, 8)
     assert train.images[2].unique().tolist() == [76]
 
@@ -40,7 +42,7 @@ def test_colour_becomes_grey_by_itu_r_601(data_dir):
 def test_grey_is_repeated(tmp_path):
     for split in ("train", "test"):
         write_image(tmp_path / split / "only" / "1.png", 93, mode="L")
-    train, _ = read_image_folder(tmp_path, (3, 4, 4))
+    train, _ = read_class_folders(tmp_path, (3, 4, 4))
     assert train.images.unique().tolist() == [93]
 
 
@@ -51,7 +53,7 @@ def test_shrinking_averages_over_all_pixels(tmp_path):
         folder = tmp_path / split / "only"
         folder.mkdir(parents=True)
         Image.fromarray(stripes).save(folder / "1.png")
-    train, _ = read_image_folder(tmp_path, (1, 4, 4))
+    train, _ = read_class_folders(tmp_path, (1, 4, 4))
     assert (train.images.float() - 127.5).abs().max() < 10
 
 
@@ -60,14 +62,14 @@ def test_other_files_and_hidden_ones_are_passed_over_and_folders_inside_are_read
     (data_dir / "train" / "cat" / ".a.png").write_bytes(b"x")
     (data_dir / "train" / ".cache").mkdir()
     write_image(data_dir / "train" / "cat" / "more" / "c.PNG", (1, 1, 1))
-    train, _ = read_image_folder(data_dir, (3, 4, 4))
+    train, _ = read_class_folders(data_dir, (3, 4, 4))
     assert train.labels.tolist() == [0, 0, 0, 1]
     assert train.left_out == {".txt": 1, "hidden": 1}
 
 
 def test_a_site_may_lack_examples_of_a_class(data_dir):
     (data_dir / "train" / "dog" / "1.png").unlink()
-    train, _ = read_image_folder(data_dir, (3, 4, 4))
+    train, _ = read_class_folders(data_dir, (3, 4, 4))
     assert train.class_names == ("cat", "dog")
     assert train.labels.tolist() == [0, 0]
 
@@ -76,7 +78,7 @@ def test_a_site_may_lack_examples_of_a_class(data_dir):
 def test_a_missing_split_is_named(data_dir, split):
     (data_dir / split).rename(data_dir / "elsewhere")
     with pytest.raises(DataError, match=f"{split}: expected a folder"):
-        read_image_folder(data_dir, (3, 4, 4))
+        read_class_folders(data_dir, (3, 4, 4))
 
 
 def test_a_split_without_class_folders_is_named(tmp_path):
@@ -89,20 +91,20 @@ def test_a_split_without_images_is_named(data_dir):
     for path in (data_dir / "test").rglob("*.*"):
         path.unlink()
     with pytest.raises(DataError, match=r"test: expected images in its class folders, found none"):
-        read_image_folder(data_dir, (3, 4, 4))
+        read_class_folders(data_dir, (3, 4, 4))
 
 
 def test_other_classes_in_test_are_named(data_dir):
     (data_dir / "test" / "dog").rename(data_dir / "test" / "wolf")
     with pytest.raises(DataError, match=r"expected the class folders .*cat, dog.* found cat, wolf"):
-        read_image_folder(data_dir, (3, 4, 4))
+        read_class_folders(data_dir, (3, 4, 4))
 
 
 def test_an_unreadable_image_is_named(data_dir):
     path = data_dir / "train" / "cat" / "z.png"
     path.write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"z\.png: expected an image, cannot read it"):
-        read_image_folder(data_dir, (3, 4, 4))
+        read_class_folders(data_dir, (3, 4, 4))
 
 
 def test_a_truncated_image_is_named(data_dir):
@@ -111,7 +113,7 @@ def test_a_truncated_image_is_named(data_dir):
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match=r"z\.png: expected an image, cannot read it"):
-        read_image_folder(data_dir, (3, 4, 4))
+        read_class_folders(data_dir, (3, 4, 4))
 
 
 def test_all_that_is_broken_is_named_at_once_up_to_a_bound(data_dir):
@@ -120,7 +122,7 @@ def test_all_that_is_broken_is_named_at_once_up_to_a_bound(data_dir):
     (data_dir / "test" / "dog" / "0.tif").touch()
     (data_dir / "test" / "cat" / "link.png").symlink_to(data_dir / "nowhere")
     with pytest.raises(DataError) as caught:
-        read_image_folder(data_dir, (3, 4, 4))
+        read_class_folders(data_dir, (3, 4, 4))
     said = str(caught.value)
     assert said.startswith(f"{data_dir}: 14 files or folders cannot be used: test/cat/link.png: ")
     assert "is a link to nothing; test/dog/0.tif: expected an image, found an empty file; " in said
@@ -135,18 +137,24 @@ def test_decoding_in_threads_gives_the_same_images(data_dir, monkeypatch):
     for number, pixels in enumerate(noise):  # so large that threads pay
         Image.fromarray(pixels).save(data_dir / "train" / "dog" / f"s{number:02}.png")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    expected, _ = read_image_folder(data_dir, (3, 4, 4))
+    expected, _ = read_class_folders(data_dir, (3, 4, 4))
     monkeypatch.setattr("os.cpu_count", lambda: 3)
-    found, _ = read_image_folder(data_dir, (3, 4, 4))
+    found, _ = read_class_folders(data_dir, (3, 4, 4))
     assert torch.equal(found.images, expected.images)
 
 
 AGREED = AgreedClasses(("bird", "cat", "dog", "fish"))
 
 
+def read_agreed(data_dir):
+    source = DataSource(dataset="image-folder", data_dir=data_dir)
+    dataset = read_folder(source, Wanted((3, 4, 4), AGREED))
+    return dataset.train, dataset.test
+
+
 def test_folders_get_the_labels_of_the_agreed_classes(data_dir):
     (data_dir / "test" / "cat").rename(data_dir / "test" / "fish")
-    train, test = read_image_folder(data_dir, (3, 4, 4), agreed=AGREED)
+    train, test = read_agreed(data_dir)
     assert train.class_names == test.class_names == AGREED.names
     assert train.labels.tolist() == [1, 1, 2]
     assert test.labels.tolist() == [2, 3, 3]
@@ -158,4 +166,4 @@ def test_a_folder_of_no_agreed_class_is_refused_before_an_image_is_read(data_dir
     with pytest.raises(
         DataError, match=r"train: no class of the federation: 'dogs' \(closest: dog"
     ):
-        read_image_folder(data_dir, (3, 4, 4), agreed=AGREED)
+        read_agreed(data_dir)

@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from worker.data import loading
 from worker.data.images import LabelledImages
 from worker.data.loading import DatasetCache, natural_class_names, natural_image_shape
+from worker.data.public_datasets import PUBLIC_DATASETS
 from worker.data.source import DataSource
 from worker.errors import DataError
 
@@ -47,9 +48,8 @@ def random_cifar10(per_class_train, per_class_test):
 @pytest.fixture
 def fake_cifar10(monkeypatch):
     splits = random_cifar10(2200, 700)
-    known = loading._KNOWN_DATASETS["cifar10"]
-    fake = loading.replace(known, read=lambda _: splits)
-    monkeypatch.setitem(loading._KNOWN_DATASETS, "cifar10", fake)
+    fake = replace(PUBLIC_DATASETS["cifar10"], read=lambda _: splits)
+    monkeypatch.setitem(PUBLIC_DATASETS, "cifar10", fake)
     return splits
 
 
@@ -299,8 +299,64 @@ def test_a_map_of_classes_is_of_no_use_where_none_are_agreed(tmp_path):
 
 def test_files_that_are_left_out_are_counted_over_both_splits(tmp_path):
     write_class_folders(tmp_path, ["a", "b"])
-    for name in ("train/a/x.dcm", "test/b/y.dcm", "test/b/Thumbs.db"):
+    for name in ("train/a/x.nii", "test/b/y.nii", "test/b/Thumbs.db"):
         (tmp_path / name).touch()
     source = DataSource(dataset="image-folder", data_dir=tmp_path)
     data = DatasetCache().client_data(source, (1, 8, 8), 2)
-    assert data.left_out == {".dcm": 2, "Thumbs.db": 1}
+    assert data.left_out == {".nii": 2, "Thumbs.db": 1}
+
+
+def test_a_validation_split_is_cut_from_the_training_examples_of_each_class():
+    source = DataSource(dataset="digits", validation_fraction=0.25)
+    cache = DatasetCache()
+    data, again = (cache.client_data(source, (1, 8, 8), 10) for _ in range(2))
+    whole = cache.client_data(DIGITS, (1, 8, 8), 10)
+    assert data.validation is not None
+    positions = torch.cat([data.train._positions, data.validation._positions])
+    assert positions.sort().values.tolist() == [*range(len(whole.train))]
+    assert len(data.validation) == len(whole.train) // 4
+    share = torch.bincount(data.validation.labels) / torch.bincount(whole.train.labels)
+    assert share.min() > 0.2
+    assert torch.equal(data.validation._positions, again.validation._positions)
+    assert torch.equal(data.test._positions, whole.test._positions)
+    assert [*data.splits] == ["train", "test", "validation"]
+    assert [*whole.splits] == ["train", "test"]
+
+
+def test_a_folder_of_its_own_is_the_validation_split(tmp_path):
+    write_class_folders(tmp_path, ["a", "b"])
+    folder = tmp_path / "validation" / "b"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(folder / "0.png")
+    (tmp_path / "validation" / "a").mkdir()
+    source = DataSource(dataset="image-folder", data_dir=tmp_path)
+    data = DatasetCache().client_data(source, (1, 8, 8), 2)
+    assert data.validation.labels.tolist() == [1]
+    assert DatasetCache().try_out(source).validation.labels.tolist() == [1]
+    for fields, said in (
+        ({"validation_fraction": 0.5}, "has a validation split, so that validation_fraction"),
+        ({"partition": "iid"}, "partition iid divides train and test alone"),
+    ):
+        with pytest.raises(DataError, match=said):
+            DatasetCache().client_data(source.model_copy(update=fields), (1, 8, 8), 2)
+
+
+def test_a_group_lies_in_train_or_in_validation(tmp_path):
+    lines = ["file,label,split,group"]
+    for number in range(12):
+        Image.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
+        split = "test" if number == 11 else "train"
+        lines.append(f"{number}.png,{'ab'[number % 2]},{split},patient-{number // 3}")
+    lines[-1] = lines[-1].replace("patient-3", "patient-9")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(lines))
+    source = DataSource(
+        dataset="table", data_dir=tmp_path, table_file=table, validation_fraction=0.3
+    )
+    data = DatasetCache().client_data(source, (1, 4, 4), 2)
+    patients = [
+        {int(pixels[0, 0, 0]) // 3 for pixels in examples._data.images[examples._positions]}
+        for examples in (data.train, data.validation)
+    ]
+    assert not patients[0] & patients[1]
+    assert (len(data.train) + len(data.validation), len(data.test)) == (11, 1)

@@ -15,6 +15,7 @@ from worker.data.images import Dataset, LabelledImages
 from worker.data.loading import DatasetCache
 from worker.data.partitions import dominant_groups, paper_partition
 from worker.data.source import DataSource
+from worker.data.wanted import Wanted
 from worker.errors import DataError
 from worker.experiment.command import experiment
 from worker.experiment.pretraining import METADATA_KEY, images_of_nobody
@@ -53,7 +54,7 @@ def test_no_image_of_the_papers_twenty_clients_is_taken_and_every_other_is() -> 
 
 
 def test_a_partition_that_leaves_nothing_is_refused() -> None:
-    dataset = DatasetCache().dataset("digits", None, (1, 8, 8))
+    dataset = DatasetCache().dataset(DataSource(dataset="digits"), Wanted((1, 8, 8)))
     with pytest.raises(DataError, match="the partition iid gives every training image of digits"):
         images_of_nobody(DataSource(dataset="digits", partition="iid", num_clients=2), dataset)
 

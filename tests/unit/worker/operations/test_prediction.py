@@ -11,10 +11,11 @@ from PIL import Image
 
 from tests.support.random_clients import IMAGE_SHAPE, RESOURCES, random_client_data, tiny_plan
 from worker.data.image_file import decode
-from worker.errors import DataError
+from worker.errors import ConfigError, DataError
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import Participant, PersonalModel
-from worker.operations.prediction import predictions
+from worker.operations.prediction import predict, predictions
+from worker.settings import WorkerConfig, WorkerSettings
 
 MEAN, STD = torch.tensor([0.5]), torch.tensor([0.25])
 
@@ -58,3 +59,27 @@ def test_all_images_that_cannot_be_read_are_named(tmp_path: Path, model: Persona
     assert "000.png: expected an image" in said
     assert "009.png: expected an image" in said
     assert said.endswith("; and 2 more")
+
+
+def test_images_of_arrays_are_named_by_their_place(tmp_path: Path, model: PersonalModel) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 4, 4), dtype=np.uint8)
+    file = tmp_path / "new.npz"
+    np.savez(file, images=pixels)
+    (single,) = write_images(tmp_path, 1)
+    found = list(predictions(model, [file, single], IMAGE_SHAPE, MEAN, STD))
+    assert [one.name for one in found] == [*(f"{file}[{place}]" for place in range(3)), str(single)]
+    with torch.no_grad():
+        images = torch.from_numpy(pixels)[:, None] / 255
+        expected = model.head(model.module((images - 0.5) / 0.25)).softmax(dim=1)
+    given = torch.tensor([one.probabilities for one in found[:3]])
+    torch.testing.assert_close(given, expected, atol=1e-5, rtol=0)
+
+
+async def test_a_client_of_arrays_takes_no_image_files(tmp_path: Path) -> None:
+    data = {"dataset": "arrays", "data_dir": tmp_path}
+    clients = [{"name": "site-a", "state_dir": tmp_path, "data": data}]
+    config = WorkerConfig.model_validate(
+        {"coordinator_url": "http://127.0.0.1:9", "federation": "tiny", "clients": clients}
+    )
+    with pytest.raises(ConfigError, match=r"trained on arrays .* give \.npz or \.safetensors, not"):
+        await predict(config, WorkerSettings(), client="site-a", images=write_images(tmp_path, 1))

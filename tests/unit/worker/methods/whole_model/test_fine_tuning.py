@@ -104,7 +104,7 @@ def test_it_equals_the_plain_loop(name: str) -> None:
     with torch.no_grad():
         expected = float(cross_entropy(model(images), labels))
     after = method.evaluate(with_private(participant, found), weights)
-    assert after["loss"] == pytest.approx(expected, rel=1e-9)
+    assert after["loss"] == pytest.approx(expected, rel=1e-6)  # of float32
     assert after["loss"] != method.evaluate(participant, weights)["loss"]
 
 

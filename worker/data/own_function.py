@@ -1,0 +1,104 @@
+"""Examples that a function of the site's own code gives: ``dataset = "package.module:function"``.
+
+The site names the code itself, so no allow list stands before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from worker.data.file_splits import SPLITS, TEST, TRAIN
+from worker.data.image_file import fit, plain
+from worker.data.images import Dataset, ImageShape, own_dataset
+from worker.data.own_arrays import RawSplit, label_splits, pixels_of, raw_split
+from worker.data.source import DataSource
+from worker.data.wanted import Wanted
+from worker.errors import DataError
+from worker.user_code import import_object, said
+
+
+def read_function(source: DataSource, wanted: Wanted) -> Dataset:
+    """What the function gives, read once.
+
+    It is called with ``data_dir`` where the source has one, else with nothing. It returns a mapping
+    with ``train``, ``test``, and maybe ``validation``. Each is a pair (images, labels), or a torch
+    ``Dataset`` of pairs (image, label) with a length; see :mod:`worker.data.own_arrays`. A
+    dataset's ``classes``, where it has them, name its labels. Images of a dataset may be Pillow's.
+
+    Raises:
+        DataError: the function cannot be imported or fails, or gives something else.
+    """
+    path = source.dataset
+    try:
+        function = import_object(path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    try:
+        given = function() if source.data_dir is None else function(source.data_dir)
+    except (Exception, SystemExit) as error:  # whatever the site's own code makes of it
+        raise DataError(f"{path} failed: {said(error)}") from error
+    if not isinstance(given, Mapping) or not {TRAIN, TEST} <= given.keys() <= set(SPLITS):
+        found = sorted(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
+        raise DataError(
+            f"{path}: expected a mapping with train, test, and maybe validation, found {found}"
+        )
+    splits = {name: _raw(f"{path}: {name}", given[name], wanted.image_shape) for name in given}
+    return own_dataset(path, label_splits(splits, wanted), wanted.image_shape[0])
+
+
+def _raw(where: str, split: Any, image_shape: ImageShape) -> RawSplit:
+    if isinstance(split, tuple | list) and len(split) == 2 and hasattr(split[0], "shape"):
+        return raw_split(where, split[0], split[1])
+    if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
+        raise DataError(
+            f"{where}: expected a pair (images, labels) or a Dataset with a length, "
+            f"found {type(split).__name__}"
+        )
+    images, labels = [], []
+    for place in range(_length(where, split)):
+        item = _item(f"{where}[{place}]", split, place)
+        images.append(_image(f"{where}[{place}]", item[0], image_shape))
+        labels.append(item[1].item() if hasattr(item[1], "item") else item[1])
+        if images[place].shape != images[0].shape:
+            raise DataError(
+                f"{where}[{place}]: expected an image of shape {list(images[0].shape)} as the "
+                f"first, found {list(images[place].shape)}; give all one size, or Pillow's images"
+            )
+    classes = getattr(split, "classes", None)
+    names = None
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        names = tuple(map(str, classes))
+    return raw_split(where, torch.stack(images), labels, names=names)
+
+
+def _length(where: str, split: Any) -> int:
+    try:
+        length = len(split)
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{where}: its length cannot be told: {said(error)}") from error
+    if length == 0:
+        raise DataError(f"{where}: expected examples, found none")
+    return length
+
+
+def _item(where: str, split: Any, place: int) -> tuple[Any, Any]:
+    try:
+        item = split[place]
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{where} failed: {said(error)}") from error
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(f"{where}: expected a pair (image, label), found {type(item).__name__}")
+    return item[0], item[1]
+
+
+def _image(where: str, image: Any, image_shape: ImageShape) -> torch.Tensor:
+    """uint8, (C, H, W); one of Pillow's at the model's size."""
+    if isinstance(image, Image.Image):
+        return fit(plain(where, image, image_shape[0]), image_shape)
+    array = np.asarray(image.detach().cpu() if isinstance(image, torch.Tensor) else image)
+    return pixels_of(array[None], where)[0]
