@@ -17,6 +17,7 @@ def advise(
     images: Sequence[Json],
     inference: Sequence[Json],
     cohorts: Sequence[Json],
+    rounds: Sequence[Json],
     *,
     is_protected: bool,
 ) -> list[str]:
@@ -29,6 +30,12 @@ def advise(
             f"The sum of {_listed(apart)} clients' updates comes apart into the clients' parts, "
             "if all tensors are summed: use `shared_part = output-bias` where they are summed."
         )
+    found += [
+        f"The sums of {row['rounds']} rounds, of {row['cohorts']}, give a client's part away. An "
+        "honest coordinator sums the same clients each time: set `maximum_cohorts = 1`."
+        for row in rounds
+        if row["comes_apart"]
+    ]
     return found or [
         "Nothing was found that the policy should forbid. A failed attack proves nothing."
     ]

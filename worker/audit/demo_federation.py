@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shared.federation.specification import FederationSpecification
-from worker.audit.replay import after_round
+from worker.audit.replay import play_round
 from worker.audit.subject import Subject, check_audited, divide_public
 from worker.data.loading import DatasetCache
 from worker.data.source import DataSource
@@ -79,6 +79,6 @@ def demo_subject(
         f"{rounds} rounds; the others are real clients",
     )
     for number in range(1, rounds + 1):
-        subject = after_round(subject)
+        subject = play_round(subject).after
         on_round(number)
     return subject

@@ -17,6 +17,7 @@ class Effort:
         cohorts: sizes of the sums that are taken apart.
         draws: of cohorts of each size.
         shadows: clients that the attacker trains.
+        rounds: whose sums are put together; 0 for none.
         epsilons: budgets that are tried beside the federation's, where it has one.
     """
 
@@ -27,10 +28,11 @@ class Effort:
     cohorts: tuple[int, ...]
     draws: int
     shadows: int
+    rounds: int
     epsilons: tuple[float, ...]
 
 
-QUICK = Effort("quick", ((1, 1), (5, 1), (5, 10)), 4, 150, (3, 10), 1, 6, (1000.0,))
+QUICK = Effort("quick", ((1, 1), (5, 1), (5, 10)), 4, 150, (3, 10), 1, 6, 0, (1000.0,))
 DEFAULT = Effort(
     "default",
     ((1, 1), (5, 1), (5, 4), (5, 10), (5, 20), (5, 50), (20, 1), (100, 1)),
@@ -39,6 +41,7 @@ DEFAULT = Effort(
     (3, 5, 10, 20),
     3,
     24,
+    10,
     (1.0, 64.0, 1000.0),
 )
 THOROUGH = Effort(
@@ -53,5 +56,6 @@ THOROUGH = Effort(
     (3, 5, 8, 10, 15, 20, 30),
     5,
     64,
+    40,
     (1.0, 4.0, 16.0, 64.0, 256.0, 1000.0),
 )

@@ -19,6 +19,7 @@ from worker.audit.image_leakage import Case, ImageAudit, smallest_cohort
 from worker.audit.inference import InferenceAudit
 from worker.audit.pictures import draw_grid
 from worker.audit.replay import Replay
+from worker.audit.rounds_leakage import measure_rounds
 from worker.audit.subject import Subject, with_epsilon
 from worker.files import write_atomically
 from worker.methods.hyperfl import HyperFL
@@ -117,6 +118,16 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
                 f"sums of up to {members} clients",
                 members * round_seconds + 2.0 * effort.draws * len(effort.cohorts),
                 lambda: {"rows": measure_cohorts(subject, replay, effort)},
+            )
+        )
+    if effort.rounds and subject.others and subject.specification.protection is not None:
+        members = 1 + len(subject.others)
+        found.append(
+            Measurement(
+                "rounds",
+                f"sums of {effort.rounds} rounds put together",
+                1.5 * effort.rounds * members * round_seconds,
+                lambda: {"rows": measure_rounds(subject, effort.rounds)},
             )
         )
     return found

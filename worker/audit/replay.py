@@ -145,8 +145,23 @@ class Replay:
         return received.reshape(values.shape)
 
 
-def after_round(subject: Subject) -> Subject:
-    """The subject after a round of the client and all others.
+@dataclass(frozen=True, eq=False)
+class PlayedRound:
+    """A round of the client and all others.
+
+    Attributes:
+        uploads: of each, in this order.
+        seen: by the coordinator.
+        after: the subject after it.
+    """
+
+    uploads: Sequence[Upload]
+    seen: Observation
+    after: Subject
+
+
+def play_round(subject: Subject) -> PlayedRound:
+    """Plays one.
 
     Raises:
         WorkerError: the method refuses the round.
@@ -154,22 +169,23 @@ def after_round(subject: Subject) -> Subject:
     replay = Replay(subject)
     plan, members = replay.plan(), [subject.client, *subject.others]
     uploads = [replay.upload(member, plan, member.data.train) for member in members]
-    changes = replay.seen(uploads, plan).changes
+    seen = replay.seen(uploads, plan)
     weights = {
-        name: array + _dense(changes[name], array) if name in changes else array
+        name: array + _dense(seen.changes[name], array) if name in seen.changes else array
         for name, array in subject.weights.items()
     }
     client, *others = (
         replace(member, private=one.result.private)
         for member, one in zip(members, uploads, strict=True)
     )
-    return replace(
+    after = replace(
         subject,
         weights=weights,
         client=client,
         others=others,
         round_number=subject.round_number + 1,
     )
+    return PlayedRound(uploads, seen, after)
 
 
 def _dense(change: Delta, base: Array) -> Array:

@@ -43,6 +43,8 @@ def write_markdown(document: Json) -> str:
     parts += ["## Membership and labels", _inference(document["inference"]), _INFERENCE_NOTES]
     if document["cohorts"]:
         parts += ["## Sums", _cohorts(document["cohorts"]), _SUM_NOTES]
+    if document["rounds"]:
+        parts += ["## Sums of many rounds", _rounds(document["rounds"]), _ROUNDS_NOTES]
     parts += ["## What was not tried", "\n".join(f"- {line}" for line in _NOT_TRIED)]
     return "\n\n".join(parts) + "\n"
 
@@ -156,9 +158,13 @@ _SUM_NOTES = (
     "apart where an attack finds a part better than that by more than 0.05. Features are known to "
     "whoever saw an earlier update in the clear."
 )
+_ROUNDS_NOTES = (
+    "Cosine between a client's own part of the updates, all its rounds added, and what is found: "
+    "mean and worst client. The sums themselves are the mean of those that the client was in. The "
+    "attack is told who was in which sum, as a coordinator is."
+)
 _NOT_TRIED = (
-    "a coordinator that deviates: base weights chosen to isolate a client, or many rounds on the "
-    "same data put together",
+    "a coordinator that deviates: base weights chosen to isolate a client",
     "learned attacks, such as decoders or diffusion models trained on images like these",
     "frozen backbones, and methods of your own",
 )
@@ -201,6 +207,24 @@ def _cohorts(rows: Sequence[Json]) -> str:
                 for name, shown in names.items()
             }
             | {"verdict": "**comes apart**" if row["comes_apart"] else "no better than the sum"}
+            for row in rows
+        ]
+    )
+
+
+def _rounds(rows: Sequence[Json]) -> str:
+    return _table(
+        [
+            {"cohorts": row["cohorts"], "clients": row["clients"], "rounds": row["rounds"]}
+            | {
+                f"{shown}: mean / worst": f"{row[name]['mean']:.2f} / {row[name]['worst']:.2f}"
+                for name, shown in (("sum", "the sums themselves"), ("found", "found"))
+            }
+            | {
+                "verdict": "**gives parts away**"
+                if row["comes_apart"]
+                else "no better than the sums"
+            }
             for row in rows
         ]
     )

@@ -74,6 +74,7 @@ def _document(subject: Subject, effort: Effort, measured: dict[str, Json]) -> Js
     images = [row for name, row in measured.items() if name.startswith("images-")]
     inference = [row for name, row in measured.items() if name.startswith("inference-")]
     cohorts = measured.get("cohorts", {}).get("rows", [])
+    rounds = measured.get("rounds", {}).get("rows", [])
     is_protected = specification.protection is not None
     privacy = subject.privacy
     return {
@@ -97,7 +98,10 @@ def _document(subject: Subject, effort: Effort, measured: dict[str, Json]) -> Js
         "images": images,
         "inference": inference,
         "cohorts": cohorts,
-        "advice": advise(subject.policy, images, inference, cohorts, is_protected=is_protected),
+        "rounds": rounds,
+        "advice": advise(
+            subject.policy, images, inference, cohorts, rounds, is_protected=is_protected
+        ),
         "policy": subject.policy.model_dump(mode="json"),
     }
 

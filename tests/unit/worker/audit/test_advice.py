@@ -19,7 +19,7 @@ def row(images: int, steps: int, says: str, policy: str | None = None) -> dict[s
 
 
 def said(*rows: dict[str, Any], is_protected: bool = False) -> str:
-    return "\n".join(advise(SitePolicy(), rows, [], [], is_protected=is_protected))
+    return "\n".join(advise(SitePolicy(), rows, [], [], [], is_protected=is_protected))
 
 
 def test_the_smallest_round_that_held_is_the_policy() -> None:
@@ -64,11 +64,22 @@ def test_membership_labels_and_sums_are_spoken_of() -> None:
         {"cohort": 5, "comes_apart": True},
         {"cohort": 20, "comes_apart": False},
     ]
-    text = "\n".join(advise(SitePolicy(), [], [inference], cohorts, is_protected=False))
+    text = "\n".join(advise(SitePolicy(), [], [inference], cohorts, [], is_protected=False))
     assert "AUC 0.90" in text
     assert "How many examples of each class" in text
     inference |= {"auc_low": 0.45, "label_chance": 0.2}
     assert "How many" not in "\n".join(
-        advise(SitePolicy(), [], [inference], [], is_protected=False)
+        advise(SitePolicy(), [], [inference], [], [], is_protected=False)
     )
     assert "The sum of 3 and 5 clients' updates comes apart" in text
+
+
+def test_sums_of_many_rounds_that_give_parts_away_are_named() -> None:
+    row = {"rounds": 40, "cohorts": "half of the clients, drawn anew each time"}
+    kept, apart = ({**row, "comes_apart": one} for one in (False, True))
+    assert "maximum_cohorts" not in "".join(
+        advise(SitePolicy(), [], [], [], [kept], is_protected=True)
+    )
+    assert "set `maximum_cohorts = 1`" in "".join(
+        advise(SitePolicy(), [], [], [], [kept, apart], is_protected=True)
+    )

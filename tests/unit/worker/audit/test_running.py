@@ -53,7 +53,10 @@ def test_a_protected_one_is_attacked_as_a_sum(tmp_path: Path) -> None:
     (row,) = document["cohorts"]
     assert "blind" not in row
     assert not row["comes_apart"]
-    assert "theorem (Bonawitz et al., 2017)" in (tmp_path / "audit" / "report.md").read_text()
+    assert [(one["clients"], one["rounds"]) for one in document["rounds"]] == [(4, 2), (4, 2)]
+    text = (tmp_path / "audit" / "report.md").read_text()
+    assert "theorem (Bonawitz et al., 2017)" in text
+    assert "| half of the clients, drawn anew each time | 4 | 2 |" in text
 
 
 @pytest.mark.parametrize("protected", [False, True])
