@@ -21,6 +21,7 @@ from worker.remote.coordinator_api import CoordinatorApi
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig
 from worker.site import history, private_state
+from worker.site.best_version import FILE_NAME as BEST_FILE
 from worker.site.best_version import BestVersion, KeptVersion, load_best, read_best, save_best
 from worker.site.history import HistoryRow
 from worker.site.parts import Datasets
@@ -106,8 +107,8 @@ class HostedClient:
         owners = (about.federation, about.specification_digest, about.client)
         if owners != (self.state.federation, self.state.specification_digest, self.name):
             raise PrivateStateError(
-                f"{self._folder}: the best version is of client {about.client} of federation "
-                f"{about.federation}, or of another specification of it"
+                f"{self._folder / BEST_FILE} is of client {about.client} of federation "
+                f"{about.federation}, or of another specification of it: move it away"
             )
 
     def remember(self, row: HistoryRow) -> None:
@@ -194,6 +195,7 @@ def load_client(
         state = _new_state(config, specification.name, specification_digest, method)
         private_state.save(config.state_dir, state)
     client = HostedClient(config, api, data, state)
+    client.best()  # what cannot be used is said before a round is trained
     try:
         method.check_private(client.participant().private)
     except ValueError as error:
