@@ -58,10 +58,12 @@ def check_disk(
     config: WorkerConfig, specification: FederationSpecification | None
 ) -> Iterator[Row]:
     """A row about the disk of each client's private state."""
-    needed = _LEAST_FREE_BYTES
-    if specification is not None:
-        needed += _VERSIONS_ON_DISK * specification.parameters.size_bytes
     for client in config.clients:
+        needed = _LEAST_FREE_BYTES
+        if specification is not None:
+            # A validation split keeps its best version, and for a moment the one before it.
+            of_best = 0 if client.data.validation_fraction is None else 2
+            needed += (_VERSIONS_ON_DISK + of_best) * specification.parameters.size_bytes
         free = shutil.disk_usage(_existing(client.state_dir)).free
         make = ok if free >= needed else warning
         said = f"{_gib(free)} free at {client.state_dir}; {_gib(needed)} are enough"
