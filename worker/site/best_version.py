@@ -100,6 +100,18 @@ def read_best(folder: Path) -> BestVersion | None:
     return _read(file)[0]
 
 
+def check_owner(
+    folder: Path, about: BestVersion, *, federation: str, specification_digest: str, client: str
+) -> None:
+    """Raises PrivateStateError if the best version in ``folder`` belongs to something else."""
+    owners = (about.federation, about.specification_digest, about.client)
+    if owners != (federation, specification_digest, client):
+        raise PrivateStateError(
+            f"{folder / FILE_NAME} is of client {about.client} of federation {about.federation}, "
+            "or of another specification of it: move it away"
+        )
+
+
 def load_best(folder: Path) -> KeptVersion | None:
     """The best version in ``folder``; None if there is none.
 

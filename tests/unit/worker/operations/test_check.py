@@ -23,7 +23,7 @@ from worker.operations.check import check
 from worker.operations.check_rows import Row, Verdict
 from worker.operations.specification import build_specification
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import best_version, history, private_state
 
 CPU = WorkerSettings(device="cpu")
 
@@ -263,6 +263,22 @@ async def test_a_token_that_cannot_be_read_is_a_fault_though_nobody_is_reached(
     changed = config.model_copy(update={"clients": (client.model_copy(update=told),)})
     found = await rows(coordinator, changed)
     assert of(found, "credential") == [(Verdict.FAULT, f"{file} is UTF-16: save it as UTF-8")]
+
+
+async def test_what_lies_beside_the_private_state_is_looked_at(
+    coordinator: FakeCoordinator, config: WorkerConfig
+) -> None:
+    enrol(config)
+    folder = config.clients[0].state_dir
+    private_state.save(folder, first_state(coordinator, "alice"))
+    (folder / history.FILE_NAME).write_text("nothing\n")
+    (verdict, detail), *_ = of(await rows(coordinator, config), "private state")[1:]
+    assert verdict is Verdict.FAULT
+    assert "history.jsonl is damaged: line 1" in detail
+    (folder / history.FILE_NAME).unlink()
+    (folder / best_version.FILE_NAME).write_bytes(b"nothing")
+    (verdict, detail), *_ = of(await rows(coordinator, config), "private state")[1:]
+    assert (verdict, "best.safetensors is damaged" in detail) == (Verdict.FAULT, True)
 
 
 def with_source(config: WorkerConfig, **fields: object) -> WorkerConfig:
