@@ -47,6 +47,8 @@ class BestVersion(BaseModel):
     """0 to 1, on the validation split, as ``loss``."""
     loss: float
     num_examples: Count
+    examples_digest: Digest
+    """Of the validation split: accuracies on two splits say nothing of which version is better."""
 
 
 @dataclass(frozen=True, eq=False)
