@@ -80,9 +80,11 @@ class WorkerSettings(BaseSettings):
     )
     """`127.0.0.1:8420`: where `hyperfl worker run` shows a page about its clients' rounds. Whoever
     reaches it reads it."""
-    site_page_hosts: tuple[str, ...] = Field(default=(), json_schema_extra=shown("none"))
-    """Names that the page is asked by besides this machine's own, as JSON: `["site.example.org"]`.
-    Without one the page stays on this machine."""
+    site_page_hosts: str | None = Field(
+        default=None, pattern=r"^[\w.-]+(,[\w.-]+)*$", json_schema_extra=shown("none")
+    )
+    """Names that the page is asked by besides this machine's own, such as `site.example.org`, with
+    commas between them. Without one the page stays on this machine."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
     log_format: LogFormat | None = Field(

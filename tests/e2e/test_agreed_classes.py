@@ -23,6 +23,13 @@ SITES = {
 }
 """By site: the federation's class by the folder's name."""
 
+SOURCES = {
+    "site-a": 'dataset = "image-folder"\ndata_dir = "site-a"',
+    "site-b": 'dataset = "table"\ndata_dir = "site-b"\ntable_file = "site-b.csv"',
+    "site-c": 'dataset = "arrays"\ndata_dir = "site-c"',
+}
+"""The same images in folders, in folders that a table names, and in files of arrays."""
+
 
 def write_site(folder: Path, names: dict[str, str]) -> None:
     """Images of 4x4 with one bright pixel, whose place is the federation's class."""
@@ -34,6 +41,20 @@ def write_site(folder: Path, names: dict[str, str]) -> None:
                 pixels = generator.integers(0, 60, (4, 4), dtype=np.uint8)
                 pixels.flat[CLASSES.index(agreed)] = 255
                 Image.fromarray(pixels).save(folder / split / local / f"{place}.png")
+    files = sorted(folder.rglob("*.png"))
+    rows = [
+        f"{file.relative_to(folder)},{file.parent.name},{file.parents[1].name},patient-{place}"
+        for place, file in enumerate(files)
+    ]
+    table = folder.with_suffix(".csv")
+    table.write_text("\n".join(["file,label,split,group", *rows]), encoding="utf-8")
+    for split in ("train", "test"):
+        own = [file for file in files if file.parents[1].name == split]
+        np.savez(
+            folder / f"{split}.npz",
+            images=np.stack([np.asarray(Image.open(file)) for file in own]),
+            labels=np.array([file.parent.name for file in own]),
+        )
 
 
 def write_config(folder: Path, url: str, tokens: dict[str, str]) -> Path:
@@ -42,7 +63,7 @@ def write_config(folder: Path, url: str, tokens: dict[str, str]) -> Path:
         lines += [
             f'[[clients]]\nname = "{site}"\nstate_dir = "state/{site}"\nseed = {seed}',
             f'enrolment_token = "{token}"',
-            f'[clients.data]\ndataset = "image-folder"\ndata_dir = "{site}"',
+            f"[clients.data]\n{SOURCES[site]}",
             "validation_fraction = 0.25",
             "[clients.data.classes]",
             *(f'"{local}" = "{agreed}"' for local, agreed in SITES[site].items()),
@@ -88,7 +109,7 @@ def test_sites_with_other_names_train_together_and_predict_what_their_exported_f
 
     early = hyperfl_here(*predict, folder=tmp_path)
     assert early.exit_code == 2
-    assert "client site-a has trained nothing of its own" in early.errors
+    assert "nothing of its own was trained by site-a" in early.errors
 
     coordinator.admin("federation", "start", "classes")
     done = hyperfl_here("worker", "run", "--config", config, folder=tmp_path)
@@ -124,6 +145,18 @@ def test_sites_with_other_names_train_together_and_predict_what_their_exported_f
         folder=tmp_path,
     )
     assert best.json["weights_version"] in (0, 1)
+    for said in hyperfl_here(
+        "worker", "status", "--config", config, "--json", folder=tmp_path
+    ).json:
+        trained, evaluated = said["history"]
+        assert (trained["kind"], evaluated["kind"]) == ("train", "evaluate")
+        assert [one["name"] for one in trained["scores"]["classes"]] == list(CLASSES)
+        counted = sum(map(sum, trained["scores"]["confusion"]))
+        assert counted == sum(trained["examples"]["test"].values())
+        assert said["best"]["accuracy"] == max(
+            one["validation"]["accuracy"] for one in said["history"]
+        )
+        assert sum(trained["examples"]["validation"].values()) == said["best"]["num_examples"]
     (tmp_path / "site-a" / "test" / "gut").rename(tmp_path / "site-a" / "test" / "sehr-gut")
     renamed = hyperfl_here("worker", "evaluate", "--config", config, folder=tmp_path)
     assert renamed.exit_code == 2

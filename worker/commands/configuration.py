@@ -22,7 +22,7 @@ WhichOption = Annotated[
     str,
     typer.Option(
         help="final: the newest weights. best: what was best on the validation split, kept at the "
-        "site. A number: the weights of this version, with today's private tensors."
+        "site. A number: this version of a method without private tensors."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

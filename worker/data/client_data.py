@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from shared.arrays import digest_arrays
 from worker.data.augmentation import random_crop_and_flip
 from worker.data.images import ImageShape, LabelledImages
 from worker.data.resizing import enlarge
@@ -77,6 +79,12 @@ class Examples:
     def labels(self) -> torch.Tensor:
         """int64 on the CPU, (n,)."""
         return self._labels
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Of all images, as they are stored, and their labels."""
+        images = self._data.images[self._positions].numpy()
+        return digest_arrays({"images": images, "labels": self._labels.numpy()})
 
     def only(self, positions: torch.Tensor) -> Examples:
         """Some of the examples as a split of their own; ``positions`` are as in :meth:`batch`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -154,6 +154,16 @@ def pixels_of(images: object, where: str) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
+def check_size(where: str, count: int, shape: Sequence[int], wanted: Wanted) -> None:
+    """Raises DataError if so many images of this shape, in bytes, are more than is wanted."""
+    needed = count * math.prod(shape)
+    if wanted.max_bytes is not None and needed > wanted.max_bytes:
+        raise DataError(
+            f"{where}: expected at most {wanted.max_bytes} bytes of images "
+            f"(HYPERFL_MAX_MEMORY_BYTES), found {count} images, which have {needed}"
+        )
+
+
 def label_splits(splits: Mapping[str, RawSplit], wanted: Wanted) -> dict[str, LabelledImages]:
     """Every split with the labels that are wanted, no larger than the model's images.
 
@@ -204,12 +214,7 @@ def _labelled(
     split: RawSplit, labels: npt.NDArray[np.int64], names: tuple[str, ...], wanted: Wanted
 ) -> LabelledImages:
     images = shrink(split.images, wanted.image_shape)
-    needed = len(images) * math.prod(images.shape[1:])
-    if wanted.max_bytes is not None and needed > wanted.max_bytes:
-        raise DataError(
-            f"{split.where}: expected at most {wanted.max_bytes} bytes of images "
-            f"(HYPERFL_MAX_MEMORY_BYTES), found {len(images)} images, which have {needed}"
-        )
+    check_size(split.where, len(images), images.shape[1:], wanted)
     return LabelledImages(images, torch.from_numpy(labels), names, groups=split.groups)
 
 

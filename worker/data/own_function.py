@@ -15,7 +15,8 @@ from PIL import Image
 from worker.data.file_splits import SPLITS, TEST, TRAIN
 from worker.data.image_file import fit, plain
 from worker.data.images import Dataset, ImageShape, own_dataset
-from worker.data.own_arrays import RawSplit, label_splits, pixels_of, raw_split
+from worker.data.own_arrays import RawSplit, check_size, label_splits, pixels_of, raw_split
+from worker.data.resizing import shrink
 from worker.data.source import DataSource
 from worker.data.wanted import Wanted
 from worker.errors import DataError
@@ -47,28 +48,32 @@ def read_function(source: DataSource, wanted: Wanted) -> Dataset:
         raise DataError(
             f"{path}: expected a mapping with train, test, and maybe validation, found {found}"
         )
-    splits = {name: _raw(f"{path}: {name}", given[name], wanted.image_shape) for name in given}
+    splits = {name: _raw(f"{path}: {name}", given[name], wanted) for name in given}
     return own_dataset(path, label_splits(splits, wanted), wanted.image_shape[0])
 
 
-def _raw(where: str, split: Any, image_shape: ImageShape) -> RawSplit:
-    if isinstance(split, tuple | list) and len(split) == 2 and hasattr(split[0], "shape"):
+def _raw(where: str, split: Any, wanted: Wanted) -> RawSplit:
+    if isinstance(split, tuple) and len(split) == 2:
         return raw_split(where, split[0], split[1])
     if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
         raise DataError(
             f"{where}: expected a pair (images, labels) or a Dataset with a length, "
             f"found {type(split).__name__}"
         )
-    images, labels = [], []
-    for place in range(_length(where, split)):
-        item = _item(f"{where}[{place}]", split, place)
-        images.append(_image(f"{where}[{place}]", item[0], image_shape))
-        labels.append(item[1].item() if hasattr(item[1], "item") else item[1])
+    images: list[torch.Tensor] = []
+    labels = []
+    length = _length(where, split)
+    for place in range(length):
+        at = f"{where}[{place}]"
+        image, label = _item(at, split, place)
+        images.append(_image(at, image, wanted.image_shape))
+        labels.append(_label(at, label))
         if images[place].shape != images[0].shape:
             raise DataError(
-                f"{where}[{place}]: expected an image of shape {list(images[0].shape)} as the "
-                f"first, found {list(images[place].shape)}; give all one size, or Pillow's images"
+                f"{at}: expected an image of shape {list(images[0].shape)} as the first, "
+                f"found {list(images[place].shape)}; give all one size, or Pillow's images"
             )
+        check_size(where, length, images[0].shape, wanted)
     classes = getattr(split, "classes", None)
     names = None
     if isinstance(classes, Sequence) and not isinstance(classes, str):
@@ -97,8 +102,19 @@ def _item(where: str, split: Any, place: int) -> tuple[Any, Any]:
 
 
 def _image(where: str, image: Any, image_shape: ImageShape) -> torch.Tensor:
-    """uint8, (C, H, W); one of Pillow's at the model's size."""
+    """uint8, (C, H, W), no larger than the model's images; one of Pillow's at their size."""
     if isinstance(image, Image.Image):
         return fit(plain(where, image, image_shape[0]), image_shape)
     array = np.asarray(image.detach().cpu() if isinstance(image, torch.Tensor) else image)
-    return pixels_of(array[None], where)[0]
+    return shrink(pixels_of(array[None], where), image_shape)[0]
+
+
+def _label(where: str, label: Any) -> int | str:
+    array = np.asarray(label.cpu() if isinstance(label, torch.Tensor) else label)
+    if array.ndim or array.dtype.kind not in "iuU":
+        raise DataError(
+            f"{where}: expected one label, an integer or a name, found dtype {array.dtype} of "
+            f"shape {list(array.shape)}"
+        )
+    value: int | str = array.item()
+    return value

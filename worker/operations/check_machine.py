@@ -12,12 +12,13 @@ from shared.federation.specification import FederationSpecification, document_di
 from worker.errors import ConfigError, PrivateStateError
 from worker.operations.check_rows import Row, fault, ok, warning
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import best_version, history, private_state
 from worker.site.device import find_device
 from worker.site.free_memory import free_main_memory_bytes
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
 from worker.site.policy import Verdict, find
 
+_STATE = "private state"
 _VERSIONS_ON_DISK = 3
 """Weights in the cache, the next that arrive, and an update with its residual."""
 _LEAST_FREE_BYTES = 100 << 20
@@ -58,10 +59,12 @@ def check_disk(
     config: WorkerConfig, specification: FederationSpecification | None
 ) -> Iterator[Row]:
     """A row about the disk of each client's private state."""
-    needed = _LEAST_FREE_BYTES
-    if specification is not None:
-        needed += _VERSIONS_ON_DISK * specification.parameters.size_bytes
     for client in config.clients:
+        needed = _LEAST_FREE_BYTES
+        if specification is not None:
+            # A validation split keeps its best version, and for a moment the one before it.
+            of_best = 0 if client.data.validation_fraction is None else 2
+            needed += (_VERSIONS_ON_DISK + of_best) * specification.parameters.size_bytes
         free = shutil.disk_usage(_existing(client.state_dir)).free
         make = ok if free >= needed else warning
         said = f"{_gib(free)} free at {client.state_dir}; {_gib(needed)} are enough"
@@ -71,9 +74,22 @@ def check_disk(
 def check_states(
     config: WorkerConfig, specification: FederationSpecification | None, digest: str | None
 ) -> Iterator[Row]:
-    """A row about each client's private state, which is only read."""
+    """A row about each client's private state, and about what else cannot be used beside it."""
     for client in config.clients:
         yield _state(client, config.federation, specification, digest)
+        try:
+            history.read(client.state_dir)
+            best = best_version.read_best(client.state_dir)
+            if best is not None and digest is not None:
+                best_version.check_owner(
+                    client.state_dir,
+                    best,
+                    federation=config.federation,
+                    specification_digest=digest,
+                    client=client.name,
+                )
+        except PrivateStateError as error:
+            yield fault(_STATE, error, client.name)
 
 
 def _state(
@@ -82,12 +98,11 @@ def _state(
     specification: FederationSpecification | None,
     digest: str | None,
 ) -> Row:
-    check = "private state"
-    none_yet = ok(check, f"none yet at {client.state_dir}", client.name)
+    none_yet = ok(_STATE, f"none yet at {client.state_dir}", client.name)
     if not (client.state_dir / private_state.FILE_NAME).exists():
         return none_yet
     if specification is None or digest is None:
-        return ok(check, f"there is one at {client.state_dir}, not read", client.name)
+        return ok(_STATE, f"there is one at {client.state_dir}, not read", client.name)
     try:
         found = private_state.load(
             client.state_dir,
@@ -96,11 +111,11 @@ def _state(
             client=client.name,
         )
     except PrivateStateError as error:
-        return fault(check, error, client.name)
+        return fault(_STATE, error, client.name)
     if found is None:
         return none_yet
     waits = "" if found.pending is None else "; an update waits to be sent"
-    return ok(check, f"trained to round {found.last_round}{waits}", client.name)
+    return ok(_STATE, f"trained to round {found.last_round}{waits}", client.name)
 
 
 def check_policy(

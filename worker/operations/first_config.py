@@ -52,10 +52,14 @@ enrolment_token_file = {token_file}
 # Of the client's private draws, for experiments that must repeat; else the system draws it.
 # seed = 1
 
-# A folder with train/CLASS/*.png and test/CLASS/*.png. Other data sets: docs/own-data.md.
+# A folder with train/CLASS/*.png and test/CLASS/*.png. Other kinds of data are "table", "arrays",
+# and "package.module:function" for code of your own: docs/own-data.md.
 [clients.data]
 dataset = "image-folder"
 data_dir = {data_dir}
+
+# Training examples that are kept apart, to choose the client's best version by.
+# validation_fraction = 0.2
 
 # The federation's name of a class by this site's own name of it, where the two differ.
 # [clients.data.classes]

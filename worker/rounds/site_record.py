@@ -14,7 +14,7 @@ from worker.methods.interface import GivesLogits, Method, Participant
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
 from worker.site.history import HistoryRow, Sent, SentTensor, Validation
-from worker.site.private_state import PrivateState
+from worker.site.private_state import PendingUpdate, PrivateState
 from worker.site.scores import scores_of
 from worker.site.validation import keep_if_best
 
@@ -70,19 +70,21 @@ class SiteRecord:
             examples=_examples(client.data),
             metrics=metrics,
             validation=validation,
-            sent=self._sent(state, metrics),
+            sent=self._sent(state.pending, metrics),
         )
         if isinstance(self._method, GivesLogits):
             participant = Participant(client.name, client.data, private, state.seed)
             test = client.data.test
-            scores = scores_of(
-                self._method.test_logits(participant, weights), test.labels, test.class_names
-            )
-            row = row.model_copy(update={"scores": scores})
+            logits = self._method.test_logits(participant, weights)
+            if bool(logits.isfinite().all()):
+                scores = scores_of(logits, test.labels, test.class_names)
+                row = row.model_copy(update={"scores": scores})
         client.remember(row)
 
-    def _sent(self, state: PrivateState, metrics: Mapping[str, float]) -> Sent:
-        content = b"" if state.pending is None else state.pending.content
+    def _sent(self, pending: PendingUpdate | None, metrics: Mapping[str, float]) -> Sent:
+        if pending is None:
+            raise ValueError("a round leaves an update that is to be sent")
+        content = pending.content
         tensors, metadata = codec.decode(content)
         said = UpdateMetadata.model_validate_json(metadata[UPDATE_METADATA_KEY]).metrics
         policy = self._gate.policy

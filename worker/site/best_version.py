@@ -47,6 +47,8 @@ class BestVersion(BaseModel):
     """0 to 1, on the validation split, as ``loss``."""
     loss: float
     num_examples: Count
+    examples_digest: Digest
+    """Of the validation split: accuracies on two splits say nothing of which version is better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,18 @@ def read_best(folder: Path) -> BestVersion | None:
     if not file.exists():
         return None
     return _read(file)[0]
+
+
+def check_owner(
+    folder: Path, about: BestVersion, *, federation: str, specification_digest: str, client: str
+) -> None:
+    """Raises PrivateStateError if the best version in ``folder`` belongs to something else."""
+    owners = (about.federation, about.specification_digest, about.client)
+    if owners != (federation, specification_digest, client):
+        raise PrivateStateError(
+            f"{folder / FILE_NAME} is of client {about.client} of federation {about.federation}, "
+            "or of another specification of it: move it away"
+        )
 
 
 def load_best(folder: Path) -> KeptVersion | None:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from shared.rest.schema import Count, Digest, TaskKind
 from shared.validation import first_fault
 from worker.errors import PrivateStateError
 from worker.files import naming, write_atomically
-from worker.site.scores import Scores
+from worker.site.scores import RECORD, Scores
 
 FILE_NAME = "history.jsonl"
 MAX_ROUNDS = 1000
@@ -27,7 +27,7 @@ MAX_ROUNDS = 1000
 class Validation(BaseModel):
     """What was measured on the validation split."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = RECORD
 
     accuracy: float
     loss: float
@@ -37,7 +37,7 @@ class Validation(BaseModel):
 class SentTensor(BaseModel):
     """One tensor of an update."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = RECORD
 
     name: str
     bytes: Count
@@ -49,7 +49,7 @@ class Sent(BaseModel):
     A secure sum's looks random to whoever has no other of its cohort.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = RECORD
 
     bytes: Count
     digest: Digest
@@ -66,7 +66,7 @@ class Sent(BaseModel):
 class HistoryRow(BaseModel):
     """One round of one client."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = RECORD
 
     format: Literal[1] = 1
     at: AwareDatetime
@@ -81,7 +81,7 @@ class HistoryRow(BaseModel):
     """All that the method measured; most of it on the test split, before and after training."""
     scores: Scores | None = None
     """On the test split, of the weights that the round began with and the client's private tensors
-    after it; None where the method does not give logits."""
+    after it; None where the method gives no logits, or some that are not finite."""
     validation: Validation | None = None
     """Of the same, on the validation split."""
     sent: Sent

@@ -20,7 +20,7 @@ from worker.methods.interface import Method, Participant
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig
-from worker.site import history, private_state
+from worker.site import best_version, history, private_state
 from worker.site.best_version import BestVersion, KeptVersion, load_best, read_best, save_best
 from worker.site.history import HistoryRow
 from worker.site.parts import Datasets
@@ -103,12 +103,14 @@ class HostedClient:
         save_best(self._folder, best)
 
     def _check_owner(self, about: BestVersion) -> None:
-        owners = (about.federation, about.specification_digest, about.client)
-        if owners != (self.state.federation, self.state.specification_digest, self.name):
-            raise PrivateStateError(
-                f"{self._folder}: the best version is of client {about.client} of federation "
-                f"{about.federation}, or of another specification of it"
-            )
+        state = self.state
+        best_version.check_owner(
+            self._folder,
+            about,
+            federation=state.federation,
+            specification_digest=state.specification_digest,
+            client=self.name,
+        )
 
     def remember(self, row: HistoryRow) -> None:
         """Adds a round to the client's history."""
@@ -194,6 +196,7 @@ def load_client(
         state = _new_state(config, specification.name, specification_digest, method)
         private_state.save(config.state_dir, state)
     client = HostedClient(config, api, data, state)
+    client.best()  # what cannot be used is said before a round is trained
     try:
         method.check_private(client.participant().private)
     except ValueError as error:

@@ -16,13 +16,16 @@ from shared.rest.schema import Count
 _CALIBRATION_BINS = 15
 """As in Guo et al., On Calibration of Modern Neural Networks, ICML 2017."""
 
+RECORD = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+"""Of what is kept as JSON: a loss that is not finite is said so, and read again."""
+
 _Float64 = npt.NDArray[np.float64]
 
 
 class ClassScores(BaseModel):
     """One class against all others. What no example says is None."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = RECORD
 
     name: str
     examples: Count
@@ -37,7 +40,7 @@ class ClassScores(BaseModel):
 class Scores(BaseModel):
     """A model on one split."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = RECORD
 
     accuracy: float
     loss: float
@@ -57,7 +60,7 @@ def scores_of(logits: torch.Tensor, labels: torch.Tensor, class_names: tuple[str
     """Scores of a model.
 
     Args:
-        logits: (n, classes), n at least 1.
+        logits: (n, classes), finite, n at least 1.
         labels: int64, (n,).
         class_names: one for each column of ``logits``.
     """

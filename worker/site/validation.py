@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import structlog
 import torch
 
 from shared.arrays import NamedArrays
+from worker.data.client_data import Examples
 from worker.methods.interface import Method
 from worker.site.best_version import BestVersion, KeptVersion, is_better
 from worker.site.hosted_client import HostedClient
@@ -47,9 +49,7 @@ def keep_if_best(
     validation = client.data.validation
     if validation is None:
         return None
-    participant = client.participant()
-    data = replace(participant.data, test=validation)
-    measured = method.evaluate(replace(participant, data=data, private=dict(private)), weights)
+    measured = _measure(client, method, private, weights, validation)
     about = BestVersion(
         federation=client.state.federation,
         specification_digest=client.state.specification_digest,
@@ -57,15 +57,50 @@ def keep_if_best(
         weights_version=version,
         weights_digest=digest,
         round_number=round_number,
-        accuracy=measured["accuracy"],
-        loss=measured["loss"],
-        num_examples=len(validation),
+        **measured,
     )
     log = _log.bind(client=client.name, version=version, accuracy=about.accuracy, loss=about.loss)
-    if is_better(about, client.best()):
+    kept = client.best()
+    if kept is not None and kept.examples_digest != about.examples_digest:
+        kept = _measure_kept_again(client, method, validation)
+    if is_better(about, kept):
         tensors = {name: tensor.numpy() for name, tensor in private.items()}
         client.keep(KeptVersion(about, tensors, weights))
         log.info("best version so far kept")
     else:
         log.info("validation measured")
     return about
+
+
+def _measure_kept_again(
+    client: HostedClient, method: Method, validation: Examples
+) -> BestVersion | None:
+    """What was best on another validation split, on today's."""
+    kept = client.load_best()
+    if kept is None:
+        return None
+    private = {name: torch.from_numpy(array.copy()) for name, array in kept.private.items()}
+    measured = _measure(client, method, private, kept.weights, validation)
+    about = kept.about.model_copy(update=measured)
+    client.keep(replace(kept, about=about))
+    _log.info("best version measured on another validation split", client=client.name)
+    return about
+
+
+def _measure(
+    client: HostedClient,
+    method: Method,
+    private: Mapping[str, torch.Tensor],
+    weights: NamedArrays,
+    validation: Examples,
+) -> dict[str, Any]:
+    """What a :class:`BestVersion` says of a version and a validation split."""
+    participant = client.participant()
+    data = replace(participant.data, test=validation)
+    measured = method.evaluate(replace(participant, data=data, private=dict(private)), weights)
+    return {
+        "accuracy": measured["accuracy"],
+        "loss": measured["loss"],
+        "num_examples": len(validation),
+        "examples_digest": validation.content_digest,
+    }

@@ -110,6 +110,13 @@ def test_pillows_images_are_brought_to_the_models_shape(write: Any) -> None:
     assert torch.equal(pixels(data.test), torch.full((1, 1, 4, 4), 8.0))
 
 
+def test_lists_of_arrays_are_a_pair_too(write: Any) -> None:
+    write("{'train': ([*PIXELS], [0, 1, 1, 0, 1]), 'test': [(PIXELS[0], 1), (PIXELS[1], 0)]}")
+    data = load()
+    assert data.train.labels.tolist() == [0, 1, 1, 0, 1]
+    assert data.test.labels.tolist() == [1, 0]
+
+
 def test_the_folder_is_given_where_there_is_one(write: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "pixels.npy", np.full((3, 4, 4), 9, np.uint8))
     one = "(numpy.load(folder / 'pixels.npy'), [0, 1, 0])"
@@ -151,6 +158,16 @@ def test_nobody_need_know_the_federation_to_try_it_out(write: Any) -> None:
             r"train\[1\]: expected an image of shape \[1, 4, 4\] as the first, found \[1, 2, 4\]",
         ),
         ("{'train': Items([(PIXELS[0], 3)], ['cat']), 'test': 0}", "labels of 0 to 0, found 3"),
+        (
+            "{'train': [(PIXELS[0], PIXELS[1])] * 2, 'test': 0}",
+            r"\[0\]: expected one label, .* \[4, 4\]",
+        ),
+        ("{'train': Items([(PIXELS[0], None)]), 'test': 0}", "expected one label, .* dtype object"),
+        (
+            "{'train': Items([(None, 0)]), 'test': 0}",
+            r"\[0\]: images: expected an array of numbers",
+        ),
+        ("{'train': ([PIXELS[0], PIXELS[0, :2]], [0, 1]), 'test': 0}", "expected an array"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
@@ -181,5 +198,9 @@ def test_a_federation_without_names_takes_numbers_within_its_classes(write: Any)
 def test_images_are_never_taken_for_larger_than_memory_allows(write: Any) -> None:
     write(pair())
     cache = DatasetCache(max_bytes=79)
+    with pytest.raises(DataError, match=r"expected at most 79 bytes .* found 5 images, which have"):
+        cache.client_data(SOURCE, SHAPE, 2, ("cat", "dog"))
+    sys.modules.pop("own_data")
+    write("{'train': Items([(PIXELS[0], 0)] + [None] * 4), 'test': 0}")
     with pytest.raises(DataError, match=r"expected at most 79 bytes .* found 5 images, which have"):
         cache.client_data(SOURCE, SHAPE, 2, ("cat", "dog"))

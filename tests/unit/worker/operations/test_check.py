@@ -23,7 +23,7 @@ from worker.operations.check import check
 from worker.operations.check_rows import Row, Verdict
 from worker.operations.specification import build_specification
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import best_version, history, private_state
 
 CPU = WorkerSettings(device="cpu")
 
@@ -263,3 +263,78 @@ async def test_a_token_that_cannot_be_read_is_a_fault_though_nobody_is_reached(
     changed = config.model_copy(update={"clients": (client.model_copy(update=told),)})
     found = await rows(coordinator, changed)
     assert of(found, "credential") == [(Verdict.FAULT, f"{file} is UTF-16: save it as UTF-8")]
+
+
+async def test_what_lies_beside_the_private_state_is_looked_at(
+    coordinator: FakeCoordinator, config: WorkerConfig
+) -> None:
+    enrol(config)
+    folder = config.clients[0].state_dir
+    private_state.save(folder, first_state(coordinator, "alice"))
+    (folder / history.FILE_NAME).write_text("nothing\n")
+    (verdict, detail), *_ = of(await rows(coordinator, config), "private state")[1:]
+    assert verdict is Verdict.FAULT
+    assert "history.jsonl is damaged: line 1" in detail
+    (folder / history.FILE_NAME).unlink()
+    (folder / best_version.FILE_NAME).write_bytes(b"nothing")
+    (verdict, detail), *_ = of(await rows(coordinator, config), "private state")[1:]
+    assert (verdict, "best.safetensors is damaged" in detail) == (Verdict.FAULT, True)
+
+
+def with_source(config: WorkerConfig, **fields: object) -> WorkerConfig:
+    source = DataSource.model_validate(fields)
+    clients = tuple(client.model_copy(update={"data": source}) for client in config.clients)
+    return config.model_copy(update={"clients": clients})
+
+
+async def test_a_tables_images_and_rows_are_looked_at(
+    coordinator: FakeCoordinator, config: WorkerConfig, tmp_path: Path
+) -> None:
+    files = sorted((tmp_path / "images").rglob("*.png"))
+    lines = [
+        f"{file.relative_to(tmp_path / 'images')},{file.parent.name},{file.parents[1].name},{place}"
+        for place, file in enumerate(files)
+    ]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,label,split,group", *lines]))
+    of_table = with_source(config, dataset="table", data_dir=tmp_path / "images", table_file=table)
+    enrol(config)
+    found = await rows(coordinator, of_table)
+    assert {row.verdict for row in found} == {Verdict.OK}
+    said = [detail for _, detail in of(found, "data")]
+    assert [line.partition(";")[0] for line in said] == ["train: 12 images", "test: 6 images"]
+
+    of_both = with_source(
+        config, **of_table.clients[0].data.model_dump() | {"validation_fraction": 0.3}
+    )
+    said = [detail for _, detail in of(await rows(coordinator, of_both), "data")]
+    assert [line.partition(";")[0] for line in said[2:]] == [
+        "train: 8 examples",
+        "test: 6 examples",
+        "validation: 4 examples",
+    ]
+
+    files[0].write_bytes(b"no image")
+    table.write_text("\n".join(["file,label,split,group", *lines, "gone.png,class-0,train,x"]))
+    faults = [
+        detail
+        for verdict, detail in of(await rows(coordinator, of_table), "data")
+        if verdict is Verdict.FAULT
+    ]
+    assert faults == [f"{table}: row 20: there is no file gone.png in {tmp_path / 'images'}"]
+
+
+async def test_data_of_the_sites_own_code_is_counted_or_a_fault(
+    coordinator: FakeCoordinator, config: WorkerConfig
+) -> None:
+    own = with_source(config, dataset="tests.support.own_examples:splits")
+    enrol(config)
+    found = await rows(coordinator, own)
+    assert of(found, "data") == [
+        (Verdict.OK, "train: 6 examples; 0 2, 1 2, 2 2"),
+        (Verdict.OK, "test: 3 examples; 0 1, 1 1, 2 1"),
+    ]
+    broken = with_source(config, dataset="tests.support.own_examples:broken")
+    assert of(await rows(coordinator, broken), "data") == [
+        (Verdict.FAULT, "tests.support.own_examples:broken failed: RuntimeError: no scanner today")
+    ]

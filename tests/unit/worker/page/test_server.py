@@ -36,7 +36,7 @@ def test_it_is_served_while_the_worker_runs(tmp_path: Path) -> None:
 def test_it_stays_on_this_machine_unless_it_has_a_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is no address of this machine alone"):
         served(tmp_path, site_page="0.0.0.0:0").__enter__()
-    with served(tmp_path, site_page="0.0.0.0:0", site_page_hosts=("Site.example.org",)) as port:
+    with served(tmp_path, site_page="0.0.0.0:0", site_page_hosts="Site.example.org") as port:
         url = f"http://127.0.0.1:{port}/"
         assert httpx.get(url, headers={"Host": "site.example.org"}).status_code == 200
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 
 from shared.arrays import NamedArrays, digest_bytes
@@ -68,6 +70,18 @@ async def test_scores_are_of_the_rounds_weights_and_the_tensors_after_it(bench: 
     ).tolist()
     sure = float(torch.tensor([0.0, 2.0, 0.0]).softmax(dim=0)[1])
     assert abs(row.scores.calibration_error - abs(sure - share)) < 1e-6
+
+
+async def test_a_model_that_is_no_number_has_no_scores(bench: Bench) -> None:
+    bench.method = SureMethod(bench.coordinator.specification.parameters)
+    tensors = {"embedding": np.full(3, np.nan, np.float32), "head.weight": np.zeros((2, 2))}
+    held = bench.held("alice", {"tensors": tensors}, kind=TaskKind.EVALUATE)
+    with pytest.raises(ValueError, match="finite"):
+        await bench.round_work().do([held])
+    bench.method.evaluate = lambda *_: {"accuracy": 0.0}  # type: ignore[method-assign]
+    await bench.round_work().do([held])
+    (row,) = history.read(bench.folder / "alice")
+    assert row.scores is None
 
 
 async def test_an_evaluation_is_remembered_too(bench: Bench) -> None:

@@ -34,6 +34,7 @@ def kept(version: int, accuracy: float = 0.5, **fields: Any) -> KeptVersion:
         accuracy=accuracy,
         loss=1.0,
         num_examples=9,
+        examples_digest="sha256:" + 64 * "0",
     ).model_copy(update=fields)
     private = {"head": np.full(3, version, np.float64), "count": np.array(version)}
     return KeptVersion(about, private, weights)

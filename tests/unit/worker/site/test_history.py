@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from shared.rest.schema import TaskKind
 from tests.support.fake_coordinator import NOW
 from worker.errors import PrivateStateError
 from worker.site import history
-from worker.site.history import FILE_NAME, HistoryRow, Sent, add, read
+from worker.site.history import FILE_NAME, HistoryRow, Sent, Validation, add, read
 
 
 def row(round_number: int, **fields: Any) -> HistoryRow:
@@ -47,6 +48,14 @@ def test_a_round_that_was_trained_again_is_there_once(tmp_path: Path) -> None:
     for one in (row(1), row(2), row(2, metrics={"loss": 0.1}), row(2, kind=TaskKind.EVALUATE)):
         add(tmp_path, one)
     assert [one.metrics["loss"] for one in read(tmp_path)] == [0.5, 0.1, 0.5]
+
+
+def test_a_loss_that_is_not_finite_is_read_again(tmp_path: Path) -> None:
+    diverged = Validation(accuracy=0.0, loss=float("inf"), examples=1)
+    add(tmp_path, row(1, metrics={"loss": float("nan")}, validation=diverged))
+    (found,) = read(tmp_path)
+    assert math.isnan(found.metrics["loss"])
+    assert found.validation == diverged
 
 
 @pytest.mark.parametrize("length", [1, 20, 200])

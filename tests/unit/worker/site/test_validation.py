@@ -82,6 +82,27 @@ async def test_the_newest_of_the_best_is_kept_with_what_it_was_measured_with(
     assert bench.method.measured == [(3.0 * total, 5) for total in (1, 3, 6, 10)]
 
 
+async def test_on_another_split_the_best_is_measured_again(bench: Bench) -> None:
+    await train(bench, 0.9)
+    bench.method.grades += [0.6, 0.3]
+    task = bench.coordinator.add_task("alice", 2)
+    held = HeldTask(hosted_client(bench.coordinator, bench.folder, "alice"), task)
+    held.client.data = random_client_data(1, 5, num_validation=NUM_VALIDATION)
+    await bench.round_work().do([held])
+    kept = held.client.load_best()
+    assert kept is not None
+    assert (kept.about.weights_version, kept.about.accuracy) == (0, 0.6), "0.3 is of the old one"
+    assert bench.method.measured == [(3.0, 5), (9.0, 5), (3.0, 5)]
+    assert held.client.data.validation is not None
+    assert kept.about.examples_digest == held.client.data.validation.content_digest
+
+    bench.method.grades += [0.2]
+    task = bench.coordinator.add_task("alice", 3)
+    again = HeldTask(held.client, task)
+    await bench.round_work().do([again])
+    assert again.client.best() == kept.about
+
+
 async def test_nothing_of_it_is_sent(bench: Bench) -> None:
     await train(bench, 0.9)
     (content,) = bench.coordinator.updates()
@@ -143,5 +164,8 @@ async def test_whoever_has_none_is_told_what_it_takes(bench: Bench) -> None:
 async def test_another_federations_best_version_is_refused(bench: Bench) -> None:
     held = await train(bench, 0.5)
     held.client.state = replace(held.client.state, specification_digest="sha256:other")
-    with pytest.raises(PrivateStateError, match="alice: the best version is of client alice of"):
+    with pytest.raises(
+        PrivateStateError,
+        match=r"alice/best\.safetensors is of client alice of federation tiny, or of another",
+    ):
         held.client.best()
