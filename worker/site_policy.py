@@ -56,7 +56,17 @@ class SitePolicy(BaseModel):
     rounds_in_all: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[100])
     """Most rounds that a client trains in all, failed ones too. Unset: any number."""
     metrics: Literal["all", "none"] | tuple[MetricName, ...] = Field(
-        default="all", examples=[["accuracy", "loss"]]
+        default=(
+            "accuracy",
+            "accuracy_after",
+            "accuracy_before",
+            "epsilon_spent",
+            "loss",
+            "loss_after",
+            "loss_before",
+            "seconds_training",
+        ),
+        examples=[["accuracy", "loss"]],
     )
     """Which of a method's numbers leave with an update: `all`, `none`, or a list of names. The
     number of examples always does: it is the update's weight."""

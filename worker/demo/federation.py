@@ -129,9 +129,12 @@ def _worker_config(demo: Demo, url: str, invited: list[dict[str, Any]]) -> str:
         # Whoever started the demo has named them.
         f"allowed_imports = {json.dumps(import_paths(demo.request.method, demo.request.model))}",
     ]
+    # The data are public, and whoever tries things out wants to see them.
+    policy = 'metrics = "all"'
     if demo.request.protection is not None:
         # All clients are of one machine: there is nobody to compare fingerprints with.
-        lines.append("policy = { minimum_trusted_peers = 0 }")
+        policy += ", minimum_trusted_peers = 0"
+    lines.append(f"policy = {{ {policy} }}")
     if demo.weights_file is not None:
         lines.append(f"backbone_weights_file = {json.dumps(demo.weights_file)}")
     for index, client in enumerate(invited):
