@@ -88,7 +88,7 @@ def test_sites_with_other_names_train_together_and_predict_what_their_exported_f
 
     early = hyperfl_here(*predict, folder=tmp_path)
     assert early.exit_code == 2
-    assert "client site-a has trained nothing of its own" in early.errors
+    assert "nothing of its own was trained by site-a" in early.errors
 
     coordinator.admin("federation", "start", "classes")
     done = hyperfl_here("worker", "run", "--config", config, folder=tmp_path)
