@@ -46,7 +46,8 @@ class WorkerSettings(BaseSettings):
     between. It holds for the worker, whose TOML file can say so too, and for the administrator's
     commands."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is."""
+    """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is. With several, such as
+    `cuda:0,cuda:1`, a round's clients are spread over them; the first does all else."""
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
     """A worker whose coordinator does not answer for this long ends with 1."""
     poll_wait_seconds: float = Field(default=20.0, ge=0.0, le=30.0)
@@ -64,7 +65,8 @@ class WorkerSettings(BaseSettings):
     """Most memory that a federation may ask for: for its weights, for a batch of its images, and
     for the site's images at its size. One that asks for more is refused before anything is made."""
     max_factor_bytes: int = Field(default=1 << 30, gt=0)
-    """Memory for clients that train in lock step; those that need more train in parts."""
+    """Memory of each device for clients that train in lock step; those that need more train in
+    parts."""
     max_feature_cache_bytes: int | None = Field(
         default=None, ge=0, json_schema_extra=shown("a quarter of what is free at the start")
     )
