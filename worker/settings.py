@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.addresses import check_address, unprotected_host
 from shared.environment import PREFIX, check_environment, shown
@@ -27,6 +27,7 @@ from worker.errors import ConfigError
 from worker.site_policy import SitePolicy
 
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+HostName = Annotated[str, Field(pattern=r"^[\w-]+(\.[\w-]+)*$", max_length=253)]
 AllowedImport = Annotated[str, Field(pattern=rf"^{_NAME}(:{_NAME})?$", max_length=200)]
 
 
@@ -82,15 +83,22 @@ class WorkerSettings(BaseSettings):
     )
     """`127.0.0.1:8420`: where `hyperfl worker run` shows a page about its clients' rounds. Whoever
     reaches it reads it."""
-    site_page_hosts: tuple[str, ...] = Field(default=(), json_schema_extra=shown("none"))
-    """Names that the page is asked by besides this machine's own, as JSON: `["site.example.org"]`.
-    Without one the page stays on this machine."""
+    site_page_hosts: Annotated[tuple[HostName, ...], NoDecode] = Field(
+        default=(), json_schema_extra=shown("none")
+    )
+    """Names that the page is asked by besides this machine's own, such as
+    `site.example.org,site`. Without one the page stays on this machine."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
     log_format: LogFormat | None = Field(
         default=None, json_schema_extra=shown("`console` on a terminal, else `json`")
     )
     """`json`: one object a line. `console`: text for people."""
+
+    @field_validator("site_page_hosts", mode="before")
+    @classmethod
+    def _split(cls, names: Any) -> Any:
+        return names.split(",") if isinstance(names, str) else names
 
     @model_validator(mode="before")
     @classmethod
