@@ -13,13 +13,21 @@ LOWEST_STAMP := $(LOWEST)/installed
 help: ## Print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
+# PyTorch's small wheels for CPUs are not on PyPI: TORCH=cpu.
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+define INSTALL_TORCH_CPU
+	$(BIN)/pip install --quiet --disable-pip-version-check --index-url $(TORCH_CPU_INDEX) torch torchvision || \
+	  { echo "TORCH=cpu needs $(TORCH_CPU_INDEX), which is not reached from here; without it PyPI's wheels are installed" >&2; exit 1; }
+endef
+
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(if $(filter cpu,$(TORCH)),$(INSTALL_TORCH_CPU))
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[worker,dev]'
 	@touch $@
 
-install: $(STAMP) ## Create .venv and install everything into it
+install: $(STAMP) ## Create .venv and install everything into it; TORCH=cpu: PyTorch for CPUs alone
 
 demo: $(STAMP) ## Train HyperFL on digits: a coordinator, a worker with 4 clients, 10 rounds
 	$(BIN)/hyperfl demo --dataset digits --clients 4 --rounds 10

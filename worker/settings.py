@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.addresses import check_address, unprotected_host
 from shared.environment import PREFIX, check_environment, shown
@@ -27,6 +27,7 @@ from worker.errors import ConfigError
 from worker.site_policy import SitePolicy
 
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+HostName = Annotated[str, Field(pattern=r"^[\w-]+(\.[\w-]+)*$", max_length=253)]
 AllowedImport = Annotated[str, Field(pattern=rf"^{_NAME}(:{_NAME})?$", max_length=200)]
 
 
@@ -46,7 +47,8 @@ class WorkerSettings(BaseSettings):
     between. It holds for the worker, whose TOML file can say so too, and for the administrator's
     commands."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is."""
+    """`cpu`, `cuda`, `cuda:1` …; `auto` takes CUDA where it is. With several, such as
+    `cuda:0,cuda:1`, a round's clients are spread over them; the first does all else."""
     give_up_after_seconds: float = Field(default=3600.0, gt=0.0)
     """A worker whose coordinator does not answer for this long ends with 1."""
     poll_wait_seconds: float = Field(default=20.0, ge=0.0, le=30.0)
@@ -64,7 +66,8 @@ class WorkerSettings(BaseSettings):
     """Most memory that a federation may ask for: for its weights, for a batch of its images, and
     for the site's images at its size. One that asks for more is refused before anything is made."""
     max_factor_bytes: int = Field(default=1 << 30, gt=0)
-    """Memory for clients that train in lock step; those that need more train in parts."""
+    """Memory of each device for clients that train in lock step; those that need more train in
+    parts."""
     max_feature_cache_bytes: int | None = Field(
         default=None, ge=0, json_schema_extra=shown("a quarter of what is free at the start")
     )
@@ -80,17 +83,22 @@ class WorkerSettings(BaseSettings):
     )
     """`127.0.0.1:8420`: where `hyperfl worker run` shows a page about its clients' rounds. Whoever
     reaches it reads it."""
-    site_page_hosts: str | None = Field(
-        default=None, pattern=r"^[\w.-]+(,[\w.-]+)*$", json_schema_extra=shown("none")
+    site_page_hosts: Annotated[tuple[HostName, ...], NoDecode] = Field(
+        default=(), json_schema_extra=shown("none")
     )
-    """Names that the page is asked by besides this machine's own, such as `site.example.org`, with
-    commas between them. Without one the page stays on this machine."""
+    """Names that the page is asked by besides this machine's own, such as
+    `site.example.org,site`. Without one the page stays on this machine."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
     log_format: LogFormat | None = Field(
         default=None, json_schema_extra=shown("`console` on a terminal, else `json`")
     )
     """`json`: one object a line. `console`: text for people."""
+
+    @field_validator("site_page_hosts", mode="before")
+    @classmethod
+    def _split(cls, names: Any) -> Any:
+        return names.split(",") if isinstance(names, str) else names
 
     @model_validator(mode="before")
     @classmethod

@@ -182,3 +182,5 @@ async def test_rules_dashboard_and_page_name_the_metrics_that_there_are(
 def test_the_page_says_what_to_do_when_each_alert_fires() -> None:
     headings = re.findall(r"^### (HyperFL\w+)$", PAGE.read_text(), re.MULTILINE)
     assert headings == list(alerts())
+    for name, rule in alerts().items():
+        assert rule["annotations"]["runbook_url"] == f"monitoring.md#{name.lower()}"

@@ -143,3 +143,12 @@ def test_the_files_of_the_round_drawn_exist() -> None:
         files.append(ROOT / side / match[2])
     assert len(files) >= 12
     assert not [file for file in files if not file.exists()]
+
+
+def test_sizes_are_those_that_were_measured() -> None:
+    measured = (DOCS / "performance.md").read_text()
+    figures = re.findall(
+        r"\b\d[\d.]* (?:MB|/s|s|bytes)\b", _prose(DOCS / "operating" / "scaling.md")
+    )
+    assert len(figures) >= 15
+    assert [figure for figure in figures if figure not in measured] == []

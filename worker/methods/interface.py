@@ -110,21 +110,8 @@ class TrainingResult:
     sensitivity: float | None = None
 
 
-class Method(Protocol):
-    """A way to train: what it shares, what it keeps, its local round."""
-
-    def parameters(self, seed: int) -> ParameterSpecification:
-        """The tensors this method shares and how they start; the same on every machine.
-
-        Args:
-            seed: of the shared tensors' first values, 63 bits.
-        """
-
-    def initial_private(self, client_seed: int) -> PrivateTensors:
-        """A new client's private tensors, of any shapes, drawn from its private seed on the CPU."""
-
-    def check_private(self, private: Mapping[str, torch.Tensor]) -> None:
-        """Raises ValueError unless names and shapes are this method's private tensors'."""
+class Trains(Protocol):
+    """The local round of a way to train."""
 
     def train(
         self,
@@ -143,6 +130,23 @@ class Method(Protocol):
             TrainingInterrupted: ``should_stop`` returned True.
             TrainingFailedError: after all other results, if some clients have none.
         """
+
+
+class Method(Trains, Protocol):
+    """A way to train: what it shares, what it keeps, its local round."""
+
+    def parameters(self, seed: int) -> ParameterSpecification:
+        """The tensors this method shares and how they start; the same on every machine.
+
+        Args:
+            seed: of the shared tensors' first values, 63 bits.
+        """
+
+    def initial_private(self, client_seed: int) -> PrivateTensors:
+        """A new client's private tensors, of any shapes, drawn from its private seed on the CPU."""
+
+    def check_private(self, private: Mapping[str, torch.Tensor]) -> None:
+        """Raises ValueError unless names and shapes are this method's private tensors'."""
 
     def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
         """``accuracy`` (0 to 1), ``loss`` and ``num_test_examples`` of the personalised model.

@@ -18,7 +18,7 @@ from worker.methods.interface import Participant, TrainingResult
 from worker.models.registry import pixel_statistics
 from worker.operations.check_rows import Row, fault, ok
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site.device import find_device
+from worker.site.device import find_devices
 from worker.site.hosted_client import SEED_BITS
 from worker.site.opening import resources_of
 
@@ -32,7 +32,7 @@ def dry_run_round(
     """A row for each client: what a first round from the first weights took and gave."""
     training = specification.training
     try:
-        device = find_device(settings.device)
+        device = find_devices(settings.device)[0]
         method = build_method(training, device, resources_of(config, settings, device))
         weights = specification.parameters.initial_values()
         datasets = DatasetCache(pixel_statistics(training.model))

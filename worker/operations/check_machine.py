@@ -13,7 +13,7 @@ from worker.errors import ConfigError, PrivateStateError
 from worker.operations.check_rows import Row, fault, ok, warning
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import best_version, history, private_state
-from worker.site.device import find_device
+from worker.site.device import find_devices
 from worker.site.free_memory import free_main_memory_bytes
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
 from worker.site.policy import Verdict, find
@@ -25,19 +25,19 @@ _LEAST_FREE_BYTES = 100 << 20
 
 
 def check_device(settings: WorkerSettings) -> Iterator[Row]:
-    """A row about the device that trains."""
+    """A row about each device that trains."""
     try:
-        device = find_device(settings.device)
+        devices = find_devices(settings.device)
     except ConfigError as error:
         yield fault("device", error)
         return
-    detail = str(device)
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        detail = (
-            f"{device}: {torch.cuda.get_device_name(device)}, {_gib(free)} of {_gib(total)} free"
-        )
-    yield ok("device", detail)
+    for device in devices:
+        detail = str(device)
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            name = torch.cuda.get_device_name(device)
+            detail = f"{device}: {name}, {_gib(free)} of {_gib(total)} free"
+        yield ok("device", detail)
 
 
 def check_memory(

@@ -49,8 +49,7 @@ def served_page(config: WorkerConfig, settings: WorkerSettings) -> Iterator[int 
             f"HYPERFL_SITE_PAGE: {host} is no address of this machine alone, and whoever reaches "
             "it reads the page: use 127.0.0.1, or say in HYPERFL_SITE_PAGE_HOSTS what it is called"
         )
-    named = (settings.site_page_hosts or "localhost").lower().split(",")
-    page = SitePage(config, _LOOPBACK_NAMES.union(named))
+    page = SitePage(config, _LOOPBACK_NAMES | {one.lower() for one in settings.site_page_hosts})
     try:
         server = make_server(host, int(port), page, _Server, _Handler)
     except (OSError, OverflowError) as error:

@@ -117,6 +117,7 @@ async def _work(
             gate,
             metrics,
             progress=RoundProgress(view or EventView()),
+            trainer=site.trainer,
         )
         stack.callback(work.close)
         exchange = ExchangeWork(site.patience, gate)

@@ -19,7 +19,7 @@ from shared.crash_points import reached
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from worker.errors import PolicyRefused, Refused, WeightsError
-from worker.methods.interface import Method, TrainingFailedError, TrainingInterrupted
+from worker.methods.interface import Method, TrainingFailedError, TrainingInterrupted, Trains
 from worker.metrics import WorkerMetrics
 from worker.remote.patience import Patience, Sleep
 from worker.remote.weights_cache import WeightsCache
@@ -49,7 +49,8 @@ _log = structlog.get_logger()
 class RoundWork:
     """Works on tasks of one round; made once for a worker and used round after round.
 
-    ``sleep`` waits between two heartbeats.
+    ``sleep`` waits between two heartbeats. ``trainer`` trains, if that is another than ``method``,
+    which does all else meanwhile.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class RoundWork:
         metrics: WorkerMetrics,
         sleep: Sleep = asyncio.sleep,
         progress: RoundProgress | None = None,
+        trainer: Trains | None = None,
     ) -> None:
         self._progress = progress or RoundProgress(EventView())
         self._metrics = metrics
@@ -70,6 +72,7 @@ class RoundWork:
         self._record = SiteRecord(method, gate)
         self._writer = writer
         self._method = method
+        self._trainer = trainer or method
         self._cache = cache
         self._patience = patience
         self._stop = stop
@@ -181,7 +184,7 @@ class RoundWork:
         self, fresh: Sequence[HeldTask], weights: NamedArrays, leases: Leases
     ) -> Iterator[tuple[HeldTask, PrivateState]]:
         by_name = {one.client.name: one for one in fresh}
-        results = self._method.train(
+        results = self._trainer.train(
             [one.client.participant() for one in fresh],
             weights,
             fresh[0].task.round_number,

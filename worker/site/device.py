@@ -11,17 +11,26 @@ from worker.errors import ConfigError
 _NAMED = r"cpu|cuda(?::(\d{1,3}))?"
 
 
-def find_device(name: str) -> torch.device:
-    """The device of a name: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes CUDA where it is.
+def find_devices(names: str) -> tuple[torch.device, ...]:
+    """The devices of names with commas between: ``cpu``, ``cuda``, ``cuda:1``.
+
+    ``auto``, by itself, takes CUDA where it is. The first does what is not training.
 
     Raises:
-        ConfigError: it is none of these, or this machine has no such GPU.
+        ConfigError: one is none of these, or this machine has no such GPU.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if names == "auto":
+        return (torch.device("cuda" if torch.cuda.is_available() else "cpu"),)
+    return tuple(_find_device(name.strip()) for name in names.split(","))
+
+
+def _find_device(name: str) -> torch.device:
     named = re.fullmatch(_NAMED, name)
     if named is None:
-        raise ConfigError(f"HYPERFL_DEVICE must be auto, cpu, cuda or cuda:NUMBER, not {name}")
+        raise ConfigError(
+            "HYPERFL_DEVICE must be auto, or cpu, cuda or cuda:NUMBER with commas between, not "
+            f"{name}"
+        )
     if name == "cpu":
         return torch.device(name)
     number = torch.cuda.device_count() if torch.cuda.is_available() else 0

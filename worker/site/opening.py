@@ -15,7 +15,7 @@ from shared.federation.specification import FederationSpecification, ParameterSp
 from shared.rest.schema import FederationView
 from shared.validation import first_fault
 from worker.errors import ConfigError, Refused, RequestFailed
-from worker.methods.interface import Method, SiteResources
+from worker.methods.interface import Method, SiteResources, Trains
 from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
 from worker.remote.connection import CoordinatorAddress, way_to
@@ -26,7 +26,7 @@ from worker.secure_sum.member import Member
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import enrolment, private_state
 from worker.site.coordinator_address import coordinator_address
-from worker.site.device import find_device
+from worker.site.device import find_devices
 from worker.site.enrolment import check_token, obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
@@ -34,6 +34,7 @@ from worker.site.needed_memory import FREE_SHARE, check_needed_memory
 from worker.site.parts import STANDARD_PARTS, Datasets, SiteParts
 from worker.site.policy import check_examples, check_specification
 from worker.site.site_keys import obtain_keys
+from worker.site.spread_training import SpreadTraining
 
 NOBODY_TAKEN = "the coordinator accepts none of this worker's clients"
 
@@ -42,10 +43,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Site:
-    """Everything a worker needs, ready to work."""
+    """Everything a worker needs, ready to work.
+
+    ``trainer`` does rounds, on all devices; ``method`` does all else, on the first.
+    """
 
     specification: FederationSpecification
     method: Method
+    trainer: Trains
     clients: Sequence[HostedClient]
     cache: WeightsCache
     patience: Patience
@@ -92,7 +97,7 @@ async def open_site(
     """
     address = coordinator_address(config, settings, parts.transport)
     way_to(address)
-    device = find_device(settings.device)
+    devices = find_devices(settings.device)
     max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
     _check_before_enrolling(config, parts.datasets(None, max_bytes))
     patience = Patience(
@@ -120,8 +125,11 @@ async def open_site(
                 specification_digest=federation.specification_digest,
                 client=client.name,
             )
-        resources = resources_of(config, settings, device)
-        method = parts.build_method(specification.training, device, resources)
+        plan = specification.training
+        method, *others = (
+            parts.build_method(plan, device, resources_of(config, settings, device))
+            for device in (devices if len(devices) == 1 else (devices[0], *devices))
+        )
         _check_specification(specification.parameters, method)
         datasets = parts.datasets(pixel_statistics(specification.training.model), max_bytes)
         clients = []
@@ -135,7 +143,8 @@ async def open_site(
             hosted.member = await _membership(config, client, http, federation, patience)
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
-        yield Site(specification, method, clients, cache, patience)
+        trainer = SpreadTraining(others) if others else method
+        yield Site(specification, method, trainer, clients, cache, patience)
 
 
 def _check_before_enrolling(config: WorkerConfig, datasets: Datasets) -> None:

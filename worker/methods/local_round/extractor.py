@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
@@ -20,6 +21,8 @@ from worker.models.frozen import FrozenBackbone
 from worker.models.layout import ParameterLayout
 from worker.models.registry import FeatureExtractor
 
+_global_stream = threading.RLock()
+"""PyTorch's stream of random numbers is the process's: devices that train at once take turns."""
 _EVALUATION_BATCH_SIZE = 256
 _EVALUATION_BATCH_ELEMENTS = 1 << 23
 """Most elements of a batch of images in evaluation: 18 of 3×384×384."""
@@ -168,7 +171,7 @@ class FunctionalExtractor:
         if not self._module.training:
             self._module.train()
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with _global_stream, torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(noise.integers(1 << 62)))
             yield
 

@@ -51,6 +51,24 @@ async def test_clients_of_one_round_train_together(worker: Worker) -> None:
     assert groups == [["alice", "bob", "carol"]]
 
 
+async def test_clients_of_one_round_are_spread_over_the_devices_named(worker: Worker) -> None:
+    groups: list[list[str]] = []
+    train = worker.method.train
+
+    def note(group: Any, *arguments: Any) -> Any:
+        groups.append([participant.name for participant in group])
+        return train(group, *arguments)
+
+    worker.method.train = note  # type: ignore[method-assign]
+    worker.settings = WorkerSettings(poll_wait_seconds=0.0, device="cpu,cpu")
+    for name in ("bob", "alice", "carol"):
+        worker.coordinator.add_task(name, 1)
+    await worker.run("bob", "alice", "carol")
+    assert sorted(groups) == [["alice", "carol"], ["bob"]]
+    for name in ("bob", "alice", "carol"):
+        assert worker.on_disk(name).last_round == 1
+
+
 async def test_the_newest_round_goes_first(worker: Worker) -> None:
     worker.coordinator.add_task("alice", 1)
     worker.coordinator.add_task("bob", 2)

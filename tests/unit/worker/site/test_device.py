@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from worker.errors import ConfigError
-from worker.site.device import find_device
+from worker.site.device import find_devices
 
 
 def has_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -22,13 +22,15 @@ def has_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         ("cpu", 1, "cpu"),
         ("cuda", 1, "cuda"),
         ("cuda:1", 2, "cuda:1"),
+        ("cuda:1,cuda:0", 2, "cuda:1 cuda:0"),
+        ("cpu, cuda", 1, "cpu cuda"),
     ],
 )
 def test_a_device_that_is_there_is_taken(
     monkeypatch: pytest.MonkeyPatch, name: str, gpus: int, found: str
 ) -> None:
     has_gpus(monkeypatch, gpus)
-    assert str(find_device(name)) == found
+    assert [str(device) for device in find_devices(name)] == found.split()
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_a_device_that_is_there_is_taken(
     [
         ("cuda", 0, "HYPERFL_DEVICE is cuda, and this machine has no GPU that PyTorch can use"),
         ("cuda:2", 2, "HYPERFL_DEVICE is cuda:2, and this machine has 2 GPUs"),
+        ("cuda:0,cuda:2", 2, "HYPERFL_DEVICE is cuda:2, and this machine has 2 GPUs"),
     ],
 )
 def test_a_gpu_that_is_not_there_is_named(
@@ -43,10 +46,13 @@ def test_a_gpu_that_is_not_there_is_named(
 ) -> None:
     has_gpus(monkeypatch, gpus)
     with pytest.raises(ConfigError, match=f"^{words}$"):
-        find_device(name)
+        find_devices(name)
 
 
-@pytest.mark.parametrize("name", ["meta", "CPU", "gpu", "cuda:", "cuda:-1", "mps", ""])
+@pytest.mark.parametrize(
+    "name", ["meta", "CPU", "gpu", "cuda:", "cuda:-1", "mps", "", "cpu,meta", "cpu,", "cpu,auto"]
+)
 def test_no_other_kind_is_taken(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"must be auto, cpu, cuda or cuda:NUMBER, not {name}$"):
-        find_device(name)
+    wrong = name.rpartition(",")[2]
+    with pytest.raises(ConfigError, match=f"must be auto, or cpu, cuda or .*, not {wrong}$"):
+        find_devices(name)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from shared.federation.plans import TrainingPlan
 from tests.support.fake_coordinator import FakeCoordinator
-from tests.support.hosted_clients import client_config, worker_config
+from tests.support.hosted_clients import RandomDatasets, client_config, worker_config
 from tests.support.specifications import tiny_specification
+from tests.support.stub_method import StubMethod
 from tests.support.tiny_images import write_images
 from worker.data.source import DataSource
 from worker.errors import ConfigError, DataError, ImportNotAllowed
+from worker.methods.interface import Method, SiteResources
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site import opening
 from worker.site.parts import SiteParts
@@ -83,3 +87,21 @@ async def test_classes_of_one_split_alone_are_no_fault_before_they_are_agreed(
     with pytest.raises(ImportNotAllowed):  # what is looked at once the federation is known
         await open_site(coordinator, config)
     assert len(coordinator.asked("POST", "/enrolments")) == 1
+
+
+@pytest.mark.parametrize(("device", "number"), [("cpu", 1), ("cpu,cpu", 3)])
+async def test_what_measures_while_devices_train_is_none_of_those_that_train(
+    coordinator: FakeCoordinator, tmp_path: Path, device: str, number: int
+) -> None:
+    made: list[Method] = []
+
+    def build(plan: TrainingPlan, device: torch.device, resources: SiteResources) -> Method:
+        made.append(StubMethod(coordinator.specification.parameters))
+        return made[-1]
+
+    parts = SiteParts(coordinator.transport, build, RandomDatasets)
+    config, settings = worker_config(tmp_path, "tiny", "alice"), WorkerSettings(device=device)
+    async with opening.open_site(config, settings, parts) as site:
+        assert len(made) == number
+        assert site.method is made[0]
+        assert (site.trainer is site.method) == (number == 1)
