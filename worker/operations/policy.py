@@ -32,8 +32,16 @@ def policy_table() -> str:
         if default is None:
             lines.append(f"# {name} = {json.dumps((field.examples or [None])[0])}")
         else:
-            lines.append(f"{name} = {json.dumps(default)}")
+            lines += _assigned(name, default)
     return "\n".join(lines) + "\n"
+
+
+def _assigned(name: str, value: object) -> list[str]:
+    """TOML of a member: a list that is too long for a line has a line for each of its own."""
+    line = f"{name} = {json.dumps(value)}"
+    if len(line) <= _COLUMNS or not isinstance(value, tuple):
+        return [line]
+    return [f"{name} = [", *(f"    {json.dumps(one)}," for one in value), "]"]
 
 
 def explain(
