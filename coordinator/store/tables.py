@@ -2,56 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, also on SQLite, which keeps no time zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
-        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
-
-
-class Base(DeclarativeBase):
-    """Declarative base with constraint names that migrations can rely on."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
-        datetime: UtcTime(),
-        dict[str, float]: JSON(),
-        str: String(),
-    }
+from coordinator.store.base import Base
 
 
 class BlobRow(Base):
@@ -132,6 +88,20 @@ class TokenRow(Base):
     expires_at: Mapped[datetime | None]
     first_used_at: Mapped[datetime | None]
     """A client's credential ends the ones before it when it is first used."""
+
+
+class SessionRow(Base):
+    """One sign-in to the page: the SHA-256 of its cookie's secret. It ends with its token."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    token_id: Mapped[int] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"), index=True)
+    address: Mapped[str]
+    """Of whoever signed in."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
 
 
 class WeightsRow(Base):
