@@ -5,7 +5,17 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from coordinator.errors import UnknownThing
-from coordinator.page import sessions, sign_in
+from coordinator.page import (
+    audit,
+    clients,
+    federation,
+    federations,
+    rounds,
+    sessions,
+    sign_in,
+    tokens,
+    weights,
+)
 from coordinator.page.asset_files import assets
 from coordinator.page.page_route import PageRoute
 from coordinator.page.visitor import VisitorDependency
@@ -31,5 +41,16 @@ async def get_nothing(rest: str, _visitor: VisitorDependency) -> Response:
 
 
 router = APIRouter()
-for _part in (sign_in.router, sessions.router, _own):
+for _part in (
+    sign_in.router,
+    federations.router,
+    clients.router,
+    rounds.router,
+    weights.router,
+    federation.router,
+    audit.router,
+    tokens.router,
+    sessions.router,
+    _own,
+):
     router.include_router(_part)

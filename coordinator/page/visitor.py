@@ -8,6 +8,7 @@ from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 
 from coordinator.access.identity import Visitor, identify_session
 from coordinator.errors import Forbidden, UnsupportedMediaType
@@ -20,6 +21,11 @@ _MAX_FIELDS = 20
 _FORM = "application/x-www-form-urlencoded"
 
 Form = Mapping[str, str]
+
+
+def invalid_form(field: str, what: str) -> RequestValidationError:
+    """For a field of a form that is not what it has to be."""
+    return RequestValidationError([{"type": "value_error", "loc": (field,), "msg": what}])
 
 
 async def get_visitor(request: Request, context: ContextDependency) -> Visitor:

@@ -106,6 +106,16 @@ async def list_with_updates(
     return [(client, count) for client, count in rows]
 
 
+async def count_updates(session: AsyncSession, client_id: int) -> int:
+    """How many updates of a client are recorded."""
+    query = (
+        select(func.count(UpdateRow.id))
+        .join(AssignmentRow, AssignmentRow.id == UpdateRow.assignment_id)
+        .where(AssignmentRow.client_id == client_id)
+    )
+    return (await session.scalars(query)).one()
+
+
 async def list_members(
     session: AsyncSession,
     federation_id: int,

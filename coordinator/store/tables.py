@@ -71,6 +71,10 @@ class ClientRow(Base):
     """Its public keys for secure sums, as canonical JSON."""
     joins: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Joins to secure sums that its private state had counted at the last, under this card."""
+    worker_version: Mapped[str | None]
+    """What its worker said of itself with its last poll, as the two after this."""
+    torch_version: Mapped[str | None]
+    device: Mapped[str | None]
 
 
 class TokenRow(Base):
@@ -124,6 +128,7 @@ class WeightsRow(Base):
 
 
 _LIVE = "phase IN ('joining', 'open', 'confirming', 'unmasking', 'aggregating')"
+_UNREPORTED = "closed_at IS NOT NULL AND report IS NULL"
 
 
 class RoundRow(Base):
@@ -139,6 +144,12 @@ class RoundRow(Base):
             sqlite_where=text(_LIVE),
             postgresql_where=text(_LIVE),
         ),
+        Index(
+            "ix_rounds_unreported",
+            "id",
+            sqlite_where=text(_UNREPORTED),
+            postgresql_where=text(_UNREPORTED),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -151,6 +162,8 @@ class RoundRow(Base):
     new_version: Mapped[int | None]
     opened_at: Mapped[datetime]
     deadline_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]
+    """When its aggregation began, by whoever carried it out."""
     closed_at: Mapped[datetime | None]
     lease_token: Mapped[str | None]
     """Who aggregates; writes name it, so that those of a stale coordinator change nothing."""
@@ -162,6 +175,8 @@ class RoundRow(Base):
     """Whether its updates are summed under masks."""
     metrics: Mapped[dict[str, float] | None]
     """The cohort's means out of a secure sum, once it is committed."""
+    report: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_raiseload=True)
+    """What it came to over its whole cohort, as JSON: written once, soon after it is closed."""
     next_number: Mapped[int | None]
     """Of the round after this one, where a member has joined one of a higher number than this:
     the database came from a backup. None for the number after this."""

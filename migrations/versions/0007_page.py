@@ -1,4 +1,4 @@
-"""sign-ins to the page, which end with their token.
+"""what the page needs: sign-ins, what rounds came to, and what workers say of themselves.
 
 Revision: 0007
 Revises: 0006
@@ -13,6 +13,9 @@ revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
+
+_UNREPORTED = "closed_at IS NOT NULL AND report IS NULL"
+_OF_WORKERS = ("worker_version", "torch_version", "device")
 
 
 def upgrade() -> None:
@@ -31,7 +34,23 @@ def upgrade() -> None:
         sa.UniqueConstraint("digest", name=op.f("uq_sessions_digest")),
     )
     op.create_index(op.f("ix_sessions_token_id"), "sessions", ["token_id"])
+    op.add_column("rounds", sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("rounds", sa.Column("report", sa.Text(), nullable=True))
+    op.create_index(
+        "ix_rounds_unreported",
+        "rounds",
+        ["id"],
+        sqlite_where=sa.text(_UNREPORTED),
+        postgresql_where=sa.text(_UNREPORTED),
+    )
+    for name in _OF_WORKERS:
+        op.add_column("clients", sa.Column(name, sa.String(), nullable=True))
 
 
 def downgrade() -> None:
+    for name in _OF_WORKERS:
+        op.drop_column("clients", name)
+    op.drop_index("ix_rounds_unreported", table_name="rounds")
+    op.drop_column("rounds", "report")
+    op.drop_column("rounds", "claimed_at")
     op.drop_table("sessions")

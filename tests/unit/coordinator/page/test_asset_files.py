@@ -9,7 +9,7 @@ from pathlib import Path
 from coordinator.page.asset_files import ASSETS, asset_url, assets
 
 RECORD = Path(__file__).parents[4] / "dependencies" / "page_assets.toml"
-OWN = {"page.css", "icon.svg"}
+OWN = {"page.css", "icon.svg", "live.js", "curves.js", "copy.js"}
 
 
 def test_the_files_of_others_are_those_that_are_pinned() -> None:
