@@ -163,6 +163,9 @@ def _view(client: ClientRow, updates: int) -> ClientView:
         enrolled_at=client.enrolled_at,
         last_seen_at=client.last_seen_at,
         updates_recorded=updates,
+        worker_version=client.worker_version,
+        torch_version=client.torch_version,
+        device=client.device,
     )
 
 

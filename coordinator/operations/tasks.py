@@ -29,6 +29,7 @@ from shared.rest.schema import (
     Task,
     TaskKind,
 )
+from shared.rest.worker_about import WorkerAbout
 
 MAX_WAIT_SECONDS = 30.0
 """The protocol's: proxies cut connections that are silent for longer."""
@@ -57,18 +58,20 @@ async def next_work(
     principal: ClientPrincipal,
     wait_seconds: float,
     hung_up: Callable[[], Awaitable[None]],
+    about: WorkerAbout,
 ) -> Work | None:
     """The client's task in the open round; None if there is none within ``wait_seconds``.
 
     A poll that waits is also answered when another round opens, whether the client takes part or
     not: so a worker knows at once which of its clients do. ``hung_up`` returns when nobody waits
-    for the answer any more, who could take a task.
+    for the answer any more, who could take a task. ``about`` is noted.
 
     Raises:
         FederationFinished: there will be no more tasks.
         Unauthenticated: the client's credential ended while it waited.
     """
     give_up_at = asyncio.get_running_loop().time() + min(wait_seconds, MAX_WAIT_SECONDS)
+    await _mark_seen(context, principal, about)
     with context.metrics.open_polls.track_inprogress():
         return await _wait_for_work(context, principal, give_up_at, hung_up)
 
@@ -88,7 +91,6 @@ async def _wait_for_work(
     hung_up: Callable[[], Awaitable[None]],
 ) -> Work | None:
     loop = asyncio.get_running_loop()
-    await _mark_seen(context, principal)
     rung = context.tasks_bell.listen(principal.federation.id)
     first_round, work = await _look_for_work(context, principal)
     round_number = first_round
@@ -119,10 +121,13 @@ async def _rings(
         leaving.cancel()
 
 
-def _is_worth_marking_seen(client: ClientRow, now: datetime) -> bool:
+def _is_worth_marking_seen(client: ClientRow, now: datetime, about: WorkerAbout) -> bool:
     """Not every poll is worth a write."""
     seen_at = client.last_seen_at
-    return seen_at is None or now - seen_at >= _SEEN_INTERVAL or _is_first_poll(client)
+    known = (client.worker_version, client.torch_version, client.device)
+    is_news = known != (about.worker_version, about.torch_version, about.device)
+    is_due = seen_at is None or now - seen_at >= _SEEN_INTERVAL
+    return is_due or is_news or _is_first_poll(client)
 
 
 def _is_first_poll(client: ClientRow) -> bool:
@@ -131,11 +136,11 @@ def _is_first_poll(client: ClientRow) -> bool:
     return seen_at is None or (enrolled_at is not None and seen_at < enrolled_at)
 
 
-async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
+async def _mark_seen(context: Context, principal: ClientPrincipal, about: WorkerAbout) -> None:
     now = context.clock()
-    if _is_worth_marking_seen(principal.client, now):
+    if _is_worth_marking_seen(principal.client, now, about):
         async with context.database.writing(durable=False) as session:
-            await client_store.mark_seen(session, principal.client.id, now)
+            await client_store.mark_seen(session, principal.client.id, now, about)
         if _is_first_poll(principal.client):
             context.driver_wake.set()
 

@@ -13,6 +13,7 @@ from coordinator.errors import UnknownThing
 from coordinator.store.tables import AssignmentRow, ClientRow, FederationRow, TokenRow, UpdateRow
 from coordinator.store.tokens import exists as exists_token
 from shared.rest.schema import ClientState
+from shared.rest.worker_about import WorkerAbout
 
 
 async def lock(session: AsyncSession, client_id: int) -> ClientRow:
@@ -177,13 +178,15 @@ async def set_state(
     )
 
 
-async def mark_seen(session: AsyncSession, client_id: int, now: datetime) -> None:
-    """Writes when a client was last heard of."""
+async def mark_seen(
+    session: AsyncSession, client_id: int, now: datetime, about: WorkerAbout
+) -> None:
+    """Writes when a client was last heard of, and what its worker said of itself then."""
     await session.execute(
         update(ClientRow)
         .where(
             ClientRow.id == client_id,
-            or_(ClientRow.last_seen_at.is_(None), ClientRow.last_seen_at < now),
+            or_(ClientRow.last_seen_at.is_(None), ClientRow.last_seen_at <= now),
         )
-        .values(last_seen_at=now)
+        .values(last_seen_at=now, **about.model_dump())
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 import torch
 
 from worker.errors import ConfigError
-from worker.site.device import find_device
+from worker.site.device import about_worker, find_device
 
 
 def has_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -50,3 +52,14 @@ def test_a_gpu_that_is_not_there_is_named(
 def test_no_other_kind_is_taken(name: str) -> None:
     with pytest.raises(ConfigError, match=f"must be auto, cpu, cuda or cuda:NUMBER, not {name}$"):
         find_device(name)
+
+
+def test_a_worker_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = about_worker(torch.device("cpu"))
+    assert about.device == "cpu"
+    assert (about.worker_version, about.torch_version) == (version("hyperfl"), torch.__version__)
+    long_name = "NVIDIA " + "H" * 80 + "\n"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: long_name)
+    named = about_worker(torch.device("cuda:0")).device
+    assert named is not None
+    assert (len(named), named.startswith("cuda, NVIDIA H"), named.isprintable()) == (64, True, True)
