@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from coordinator.context import Context
+from coordinator.operations import clients
 from coordinator.store import client_pages as store
 from coordinator.store import federations as federation_store
-from shared.rest.schema import ClientState
+from shared.rest.schema import ClientView
 
 
 @dataclass(frozen=True)
-class ClientLineView:
+class ClientLine:
     """A client as the page lists it.
 
     Attributes:
-        rounds: whose work it has delivered.
+        view: as the interface shows it.
         num_examples: of its newest update; None in a secure sum, which hides it.
         last_reason: of the last round that it declined.
     """
 
-    name: str
-    state: ClientState
-    invited_at: datetime
-    last_seen_at: datetime | None
-    worker_version: str | None
-    torch_version: str | None
-    device: str | None
-    rounds: int
+    view: ClientView
     num_examples: int | None
     last_reason: str | None
 
@@ -43,7 +36,7 @@ class ClientPage:
         total: of all.
     """
 
-    clients: Sequence[ClientLineView]
+    clients: Sequence[ClientLine]
     first: int
     total: int
 
@@ -57,23 +50,11 @@ async def show(context: Context, federation_name: str, page: int, size: int) -> 
     first = (page - 1) * size
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        lines = await store.list_clients(session, federation.id, first, size)
+        rows = await store.list_clients(session, federation.id, first, size)
         total = await store.count(session, federation.id)
     return ClientPage(
         clients=[
-            ClientLineView(
-                name=line.client.name,
-                state=ClientState(line.client.state),
-                invited_at=line.client.invited_at,
-                last_seen_at=line.client.last_seen_at,
-                worker_version=line.client.worker_version,
-                torch_version=line.client.torch_version,
-                device=line.client.device,
-                rounds=line.rounds,
-                num_examples=None if line.is_masked else line.num_examples,
-                last_reason=line.last_reason,
-            )
-            for line in lines
+            ClientLine(clients.view_of(row), row.num_examples, row.last_reason) for row in rows
         ],
         first=first + 1,
         total=total,

@@ -138,8 +138,8 @@ async def list_all(context: Context, federation_name: str) -> list[ClientView]:
     """Every client of a federation, in order of name."""
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        rows = await store.list_with_updates(session, federation.id)
-    return [_view(client, updates) for client, updates in rows]
+        found = await store.list_all(session, federation.id)
+    return [view_of(client) for client in found]
 
 
 async def show(context: Context, federation_name: str, name: str) -> ClientView:
@@ -151,18 +151,18 @@ async def show(context: Context, federation_name: str, name: str) -> ClientView:
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
         client = await store.find(session, federation, name)
-        updates = await store.count_updates(session, client.id)
-    return _view(client, updates)
+    return view_of(client)
 
 
-def _view(client: ClientRow, updates: int) -> ClientView:
+def view_of(client: ClientRow) -> ClientView:
+    """A client as administrators see it."""
     return ClientView(
         name=client.name,
         state=ClientState(client.state),
         invited_at=client.invited_at,
         enrolled_at=client.enrolled_at,
         last_seen_at=client.last_seen_at,
-        updates_recorded=updates,
+        updates_recorded=client.updates_recorded,
         worker_version=client.worker_version,
         torch_version=client.torch_version,
         device=client.device,

@@ -285,6 +285,7 @@ async def decline(
                 f"round {round_number} is not leased to attempt {attempt} of this client",
                 attempt=None if assignment is None else assignment.attempt,
             )
+        await client_store.note_decline(session, principal.client.id, request.reason)
         if round_.is_protected and request.joined_round is not None and may_skip:
             next_number = min(request.joined_round, round_number + _FARTHEST_SKIP) + 1
             await round_store.skip_to(session, round_.id, next_number)

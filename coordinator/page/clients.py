@@ -54,7 +54,6 @@ async def list_clients(
         shown=await client_pages.show(context, federation_name, page, _ROWS),
         page=page,
         rows=_ROWS,
-        name_pattern=CLIENT_NAME.strip("^$"),
     )
 
 

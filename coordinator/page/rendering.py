@@ -36,6 +36,7 @@ def environment() -> Environment:
         "seconds": wording.in_seconds,
         "moment": wording.moment,
     }
+    made.globals["name_pattern"] = wording.NAME_PATTERN
     return made
 
 

@@ -17,7 +17,6 @@ from coordinator.page.visitor import (
 )
 from coordinator.routes.dependencies import ContextDependency, NameInPath
 from coordinator.serving.page_requests import FOLDER
-from shared.federation.specification import CLIENT_NAME
 from shared.rest.schema import TokenRequest, TokenScope
 from shared.validation import first_fault
 
@@ -36,7 +35,6 @@ async def list_tokens(
         "tokens.html",
         tokens=await tokens.list_all(context),
         scopes=list(reversed(TokenScope)),
-        name_pattern=CLIENT_NAME.strip("^$"),
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 NOTHING = "–"
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9_.\-]{0,62}"
+"""What a client or a token may be called, as browsers read it in a form."""
 _UNITS = ("kB", "MB", "GB", "TB")
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, and_, delete, exists, func, or_, select, update
+from sqlalchemy import BindParameter, and_, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
-from coordinator.store.tables import AssignmentRow, ClientRow, FederationRow, TokenRow, UpdateRow
+from coordinator.store.tables import ClientRow, FederationRow, TokenRow
 from coordinator.store.tokens import exists as exists_token
 from shared.rest.schema import ClientState
 from shared.rest.worker_about import WorkerAbout
@@ -92,29 +92,28 @@ async def find_or_add(
     return row
 
 
-async def list_with_updates(
-    session: AsyncSession, federation_id: int
-) -> Sequence[tuple[ClientRow, int]]:
-    """Clients in order of name, each with the number of its recorded updates."""
-    rows = await session.execute(
-        select(ClientRow, func.count(UpdateRow.id))
-        .outerjoin(AssignmentRow, AssignmentRow.client_id == ClientRow.id)
-        .outerjoin(UpdateRow, UpdateRow.assignment_id == AssignmentRow.id)
-        .where(ClientRow.federation_id == federation_id)
-        .group_by(ClientRow.id)
-        .order_by(ClientRow.name)
-    )
-    return [(client, count) for client, count in rows]
-
-
-async def count_updates(session: AsyncSession, client_id: int) -> int:
-    """How many updates of a client are recorded."""
+async def list_all(session: AsyncSession, federation_id: int) -> Sequence[ClientRow]:
+    """Clients in order of name."""
     query = (
-        select(func.count(UpdateRow.id))
-        .join(AssignmentRow, AssignmentRow.id == UpdateRow.assignment_id)
-        .where(AssignmentRow.client_id == client_id)
+        select(ClientRow).where(ClientRow.federation_id == federation_id).order_by(ClientRow.name)
     )
-    return (await session.scalars(query)).one()
+    return (await session.scalars(query)).all()
+
+
+async def note_update(session: AsyncSession, client_id: int, num_examples: int | None) -> None:
+    """Counts an update that is recorded; ``num_examples`` is None where nobody may know it."""
+    await session.execute(
+        update(ClientRow)
+        .where(ClientRow.id == client_id)
+        .values(updates_recorded=ClientRow.updates_recorded + 1, num_examples=num_examples)
+    )
+
+
+async def note_decline(session: AsyncSession, client_id: int, reason: str) -> None:
+    """Keeps why a client has declined a round."""
+    await session.execute(
+        update(ClientRow).where(ClientRow.id == client_id).values(last_reason=reason)
+    )
 
 
 async def list_members(

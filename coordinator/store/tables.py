@@ -71,6 +71,12 @@ class ClientRow(Base):
     """Its public keys for secure sums, as canonical JSON."""
     joins: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Joins to secure sums that its private state had counted at the last, under this card."""
+    updates_recorded: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Counted as they come: to count over all rounds takes long where there are many."""
+    num_examples: Mapped[int | None] = mapped_column(BigInteger)
+    """Of its newest update; None where that is of a secure sum."""
+    last_reason: Mapped[str | None] = mapped_column(Text)
+    """Why it declined the last round that it did."""
     worker_version: Mapped[str | None]
     """What its worker said of itself with its last poll, as the two after this."""
     torch_version: Mapped[str | None]

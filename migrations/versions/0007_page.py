@@ -43,6 +43,24 @@ def upgrade() -> None:
         sqlite_where=sa.text(_UNREPORTED),
         postgresql_where=sa.text(_UNREPORTED),
     )
+    op.add_column(
+        "clients",
+        sa.Column("updates_recorded", sa.Integer(), nullable=False, server_default=sa.text("0")),
+    )
+    op.add_column("clients", sa.Column("num_examples", sa.BigInteger(), nullable=True))
+    op.add_column("clients", sa.Column("last_reason", sa.Text(), nullable=True))
+    op.execute(
+        "UPDATE clients SET updates_recorded = (SELECT count(*) FROM updates "
+        "JOIN assignments ON assignments.id = updates.assignment_id "
+        "WHERE assignments.client_id = clients.id), "
+        "num_examples = (SELECT updates.num_examples FROM updates "
+        "JOIN assignments ON assignments.id = updates.assignment_id "
+        "JOIN rounds ON rounds.id = assignments.round_id "
+        "WHERE assignments.client_id = clients.id AND rounds.terms IS NULL "
+        "ORDER BY assignments.id DESC LIMIT 1), "
+        "last_reason = (SELECT reason FROM assignments "
+        "WHERE client_id = clients.id AND reason IS NOT NULL ORDER BY id DESC LIMIT 1)"
+    )
     for name in _OF_WORKERS:
         op.add_column("clients", sa.Column(name, sa.String(), nullable=True))
 
@@ -50,6 +68,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     for name in _OF_WORKERS:
         op.drop_column("clients", name)
+    op.drop_column("clients", "last_reason")
+    op.drop_column("clients", "num_examples")
+    op.drop_column("clients", "updates_recorded")
     op.drop_index("ix_rounds_unreported", table_name="rounds")
     op.drop_column("rounds", "report")
     op.drop_column("rounds", "claimed_at")

@@ -21,6 +21,7 @@ from coordinator.store.tables import (
     UpdateRow,
     WeightsRow,
 )
+from shared.arrays import digest_bytes
 from shared.rest.schema import AssignmentState, ClientState, FederationState, RoundPhase, TaskKind
 from tests.support.specifications import tiny_specification
 
@@ -62,7 +63,8 @@ async def seed(context: Context, what: Seeded) -> None:
     specification = tiny_specification(
         what.name, rounds=what.planned, cohort_size=cohort, minimum_updates=max(1, cohort // 2)
     )
-    await federations.create(context, specification)
+    named = specification.training.model_copy(update={"model": "skin_lesions.models:cnn"})
+    await federations.create(context, specification.model_copy(update={"training": named}))
     seconds = 260.0
     begun = now - timedelta(seconds=seconds * (what.rounds + 1) - 150)
     names = [
@@ -126,6 +128,9 @@ def _clients(
             "enrolled_at": now - timedelta(days=2),
             "last_seen_at": now - timedelta(seconds=9000 if is_gone else 3 + 2 * index % 25),
             "joins": 0,
+            "updates_recorded": what.rounds - index % 5,
+            "num_examples": 900 + 130 * (index % 7),
+            "last_reason": what.hostile or (_REASONS[index // 4 % 3] if index % 4 == 2 else None),
             "worker_version": what.hostile or "0.1.0",
             "torch_version": what.hostile or "2.14.0",
             "device": what.hostile or _DEVICES[index % 3],
@@ -157,7 +162,7 @@ def _weights(federation_id: int, begun: datetime, what: Seeded) -> list[dict[str
         {
             "federation_id": federation_id,
             "version": version,
-            "digest": f"sha256:{version:064x}",
+            "digest": digest_bytes(f"{what.name} {version}".encode()),
             "created_at": begun + timedelta(seconds=260 * version),
         }
         for version in range(1, what.rounds + 1)

@@ -6,7 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from coordinator.page.wording import ago, count, in_bytes, in_seconds, moment, percent, until
+from coordinator.page.wording import (
+    NAME_PATTERN,
+    ago,
+    count,
+    in_bytes,
+    in_seconds,
+    moment,
+    percent,
+    until,
+)
+from shared.federation.specification import CLIENT_NAME
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -44,6 +54,10 @@ def test_sizes(size: float | None, written: str) -> None:
 )
 def test_durations(seconds: float | None, written: str) -> None:
     assert in_seconds(seconds) == written
+
+
+def test_a_forms_pattern_is_that_of_names() -> None:
+    assert f"^{NAME_PATTERN}$".replace("\\-", "-") == CLIENT_NAME
 
 
 def test_numbers_and_moments() -> None:
