@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tomllib
 from html import unescape
 
 import httpx
 import pytest
+from alembic import command
 
+from coordinator.operations import client_pages
 from coordinator.operations import clients as operations
 from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.page import Browser, signed_in
+from tests.support.rounds import send_updates
+from tests.support.schema import go_to
 from tests.support.specifications import tiny_specification
 from worker.settings import WorkerConfig
 
-pytestmark = [pytest.mark.integration, on_sqlite]
+pytestmark = pytest.mark.integration
 
 CLIENTS, TOKENS = "/page/federations/tiny/clients", "/page/tokens"
 
@@ -30,6 +35,7 @@ async def invite(browser: Browser, name: str) -> httpx.Response:
     return await browser.submit(CLIENTS, CLIENTS, name=name)
 
 
+@on_sqlite
 async def test_an_invitation_shows_a_token_once_and_the_sites_file(
     coordinator: RunningCoordinator,
 ) -> None:
@@ -46,6 +52,7 @@ async def test_an_invitation_shows_a_token_once_and_the_sites_file(
     assert "site-a" in await browser.text(CLIENTS)
 
 
+@on_sqlite
 async def test_a_client_that_is_known_is_not_invited_by_mistake(
     coordinator: RunningCoordinator,
 ) -> None:
@@ -62,6 +69,7 @@ async def test_a_client_that_is_known_is_not_invited_by_mistake(
     assert [one["name"] for one in listed] == ["a"]
 
 
+@on_sqlite
 async def test_a_credential_is_replaced_and_a_client_revoked_after_a_question(
     coordinator: RunningCoordinator,
 ) -> None:
@@ -83,6 +91,7 @@ async def test_a_credential_is_replaced_and_a_client_revoked_after_a_question(
     assert (await browser.get(f"{CLIENTS}/a/praise")).status_code == 422
 
 
+@on_sqlite
 async def test_a_token_is_created_shown_once_and_revoked(coordinator: RunningCoordinator) -> None:
     browser = await signed_in(coordinator)
     made = await browser.submit(TOKENS, TOKENS, name="board", scope="read-only", valid_days="30")
@@ -107,3 +116,29 @@ async def test_a_token_is_created_shown_once_and_revoked(coordinator: RunningCoo
     assert "every session that was opened with it ends" in await browser.text(revoke)
     assert (await browser.submit(revoke, revoke)).status_code == 303
     assert (await reader.get(TOKENS)).status_code == 303
+
+
+async def test_what_a_client_did_is_counted_as_it_comes_and_for_the_time_before(
+    coordinator: RunningCoordinator, database_url: str
+) -> None:
+    specification = tiny_specification(rounds=3, minimum_updates=1)
+    await coordinator.started(specification, "a", "b")
+    await send_updates(coordinator, specification, "a")
+    task = await coordinator.task("tiny", "b")
+    for reason in ("no data", "said again"):
+        await coordinator.http.put(
+            "/v1/federations/tiny/rounds/1/decline",
+            params={"attempt": task["attempt"]},
+            json={"reason": reason},
+            headers=coordinator.credentials["b"],
+        )
+    await coordinator.driver.step()
+    await send_updates(coordinator, specification, "a", "b")
+    known = await client_pages.show(coordinator.context, "tiny", 1, 50)
+    assert [
+        (one.view.name, one.view.updates_recorded, one.num_examples, one.last_reason)
+        for one in known.clients
+    ] == [("a", 2, 10, None), ("b", 1, 10, "no data")]
+    await asyncio.to_thread(go_to, database_url, command.downgrade, "0006")
+    await asyncio.to_thread(go_to, database_url, command.upgrade, "0007")
+    assert (await client_pages.show(coordinator.context, "tiny", 1, 50)).clients == known.clients
