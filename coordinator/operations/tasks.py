@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
 from coordinator.access.identity import ClientPrincipal, credential_ended, require_admitted
 from coordinator.context import Context
 from coordinator.errors import FederationFinished, LeaseLost, RoundClosed
-from coordinator.operations import exchange
+from coordinator.operations import client_sightings, exchange
 from coordinator.rules.phases import EXCHANGE_TASKS, WAITING_PHASES, is_over
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import rounds as round_store
-from coordinator.store.tables import AssignmentRow, ClientRow, RoundRow
+from coordinator.store.tables import AssignmentRow, RoundRow
 from shared.crash_points import reached
 from shared.rest.schema import (
     AssignmentState,
@@ -33,7 +33,6 @@ from shared.rest.worker_about import WorkerAbout
 
 MAX_WAIT_SECONDS = 30.0
 """The protocol's: proxies cut connections that are silent for longer."""
-_SEEN_INTERVAL = timedelta(seconds=10)
 _FARTHEST_SKIP = 1000
 """Numbers that one round may leave out: a client that lies does not use them up."""
 
@@ -71,7 +70,7 @@ async def next_work(
         Unauthenticated: the client's credential ended while it waited.
     """
     give_up_at = asyncio.get_running_loop().time() + min(wait_seconds, MAX_WAIT_SECONDS)
-    await _mark_seen(context, principal, about)
+    await client_sightings.note(context, principal, about)
     with context.metrics.open_polls.track_inprogress():
         return await _wait_for_work(context, principal, give_up_at, hung_up)
 
@@ -119,30 +118,6 @@ async def _rings(
     finally:
         ringing.cancel()
         leaving.cancel()
-
-
-def _is_worth_marking_seen(client: ClientRow, now: datetime, about: WorkerAbout) -> bool:
-    """Not every poll is worth a write."""
-    seen_at = client.last_seen_at
-    known = (client.worker_version, client.torch_version, client.device)
-    is_news = known != (about.worker_version, about.torch_version, about.device)
-    is_due = seen_at is None or now - seen_at >= _SEEN_INTERVAL
-    return is_due or is_news or _is_first_poll(client)
-
-
-def _is_first_poll(client: ClientRow) -> bool:
-    """Whether the client has not asked for work since it enrolled, so that no round counts it."""
-    seen_at, enrolled_at = client.last_seen_at, client.enrolled_at
-    return seen_at is None or (enrolled_at is not None and seen_at < enrolled_at)
-
-
-async def _mark_seen(context: Context, principal: ClientPrincipal, about: WorkerAbout) -> None:
-    now = context.clock()
-    if _is_worth_marking_seen(principal.client, now, about):
-        async with context.database.writing(durable=False) as session:
-            await client_store.mark_seen(session, principal.client.id, now, about)
-        if _is_first_poll(principal.client):
-            context.driver_wake.set()
 
 
 async def _look_for_work(
