@@ -87,7 +87,8 @@ def _start_tiny(coordinator: ServingCoordinator, token: str) -> dict[str, dict[s
         for client, enrolment in coordinator.invite("tiny", "a", "b").items():
             enrolled = http.post("/v1/enrolments", json={"enrolment_token": enrolment}).json()
             credentials[client] = {"Authorization": f"Bearer {enrolled['credential']}"}
-            http.get("/v1/federations/tiny", headers=credentials[client]).raise_for_status()
+            asked = http.get("/v1/federations/tiny/task", headers=credentials[client])
+            assert asked.status_code == 204
         started = http.patch("/v1/federations/tiny", json={"action": "start"}, headers=admin)
         started.raise_for_status()
     return credentials
