@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -54,7 +55,7 @@ async def show_federation(
         actions=actions_in(overview.summary.state),
         policy=[] if specification is None else policy_words.in_words(specification),
         privacy=None if specification is None else specification.training.privacy,
-        curves=curves_of(rounds),
+        curves=await asyncio.to_thread(curves_of, rounds),
         latest=rounds[:_LATEST],
         open_round=await round_cells.open_round(context, federation_name, _OPEN_PARTS),
         matrix=await round_cells.matrix(

@@ -8,6 +8,7 @@ NOTHING = "–"
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.\-]{0,62}"
 """What a client or a token may be called, as browsers read it in a form."""
+_FAR, _FAR_SECONDS = 1e4, 1e9
 _UNITS = ("kB", "MB", "GB", "TB")
 
 
@@ -30,8 +31,10 @@ def count(number: int | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 in percent."""
-    return NOTHING if share is None else f"{100 * share:.2f} %"
+    """A share of 1 in percent; what is far from one, as a client may say, is written short."""
+    if share is None:
+        return NOTHING
+    return f"{100 * share:.2f} %" if abs(share) < _FAR else f"{100 * share:.3g} %"
 
 
 def number(value: float | None) -> str:
@@ -43,6 +46,8 @@ def in_seconds(seconds: float | None) -> str:
     """A duration in its two largest units."""
     if seconds is None:
         return NOTHING
+    if abs(seconds) >= _FAR_SECONDS:
+        return f"{seconds:.3g} s"
     if seconds < 10 and seconds != int(seconds):
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -50,6 +50,9 @@ def test_sizes(size: float | None, written: str) -> None:
         (3600, "1 h"),
         (5400, "1 h 30 min"),
         (200_000, "2 d 7 h"),
+        (-3, "-3 s"),
+        (1e308, "1e+308 s"),
+        (-1e308, "-1e+308 s"),
     ],
 )
 def test_durations(seconds: float | None, written: str) -> None:
@@ -58,6 +61,11 @@ def test_durations(seconds: float | None, written: str) -> None:
 
 def test_a_forms_pattern_is_that_of_names() -> None:
     assert f"^{NAME_PATTERN}$".replace("\\-", "-") == CLIENT_NAME
+
+
+@pytest.mark.parametrize("share", [1e5, -1e5, 1e307, 1.7e308])
+def test_what_a_client_lies_is_written_short(share: float) -> None:
+    assert len(percent(share)) < 12
 
 
 def test_numbers_and_moments() -> None:
