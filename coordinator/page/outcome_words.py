@@ -20,7 +20,7 @@ OUTCOMES: Mapping[Outcome, OutcomeWords] = {
     Outcome.WORKING: OutcomeWords("▸", "at work"),
     Outcome.AWAITED: OutcomeWords("○", "awaited"),
     Outcome.LATE: OutcomeWords("◔", "late: its lease or the round ended before its update"),
-    Outcome.DECLINED: OutcomeWords("✕", "declined or failed"),
+    Outcome.DECLINED: OutcomeWords("✕", "declined, failed or refused"),
     Outcome.SILENT: OutcomeWords("–", "never asked for its work"),
 }
 NOT_DRAWN = OutcomeWords("", "not drawn")

@@ -28,6 +28,7 @@ _ENDS_A_CLIENTS_ROUND = (
     "training failed, no update is sent",
     "secure sum refused, round skipped",
     "the site's policy refuses, round skipped",
+    "update refused, round skipped",
 )
 
 
