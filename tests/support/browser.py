@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.tools import find_tool
 
+_PATIENCE_MS = 30_000
+"""A page is there within a second, unless the machine has other tests to run."""
 _HARMLESS = "Failed to load resource"
 """How the browser reports an answer of 400 and above, or none, which tests ask for."""
 
@@ -25,6 +27,7 @@ def find_chromium() -> str:
 def chromium() -> Iterator[Browser]:
     """Playwright's own browsers are not fetched."""
     found = find_chromium()
+    expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=found, chromium_sandbox=False)
         try:
