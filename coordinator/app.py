@@ -24,6 +24,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.operations.delta_chains import DeltaChains
 from coordinator.operations.metrics import Scrapes
 from coordinator.operations.upload_slots import UploadSlots
+from coordinator.page.router import router as page_router
 from coordinator.rounds.driver import Driver
 from coordinator.routes import (
     audit,
@@ -98,6 +99,8 @@ def create_app(
     app.state.readiness = Readiness(context.database, clock)
     app.state.scrapes = Scrapes(context)
     app.router.routes.extend(_routes())
+    if settings.page:
+        app.router.routes.extend(page_router.routes)
     problem_handlers.install(app)
     # Those added later are asked earlier: even what the limits refuse leaves its event.
     app.add_middleware(RequestLimits, settings=settings, clock=clock)

@@ -68,6 +68,10 @@ class CoordinatorSettings(BaseSettings):
     metrics_need_token: bool = True
     """Whether `/metrics` asks for a token, read-only or an administrator's. Who reads it learns how
     many clients train and when, how large updates are, and what is refused, but no name."""
+    page: bool = True
+    """Whether browsers find a page at `/`, for administrators and readers who sign in."""
+    page_session_seconds: float = Field(default=12 * 3600.0, gt=0.0, le=30 * 86400.0)
+    """How long a sign-in to the page lasts; it ends earlier with its token."""
     api_docs: bool = True
     """Whether `/docs` shows the interface in a browser; nothing is fetched from elsewhere."""
     max_connections: int = Field(default=10_000, ge=1)

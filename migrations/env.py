@@ -5,11 +5,13 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
-from coordinator.store.tables import Base
+from coordinator.store import tables
 
 
 def _run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    context.configure(
+        connection=connection, target_metadata=tables.BlobRow.metadata, render_as_batch=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 

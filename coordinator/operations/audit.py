@@ -14,3 +14,10 @@ async def list_events(context: Context, after: int, limit: int) -> list[AuditEve
     async with context.database.reading() as session:
         rows = await store.list_after(session, after, limit)
     return [AuditEvent.model_validate(row, from_attributes=True) for row in rows]
+
+
+async def list_newest(context: Context, before: int, limit: int) -> list[AuditEvent]:
+    """At most ``limit`` events whose id is below ``before``, newest first."""
+    async with context.database.reading() as session:
+        rows = await store.list_before(session, before, limit)
+    return [AuditEvent.model_validate(row, from_attributes=True) for row in rows]

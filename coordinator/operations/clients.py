@@ -13,7 +13,7 @@ from coordinator.errors import Forbidden, IllegalTransition, Unauthenticated
 from coordinator.store import clients as store
 from coordinator.store import federations as federation_store
 from coordinator.store import tokens as token_store
-from coordinator.store.tables import TokenRow
+from coordinator.store.tables import ClientRow, TokenRow
 from coordinator.store.tokens import TokenKind
 from shared.rest.schema import (
     ClientState,
@@ -138,18 +138,35 @@ async def list_all(context: Context, federation_name: str) -> list[ClientView]:
     """Every client of a federation, in order of name."""
     async with context.database.reading() as session:
         federation = await federation_store.find_by_name(session, federation_name)
-        rows = await store.list_with_updates(session, federation.id)
-    return [
-        ClientView(
-            name=client.name,
-            state=ClientState(client.state),
-            invited_at=client.invited_at,
-            enrolled_at=client.enrolled_at,
-            last_seen_at=client.last_seen_at,
-            updates_recorded=updates,
-        )
-        for client, updates in rows
-    ]
+        found = await store.list_all(session, federation.id)
+    return [view_of(client) for client in found]
+
+
+async def show(context: Context, federation_name: str, name: str) -> ClientView:
+    """One client.
+
+    Raises:
+        UnknownThing: there is no such federation or client.
+    """
+    async with context.database.reading() as session:
+        federation = await federation_store.find_by_name(session, federation_name)
+        client = await store.find(session, federation, name)
+    return view_of(client)
+
+
+def view_of(client: ClientRow) -> ClientView:
+    """A client as administrators see it."""
+    return ClientView(
+        name=client.name,
+        state=ClientState(client.state),
+        invited_at=client.invited_at,
+        enrolled_at=client.enrolled_at,
+        last_seen_at=client.last_seen_at,
+        updates_recorded=client.updates_recorded,
+        worker_version=client.worker_version,
+        torch_version=client.torch_version,
+        device=client.device,
+    )
 
 
 async def revoke(context: Context, federation_name: str, name: str) -> None:

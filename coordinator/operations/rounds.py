@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 
 from coordinator.context import Context
+from coordinator.rules.round_report import mean
 from coordinator.store import assignments as assignment_store
 from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
@@ -51,7 +50,7 @@ async def show_round(context: Context, federation_name: str, number: int) -> Rou
         members = await assignment_store.members(session, [round_.id])
         digests = await weights_store.digests(session, federation.id, [round_.new_version])
     summary = _summarise(round_, members, digests)
-    views = [_view(*member, is_masked=round_.is_protected) for member in members]
+    views = [view_of(*member, is_masked=round_.is_protected) for member in members]
     return RoundView(**summary.model_dump(), assignments=views)
 
 
@@ -86,18 +85,13 @@ def _means(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     for report in reports:
         for name, value in report.items():
             values.setdefault(name, []).append(value)
-    return {name: _mean(given) for name, given in sorted(values.items())}
+    return {name: mean(given) for name, given in sorted(values.items())}
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Of finite values; their sum may exceed what a float holds, and then it is taken exactly."""
-    total = sum(values)
-    return total / len(values) if math.isfinite(total) else statistics.mean(values)
-
-
-def _view(
+def view_of(
     assignment: AssignmentRow, client: str, recorded: UpdateRow | None, *, is_masked: bool
 ) -> AssignmentView:
+    """One client's part in a round; of a secure sum nobody knows how many examples it had."""
     return AssignmentView(
         client=client,
         state=AssignmentState(assignment.state),

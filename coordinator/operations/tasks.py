@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
 from coordinator.access.identity import ClientPrincipal, credential_ended, require_admitted
 from coordinator.context import Context
 from coordinator.errors import FederationFinished, LeaseLost, RoundClosed
-from coordinator.operations import exchange
+from coordinator.operations import client_sightings, exchange
 from coordinator.rules.phases import EXCHANGE_TASKS, WAITING_PHASES, is_over
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
 from coordinator.store import rounds as round_store
-from coordinator.store.tables import AssignmentRow, ClientRow, RoundRow
+from coordinator.store.tables import AssignmentRow, RoundRow
 from shared.crash_points import reached
 from shared.rest.schema import (
     AssignmentState,
@@ -29,10 +29,10 @@ from shared.rest.schema import (
     Task,
     TaskKind,
 )
+from shared.rest.worker_about import WorkerAbout
 
 MAX_WAIT_SECONDS = 30.0
 """The protocol's: proxies cut connections that are silent for longer."""
-_SEEN_INTERVAL = timedelta(seconds=10)
 _FARTHEST_SKIP = 1000
 """Numbers that one round may leave out: a client that lies does not use them up."""
 
@@ -57,18 +57,20 @@ async def next_work(
     principal: ClientPrincipal,
     wait_seconds: float,
     hung_up: Callable[[], Awaitable[None]],
+    about: WorkerAbout,
 ) -> Work | None:
     """The client's task in the open round; None if there is none within ``wait_seconds``.
 
     A poll that waits is also answered when another round opens, whether the client takes part or
     not: so a worker knows at once which of its clients do. ``hung_up`` returns when nobody waits
-    for the answer any more, who could take a task.
+    for the answer any more, who could take a task. ``about`` is noted.
 
     Raises:
         FederationFinished: there will be no more tasks.
         Unauthenticated: the client's credential ended while it waited.
     """
     give_up_at = asyncio.get_running_loop().time() + min(wait_seconds, MAX_WAIT_SECONDS)
+    await client_sightings.note(context, principal, about)
     with context.metrics.open_polls.track_inprogress():
         return await _wait_for_work(context, principal, give_up_at, hung_up)
 
@@ -88,7 +90,6 @@ async def _wait_for_work(
     hung_up: Callable[[], Awaitable[None]],
 ) -> Work | None:
     loop = asyncio.get_running_loop()
-    await _mark_seen(context, principal)
     rung = context.tasks_bell.listen(principal.federation.id)
     first_round, work = await _look_for_work(context, principal)
     round_number = first_round
@@ -117,27 +118,6 @@ async def _rings(
     finally:
         ringing.cancel()
         leaving.cancel()
-
-
-def _is_worth_marking_seen(client: ClientRow, now: datetime) -> bool:
-    """Not every poll is worth a write."""
-    seen_at = client.last_seen_at
-    return seen_at is None or now - seen_at >= _SEEN_INTERVAL or _is_first_poll(client)
-
-
-def _is_first_poll(client: ClientRow) -> bool:
-    """Whether the client has not asked for work since it enrolled, so that no round counts it."""
-    seen_at, enrolled_at = client.last_seen_at, client.enrolled_at
-    return seen_at is None or (enrolled_at is not None and seen_at < enrolled_at)
-
-
-async def _mark_seen(context: Context, principal: ClientPrincipal) -> None:
-    now = context.clock()
-    if _is_worth_marking_seen(principal.client, now):
-        async with context.database.writing(durable=False) as session:
-            await client_store.mark_seen(session, principal.client.id, now)
-        if _is_first_poll(principal.client):
-            context.driver_wake.set()
 
 
 async def _look_for_work(
@@ -280,6 +260,7 @@ async def decline(
                 f"round {round_number} is not leased to attempt {attempt} of this client",
                 attempt=None if assignment is None else assignment.attempt,
             )
+        await client_store.note_decline(session, principal.client.id, request.reason)
         if round_.is_protected and request.joined_round is not None and may_skip:
             next_number = min(request.joined_round, round_number + _FARTHEST_SKIP) + 1
             await round_store.skip_to(session, round_.id, next_number)

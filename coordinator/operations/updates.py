@@ -192,6 +192,11 @@ async def _record(
                     session, target.round_.id, principal.client.id
                 )
                 raise _lease_lost(current or target.assignment, incoming)
+            await client_store.note_update(
+                session,
+                principal.client.id,
+                None if target.round_.is_protected else metadata.num_examples,
+            )
             reached("update-recorded-uncommitted")
             was_last = not await assignment_store.has_outstanding(session, target.round_.id)
             ends_early_at = await _bring_forward_end(context, session, target, update.received_at)

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,6 +46,31 @@ class OutgoingWeights:
     def is_partial(self) -> bool:
         """Whether a range was asked for and is sent."""
         return (self.start, self.end) != (0, self.size_bytes)
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """A version of the weights as administrators see it; without a size it is no longer kept."""
+
+    version: int
+    digest: str
+    created_at: datetime
+    size_bytes: int | None
+    delta_bytes: int | None
+
+
+async def list_versions(
+    context: Context, federation_name: str, limit: int, before: int
+) -> list[VersionView]:
+    """At most ``limit`` versions below ``before``, newest first.
+
+    Raises:
+        UnknownThing: there is no such federation.
+    """
+    async with context.database.reading() as session:
+        federation = await federation_store.find_by_name(session, federation_name)
+        found = await store.list_versions(session, federation.id, before, limit)
+    return [VersionView(*one) for one in found]
 
 
 async def open_weights(

@@ -43,6 +43,7 @@ class AggregationLease:
                 self._round_id,
                 ROUND_TRANSITIONS[RoundEvent.CLAIM],
                 round_store.not_leased_at(self._context.clock()),
+                claimed_at=self._context.clock(),
                 lease_token=self._token,
                 lease_expires_at=self._end(),
             )

@@ -23,6 +23,7 @@ from coordinator.errors import (
 )
 from coordinator.rounds import moves
 from coordinator.rounds.aggregation_lease import AggregationLease, Sleep
+from coordinator.rounds.reporter import Reporter
 from coordinator.rounds.sum_phases import begin_next_phase
 from coordinator.rounds.sweeper import Sweeper
 from coordinator.rules.verdicts import OpenRound, Verdict, WaitForClients, judge
@@ -61,6 +62,7 @@ class Driver:
         self._sleep = sleep
         self._compute = aggregate
         self._last_activity: dict[int, federation_store.Activity] = {}
+        self._reporter = Reporter(context)
         self._sweeper = Sweeper(context)
         self._aggregating: set[int] = set()
         """Federations with an aggregation that runs here, or waits until it may."""
@@ -159,6 +161,7 @@ class Driver:
     async def _tidy_up(self) -> None:
         with isolated("changes could not be looked up", outages_too=True):
             await self._ring_for_changes()
+        await self._reporter.report()
         await self._sweeper.sweep()
 
     async def _ring_for_changes(self) -> None:

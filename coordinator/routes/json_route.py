@@ -71,6 +71,26 @@ class JsonRoute(APIRoute):
         return OTHER_BYTES
 
 
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        BodyTooLarge: it has more than ``limit`` bytes.
+        BodyTooSlow: it has not come within ``seconds``.
+    """
+    _check_size(_declared_length(request), limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for piece in request.stream():
+                body += piece
+                _check_size(len(body), limit)
+    except TimeoutError:
+        _log.info("body given up", after_seconds=seconds)
+        raise BodyTooSlow(f"the whole body did not arrive within {seconds:g} s") from None
+    return bytes(body)
+
+
 class _JsonRequest(Request):
     """A request whose body is read and parsed once, before FastAPI asks for it."""
 
@@ -81,17 +101,7 @@ class _JsonRequest(Request):
             BodyTooLarge: it has more than ``limit`` bytes, or more than :data:`MAX_VALUES` values.
             BodyTooSlow: it has not come within ``seconds``.
         """
-        _check_size(_declared_length(self), limit)
-        body = bytearray()
-        try:
-            async with asyncio.timeout(seconds):
-                async for piece in self.stream():
-                    body += piece
-                    _check_size(len(body), limit)
-        except TimeoutError:
-            _log.info("body given up", after_seconds=seconds)
-            raise BodyTooSlow(f"the whole body did not arrive within {seconds:g} s") from None
-        self._body = bytes(body)
+        self._body = await read_body(self, limit, seconds)
         if sum(map(self._body.count, (b"[", b"{", b",", b":"))) > MAX_VALUES:
             raise BodyTooLarge(f"a JSON body may have at most {MAX_VALUES} values")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
 from coordinator.operations import tasks
 from coordinator.routes.answer_in_turn import AnswerInTurn
@@ -17,11 +17,21 @@ from shared.rest.schema import (
     HeartbeatRequest,
     Task,
 )
+from shared.rest.worker_about import AboutText, WorkerAbout
 from shared.validation import MAX_COUNT
 
 router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"], route_class=JsonRoute)
 
 _POLL_AGAIN_SECONDS = 1
+
+
+def get_about(
+    worker_version: Annotated[AboutText | None, Query()] = None,
+    torch_version: Annotated[AboutText | None, Query()] = None,
+    device: Annotated[AboutText | None, Query()] = None,
+) -> WorkerAbout:
+    """What the worker says of itself."""
+    return WorkerAbout(worker_version=worker_version, torch_version=torch_version, device=device)
 
 
 @router.get(
@@ -31,6 +41,7 @@ async def next_task(
     request: Request,
     context: ContextDependency,
     client: ClientDependency,
+    about: Annotated[WorkerAbout, Depends(get_about)],
     wait: Annotated[float, Query(ge=0, le=tasks.MAX_WAIT_SECONDS)] = 0,
 ) -> Response:
     """Wait up to ``wait`` seconds for work."""
@@ -39,7 +50,7 @@ async def next_task(
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    work = await tasks.next_work(context, client, wait, hung_up)
+    work = await tasks.next_work(context, client, wait, hung_up, about)
     if work is None or work.summed is None:
         return _answer(None if work is None else work.task)
 

@@ -24,7 +24,7 @@ from shared.validation import MAX_COUNT
 _log = structlog.get_logger()
 
 
-class _WeightsResponse(StreamingResponse):
+class WeightsResponse(StreamingResponse):
     """Ends early, and with it the connection, when the database goes away while it is sent.
 
     The client has the length and asks for the rest.
@@ -72,7 +72,7 @@ async def get_weights(
     )
     if outgoing.is_chain:
         headers = {"Content-Length": str(outgoing.size_bytes)}
-        return _WeightsResponse(outgoing.body, headers=headers, media_type=MEDIA_TYPE)
+        return WeightsResponse(outgoing.body, headers=headers, media_type=MEDIA_TYPE)
     etag = f'"{outgoing.digest}"'
     headers = {
         "ETag": etag,
@@ -85,7 +85,7 @@ async def get_weights(
     if outgoing.is_partial:
         last = outgoing.end - 1
         headers["Content-Range"] = f"bytes {outgoing.start}-{last}/{outgoing.size_bytes}"
-    return _WeightsResponse(
+    return WeightsResponse(
         outgoing.body,
         status_code=206 if outgoing.is_partial else 200,
         headers=headers,

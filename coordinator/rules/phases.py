@@ -157,6 +157,11 @@ ASSIGNMENT_TRANSITIONS: Mapping[AssignmentEvent, Transition[AssignmentState]] = 
 }
 
 
+def actions_in(state: FederationState) -> list[FederationAction]:
+    """What an administrator may ask of a federation in this state."""
+    return [act for act in FederationAction if state in FEDERATION_TRANSITIONS[act].sources]
+
+
 def is_over(state: str) -> bool:
     """Whether a federation in this state has ended for good."""
     return state in (FederationState.FINISHED, FederationState.FAILED)

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.access.credentials import find_secret
 from coordinator.serving.audit_log import AuditLog, Event
+from coordinator.serving.page_requests import is_of_page
 from coordinator.serving.problem_handlers import HUNG_UP
 from shared.terminal.redaction import redact
 
@@ -16,11 +17,15 @@ _NO_CHANGES = ("/heartbeat", "/exchange/join", "/exchange/confirm", "/exchange/u
 """How the paths end of what clients send by the way. The update of their round leaves an event."""
 
 
+_NOBODY = "anonymous"
+
+
 class AuditTrail:
     """ASGI middleware, outermost of those that answer.
 
     Of the reads that succeed, those of administrators and readers leave an event, and every
-    download of weights; a client's polls and its look at its own federation do not.
+    download of weights; a client's polls and its look at its own federation do not, nor does what
+    the page shows to anybody.
     """
 
     def __init__(self, app: ASGIApp, audit: AuditLog) -> None:
@@ -29,7 +34,9 @@ class AuditTrail:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs the application and writes the event before the first byte of its answer."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1"):
+        if scope["type"] != "http" or not (
+            scope["path"].startswith("/v1") or is_of_page(scope["path"])
+        ):
             await self._app(scope, receive, send)
             return
         state: dict[str, Any] = scope.setdefault("state", {})
@@ -55,8 +62,10 @@ class AuditTrail:
             return
         is_refusal = status in (401, 403, 429) or (status >= 400 and scope["method"] not in _READS)
         is_change = scope["method"] not in _READS and not scope["path"].endswith(_NO_CHANGES)
-        actor = state.get("actor", "anonymous")
-        is_own_business = actor.startswith("client ") and "/weights/" not in scope["path"]
+        actor = state.get("actor", _NOBODY)
+        is_own_business = actor == _NOBODY or (
+            actor.startswith("client ") and "/weights/" not in scope["path"]
+        )
         if not (is_refusal or is_change) and (status >= 400 or is_own_business):
             return
         secret = find_secret(scope["headers"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -61,12 +61,14 @@ _log = structlog.get_logger()
 
 def install(app: FastAPI) -> None:
     """Makes every refusal and failure of ``app`` a problem document."""
-    app.exception_handler(errors.Refusal)(_on_refusal)
-    app.exception_handler(RequestValidationError)(_on_invalid_request)
-    app.exception_handler(HTTPException)(_on_http_exception)
-    app.exception_handler(ClientDisconnect)(_on_hang_up)
-    app.exception_handler(SQLAlchemyError)(_on_database_error)
-    app.exception_handler(Exception)(_on_failure)
+    for kind, handler in _HANDLERS.items():
+        app.exception_handler(kind)(handler)
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """What a request is answered that ended with ``error``: a problem document, or to nobody."""
+    kind = next(kind for kind in type(error).__mro__ if kind in _HANDLERS)
+    return await _HANDLERS[kind](request, error)
 
 
 def problem_response(
@@ -155,3 +157,13 @@ async def _on_failure(request: Request, error: Exception) -> JSONResponse:
         "request failed", method=request.method, path=redact(request.url.path), exc_info=error
     )
     return problem_response(ProblemType.INTERNAL, "see the coordinator's log")
+
+
+_HANDLERS: Mapping[type[Any], Callable[[Request, Any], Awaitable[Response]]] = {
+    errors.Refusal: _on_refusal,
+    RequestValidationError: _on_invalid_request,
+    HTTPException: _on_http_exception,
+    ClientDisconnect: _on_hang_up,
+    SQLAlchemyError: _on_database_error,
+    Exception: _on_failure,
+}

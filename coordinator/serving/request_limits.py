@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.access.credentials import find_bearer_token, token_digest
 from coordinator.clock import Clock
+from coordinator.serving.page_requests import is_of_page, session_secret
 from coordinator.serving.problem_handlers import problem_response
 from coordinator.serving.rate_limiter import RateLimiter
 from coordinator.serving.refusal_log import RefusalLog
@@ -28,12 +29,14 @@ class RequestLimits:
 
     ``scope["state"]["token_is_valid"]`` is called by whoever found that out. Until then, and
     without a token, a request counts among its address's unauthenticated ones. Health is told
-    always, and metrics however many requests run: that is when they are needed.
+    always, and metrics however many requests run: that is when they are needed. What a token is to
+    the interface, a session is to the page.
     """
 
     def __init__(self, app: ASGIApp, settings: CoordinatorSettings, clock: Clock) -> None:
         self._app = app
         self._clock = clock
+        self._settings = settings
         self._max_concurrent = settings.max_concurrent_requests
         self._max_concurrent_per_token = settings.max_concurrent_requests_per_token
         self._running = 0
@@ -48,7 +51,10 @@ class RequestLimits:
         if scope["type"] != "http" or scope["path"] in _HEALTH:
             await self._app(scope, receive, send)
             return
-        token = find_bearer_token(scope["headers"])
+        if is_of_page(scope["path"]):
+            token = session_secret(scope, self._settings)
+        else:
+            token = find_bearer_token(scope["headers"])
         key = None if token is None else token_digest(token)
         refusal = self._refusal(scope, key)
         if refusal is not None:
@@ -97,7 +103,8 @@ class RequestLimits:
     def _wait_seconds(self, scope: Scope, address: str, key: str | None) -> float:
         now = self._clock().timestamp()
         wait_seconds = self._addresses.spend(address, now)
-        if wait_seconds > 0 or not scope["path"].startswith(("/v1", _METRICS)):
+        is_watched = scope["path"].startswith(("/v1", _METRICS)) or is_of_page(scope["path"])
+        if wait_seconds > 0 or not is_watched:
             return wait_seconds
         if key is not None and self._tokens.knows(key):
             return self._tokens.spend(key, now)

@@ -17,6 +17,12 @@ async def list_after(session: AsyncSession, after: int, limit: int) -> Sequence[
     return (await session.scalars(query)).all()
 
 
+async def list_before(session: AsyncSession, before: int, limit: int) -> Sequence[AuditRow]:
+    """At most ``limit`` events whose id is below ``before``, newest first."""
+    query = select(AuditRow).where(AuditRow.id < before).order_by(AuditRow.id.desc()).limit(limit)
+    return (await session.scalars(query)).all()
+
+
 async def delete_before(session: AsyncSession, moment: datetime, limit: int) -> int:
     """Deletes at most ``limit`` events of before ``moment``, oldest first; how many it deleted."""
     oldest = select(AuditRow.id).where(AuditRow.at < moment).order_by(AuditRow.id).limit(limit)

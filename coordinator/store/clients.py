@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, and_, delete, exists, func, or_, select, update
+from sqlalchemy import BindParameter, and_, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
-from coordinator.store.tables import AssignmentRow, ClientRow, FederationRow, TokenRow, UpdateRow
+from coordinator.store.tables import ClientRow, FederationRow, TokenRow
 from coordinator.store.tokens import exists as exists_token
 from shared.rest.schema import ClientState
+from shared.rest.worker_about import WorkerAbout
 
 
 async def lock(session: AsyncSession, client_id: int) -> ClientRow:
@@ -91,19 +92,28 @@ async def find_or_add(
     return row
 
 
-async def list_with_updates(
-    session: AsyncSession, federation_id: int
-) -> Sequence[tuple[ClientRow, int]]:
-    """Clients in order of name, each with the number of its recorded updates."""
-    rows = await session.execute(
-        select(ClientRow, func.count(UpdateRow.id))
-        .outerjoin(AssignmentRow, AssignmentRow.client_id == ClientRow.id)
-        .outerjoin(UpdateRow, UpdateRow.assignment_id == AssignmentRow.id)
-        .where(ClientRow.federation_id == federation_id)
-        .group_by(ClientRow.id)
-        .order_by(ClientRow.name)
+async def list_all(session: AsyncSession, federation_id: int) -> Sequence[ClientRow]:
+    """Clients in order of name."""
+    query = (
+        select(ClientRow).where(ClientRow.federation_id == federation_id).order_by(ClientRow.name)
     )
-    return [(client, count) for client, count in rows]
+    return (await session.scalars(query)).all()
+
+
+async def note_update(session: AsyncSession, client_id: int, num_examples: int | None) -> None:
+    """Counts an update that is recorded; ``num_examples`` is None where nobody may know it."""
+    await session.execute(
+        update(ClientRow)
+        .where(ClientRow.id == client_id)
+        .values(updates_recorded=ClientRow.updates_recorded + 1, num_examples=num_examples)
+    )
+
+
+async def note_decline(session: AsyncSession, client_id: int, reason: str) -> None:
+    """Keeps why a client has declined a round."""
+    await session.execute(
+        update(ClientRow).where(ClientRow.id == client_id).values(last_reason=reason)
+    )
 
 
 async def list_members(
@@ -167,13 +177,15 @@ async def set_state(
     )
 
 
-async def mark_seen(session: AsyncSession, client_id: int, now: datetime) -> None:
-    """Writes when a client was last heard of."""
+async def mark_seen(
+    session: AsyncSession, client_id: int, now: datetime, about: WorkerAbout
+) -> None:
+    """Writes when a client was last heard of, and what its worker said of itself then."""
     await session.execute(
         update(ClientRow)
         .where(
             ClientRow.id == client_id,
-            or_(ClientRow.last_seen_at.is_(None), ClientRow.last_seen_at < now),
+            or_(ClientRow.last_seen_at.is_(None), ClientRow.last_seen_at <= now),
         )
-        .values(last_seen_at=now)
+        .values(last_seen_at=now, **about.model_dump())
     )

@@ -2,56 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, also on SQLite, which keeps no time zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
-        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
-
-
-class Base(DeclarativeBase):
-    """Declarative base with constraint names that migrations can rely on."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
-        datetime: UtcTime(),
-        dict[str, float]: JSON(),
-        str: String(),
-    }
+from coordinator.store.base import Base
 
 
 class BlobRow(Base):
@@ -115,6 +71,16 @@ class ClientRow(Base):
     """Its public keys for secure sums, as canonical JSON."""
     joins: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Joins to secure sums that its private state had counted at the last, under this card."""
+    updates_recorded: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Counted as they come: to count over all rounds takes long where there are many."""
+    num_examples: Mapped[int | None] = mapped_column(BigInteger)
+    """Of its newest update; None where that is of a secure sum."""
+    last_reason: Mapped[str | None] = mapped_column(Text)
+    """Why it declined the last round that it did."""
+    worker_version: Mapped[str | None]
+    """What its worker said of itself with its last poll, as the two after this."""
+    torch_version: Mapped[str | None]
+    device: Mapped[str | None]
 
 
 class TokenRow(Base):
@@ -132,6 +98,20 @@ class TokenRow(Base):
     expires_at: Mapped[datetime | None]
     first_used_at: Mapped[datetime | None]
     """A client's credential ends the ones before it when it is first used."""
+
+
+class SessionRow(Base):
+    """One sign-in to the page: the SHA-256 of its cookie's secret. It ends with its token."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    token_id: Mapped[int] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"), index=True)
+    address: Mapped[str]
+    """Of whoever signed in."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
 
 
 class WeightsRow(Base):
@@ -154,6 +134,7 @@ class WeightsRow(Base):
 
 
 _LIVE = "phase IN ('joining', 'open', 'confirming', 'unmasking', 'aggregating')"
+_UNREPORTED = "closed_at IS NOT NULL AND report IS NULL"
 
 
 class RoundRow(Base):
@@ -169,6 +150,12 @@ class RoundRow(Base):
             sqlite_where=text(_LIVE),
             postgresql_where=text(_LIVE),
         ),
+        Index(
+            "ix_rounds_unreported",
+            "id",
+            sqlite_where=text(_UNREPORTED),
+            postgresql_where=text(_UNREPORTED),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -181,6 +168,8 @@ class RoundRow(Base):
     new_version: Mapped[int | None]
     opened_at: Mapped[datetime]
     deadline_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]
+    """When its aggregation began, by whoever carried it out."""
     closed_at: Mapped[datetime | None]
     lease_token: Mapped[str | None]
     """Who aggregates; writes name it, so that those of a stale coordinator change nothing."""
@@ -192,6 +181,8 @@ class RoundRow(Base):
     """Whether its updates are summed under masks."""
     metrics: Mapped[dict[str, float] | None]
     """The cohort's means out of a secure sum, once it is committed."""
+    report: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_raiseload=True)
+    """What it came to over its whole cohort, as JSON: written once, soon after it is closed."""
     next_number: Mapped[int | None]
     """Of the round after this one, where a member has joined one of a higher number than this:
     the database came from a backup. None for the number after this."""

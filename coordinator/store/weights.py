@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from coordinator.errors import UnknownThing
 from coordinator.rules.retention import StoredVersion
@@ -73,6 +74,28 @@ async def deltas_between(
         .order_by(WeightsRow.version)
     )
     return [StoredDelta(*row) for row in rows]
+
+
+async def list_versions(
+    session: AsyncSession, federation_id: int, before: int, limit: int
+) -> Sequence[tuple[int, str, datetime, int | None, int | None]]:
+    """Version, digest, time, and bytes of weights and delta where they are kept; newest first."""
+    whole, delta = aliased(BlobRow), aliased(BlobRow)
+    rows = await session.execute(
+        select(
+            WeightsRow.version,
+            WeightsRow.digest,
+            WeightsRow.created_at,
+            whole.size_bytes,
+            delta.size_bytes,
+        )
+        .outerjoin(whole, whole.id == WeightsRow.blob_id)
+        .outerjoin(delta, delta.id == WeightsRow.delta_blob_id)
+        .where(WeightsRow.federation_id == federation_id, WeightsRow.version < before)
+        .order_by(WeightsRow.version.desc())
+        .limit(limit)
+    )
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
 async def spent_residuals(session: AsyncSession) -> Sequence[int]:

@@ -15,6 +15,7 @@ from shared.federation.specification import (
     UpdateEncodingName,
     document_digest,
 )
+from shared.rest.worker_about import WorkerAbout
 from shared.secure_sum.messages import ExchangeView
 from shared.validation import MAX_COUNT, MAX_EXAMPLES, require_printable
 
@@ -180,8 +181,8 @@ class InvitationReply(_Reply):
     expires_at: datetime
 
 
-class ClientView(_Reply):
-    """A client as administrators see it."""
+class ClientView(WorkerAbout):
+    """A client as administrators see it, with what its worker said of itself with its last poll."""
 
     name: str
     state: ClientState

@@ -6,7 +6,7 @@ import re
 
 from shared.terminal.printable import printable
 
-_TOKEN = re.compile(r"hyperfl-(admin|read-only|client|enrolment)-[\w-]+", re.ASCII)
+_TOKEN = re.compile(r"hyperfl-(admin|read-only|client|enrolment|session)-[\w-]+", re.ASCII)
 _LONGEST = 200
 
 

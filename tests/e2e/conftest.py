@@ -9,6 +9,10 @@ from tests.support.processes import ServingCoordinator, serving_coordinator
 from tests.support.tiny_images import write_tiny_images
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", type=Path, help="folder that pictures of the page go to")
+
+
 @pytest.fixture(scope="session")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingCoordinator]:
     """One coordinator for all tests that need no other; each uses a federation of its own."""

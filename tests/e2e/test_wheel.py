@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -97,9 +98,16 @@ def test_the_coordinator_serves_from_the_wheel(installed: Path, tmp_path: Path) 
             address = next(
                 event for event in map(json.loads, process.stderr) if event["event"] == "listening"
             )
-            url = f"http://{address['host']}:{address['port']}/readyz"
-            with urllib.request.urlopen(url, timeout=_START_SECONDS) as response:
+            url = f"http://{address['host']}:{address['port']}"
+            with urllib.request.urlopen(f"{url}/readyz", timeout=_START_SECONDS) as response:
                 assert json.load(response)["status"] == "ok"
+            # The page with its templates and all that it needs.
+            with urllib.request.urlopen(f"{url}/page/sign-in", timeout=_START_SECONDS) as response:
+                assets = re.findall(r'"(/page/assets/[^"]+)"', response.read().decode())
+            assert len(assets) >= 3
+            for asset in assets:
+                with urllib.request.urlopen(url + asset, timeout=_START_SECONDS) as response:
+                    assert response.read()
         finally:
             process.terminate()
             process.wait(_START_SECONDS)

@@ -153,7 +153,8 @@ class Served:
         ]
         enrolled = self._ask("POST", "/v1/enrolments", body={"enrolment_token": tokens[0]})
         client = _bearer(enrolled["credential"])
-        self._ask("GET", path, client, **within)  # the first use, which enrols it
+        # The first use, which enrols it; rounds are for those that have asked for work.
+        self._ask("GET", f"{path}/task", client, **within)
         self._ask("PATCH", path, body={"action": "start"}, **within)
         task = self._ask("GET", f"{path}/task", client, **within)
         headers = {"admin": self._admin, "reader": self._reader, "client": client}

@@ -5,48 +5,34 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, create_engine, inspect, make_url, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from typer.testing import CliRunner
 
-import migrations
 from coordinator.commands.coordinator import coordinator
 from coordinator.database.migrate import migrate
 from coordinator.errors import NewerSchemaError
 from coordinator.store.tables import Base
 from shared.terminal.command_line import command_line
 from tests.support.postgres import new_database
+from tests.support.schema import connect, go_to
 
 pytestmark = pytest.mark.integration
-
-DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 
 @pytest.fixture
 def database_url(empty_database_url: str) -> str:
     return empty_database_url
-
-
-@contextmanager
-def connect(database_url: str) -> Iterator[Connection]:
-    url = make_url(database_url)
-    engine = create_engine(url.set(drivername=DRIVERS[url.get_backend_name()]))
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()
 
 
 def table_names(database_url: str) -> set[str]:
@@ -232,14 +218,6 @@ def describe(connection: Connection) -> dict[str, Any]:
     }
     triggers = connection.scalars(text(catalogue[connection.dialect.name])).all()
     return {"tables": tables, "triggers": triggers}
-
-
-def go_to(database_url: str, step: Callable[[Config, str], None], revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with connect(database_url) as connection:
-        config.attributes["connection"] = connection
-        step(config, revision)
 
 
 def test_every_migration_can_be_taken_back_and_applied_again(database_url: str) -> None:

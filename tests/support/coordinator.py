@@ -24,6 +24,7 @@ from coordinator.store import clients as client_store
 from coordinator.store import federations as federation_store
 from coordinator.store.blobs import CHUNK_BYTES
 from shared.federation.specification import FederationSpecification
+from shared.rest.worker_about import WorkerAbout
 from shared.tensors.codec import MEDIA_TYPE
 from tests.support.clock import ManualClock
 
@@ -101,7 +102,7 @@ class RunningCoordinator:
         async with self.context.database.writing() as session:
             row = await federation_store.find_by_name(session, federation)
             client = await client_store.find(session, row, name)
-            await client_store.mark_seen(session, client.id, self.clock())
+            await client_store.mark_seen(session, client.id, self.clock(), WorkerAbout())
 
     async def act(self, federation: str, action: str) -> httpx.Response:
         return await self.http.patch(

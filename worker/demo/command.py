@@ -117,6 +117,14 @@ def run(
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE sets one hyperparameter, over --preset; repeatable."),
     ] = None,
+    serve_page: Annotated[
+        bool,
+        typer.Option(
+            "--serve-page",
+            help="Print the coordinator's address and a read-only token for its page, and serve it "
+            "after the end too, until Ctrl-C.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     parent: Annotated[
         int | None, typer.Option(hidden=True, help="End when this process is no longer the parent.")
@@ -179,7 +187,7 @@ def run(
             backbone_weights=backbone_weights,
             examples_per_client=_examples_per_client(method, settings or (), data),
         )
-        result = run_demo(Demo(request, data, clients, parent), state_dir, console)
+        result = run_demo(Demo(request, data, clients, parent, serve_page), state_dir, console)
     if as_json:
         typer.echo(json.dumps({"dataset": dataset} | result))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from worker.errors import DemoError
 from worker.operations.specification_request import SpecificationRequest
 
 _READY_SECONDS = 600.0
+_LOOK_SECONDS = 0.5
 _ENDS_A_CLIENTS_ROUND = (
     "training failed, no update is sent",
     "secure sum refused, round skipped",
     "the site's policy refuses, round skipped",
+    "update refused, round skipped",
 )
 
 
@@ -38,12 +41,14 @@ class Demo:
         data: what every client's ``[clients.data]`` says.
         num_clients: all hosted by one worker.
         parent: the process that this one ends with, if any.
+        serve_page: whether to say how the coordinator's page is seen, and serve it after the end.
     """
 
     request: SpecificationRequest
     data: dict[str, Any]
     num_clients: int
     parent: int | None = None
+    serve_page: bool = False
 
     @property
     def client_names(self) -> list[str]:
@@ -100,13 +105,32 @@ def _run(demo: Demo, folder: Path, console: Console) -> dict[str, Any]:
                     for one in run_step("client", "list", name, *admin, "--json")
                 ):
                     worker.check_alive()
+            if demo.serve_page:
+                _show_page(console, url, admin)
             run_step("federation", "start", name, *admin, "--json")
             console.print(
                 f"coordinator at {url}; worker with {demo.num_clients} clients; logs in {folder}",
                 style="dim",
             )
             train_rounds = _watch(demo, console, admin, worker)
-        return _report(name, console, admin, train_rounds)
+        result = _report(name, console, admin, train_rounds)
+        if demo.serve_page:
+            _serve_on(demo, console, url, coordinator)
+        return result
+
+
+def _show_page(console: Console, url: str, admin: tuple[str, ...]) -> None:
+    made = run_step("token", "create", "page", "--scope", "read-only", *admin, "--json")
+    console.print(f"page at {url}/ for the read-only token {made['token']}", highlight=False)
+
+
+def _serve_on(demo: Demo, console: Console, url: str, coordinator: BackgroundProcess) -> None:
+    """Until the user interrupts, or the process that this one ends with is gone."""
+    console.print(f"page still at {url}/ until Ctrl-C")
+    with suppress(KeyboardInterrupt):
+        while demo.parent is None or os.getppid() == demo.parent:
+            coordinator.check_alive()
+            time.sleep(_LOOK_SECONDS)
 
 
 @contextmanager

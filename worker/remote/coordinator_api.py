@@ -24,6 +24,7 @@ from shared.rest.schema import (
     Receipt,
     Task,
 )
+from shared.rest.worker_about import WorkerAbout
 from shared.secure_sum.cards import Card
 from shared.secure_sum.messages import Confirmation, Join, Unmasking
 from shared.tensors import codec
@@ -69,8 +70,10 @@ class CoordinatorApi:
         )
         return _read(FederationView, answer)
 
-    async def next_task(self, federation: str, wait_seconds: float) -> Task | None:
-        """Work, if there is some within ``wait_seconds``.
+    async def next_task(
+        self, federation: str, wait_seconds: float, about: WorkerAbout | None = None
+    ) -> Task | None:
+        """Work, if there is some within ``wait_seconds``; the worker says what it is.
 
         Raises:
             FederationFinished: there will be no more tasks.
@@ -80,7 +83,7 @@ class CoordinatorApi:
             f"/v1/federations/{federation}/task",
             silence_seconds=wait_seconds,
             max_bytes=EXCHANGE_BYTES,
-            params={"wait": wait_seconds},
+            params={"wait": wait_seconds} | _said(about),
         )
         return None if answer.status == 204 else _read(Task, answer)
 
@@ -202,6 +205,10 @@ class CoordinatorApi:
             if download.head.headers.get("Content-Type") != codec.MEDIA_TYPE:
                 raise download.head.not_ours()
             yield download
+
+
+def _said(about: WorkerAbout | None) -> dict[str, str]:
+    return {} if about is None else about.model_dump(exclude_none=True)
 
 
 def _read(model: type[Reply], answer: Answer) -> Reply:

@@ -16,6 +16,7 @@ from dataclasses import replace
 import structlog
 
 from shared.rest.schema import Task, TaskKind
+from shared.rest.worker_about import WorkerAbout
 from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
 from worker.methods.interface import TrainingInterrupted
 from worker.metrics import WorkerMetrics
@@ -223,7 +224,8 @@ class _Worker:
         federation = self._site.specification.name
         try:
             return await self._site.patience.insist(
-                "polling for work", lambda: _ask(client, federation, wait_seconds)
+                "polling for work",
+                lambda: _ask(client, federation, wait_seconds, self._site.about),
             )
         except FederationFinished as finished:
             _log.info("federation ended", client=client.name, detail=finished.problem.detail)
@@ -237,8 +239,10 @@ class _Worker:
         return None
 
 
-async def _ask(client: HostedClient, federation: str, wait_seconds: float) -> Task | None:
-    task = await client.api.next_task(federation, wait_seconds)
+async def _ask(
+    client: HostedClient, federation: str, wait_seconds: float, about: WorkerAbout
+) -> Task | None:
+    task = await client.api.next_task(federation, wait_seconds, about)
     if task is not None and (task.federation, task.client) != (federation, client.name):
         raise Unreachable(
             f"the coordinator gave client {client.name} of federation {federation} the task of "

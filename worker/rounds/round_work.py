@@ -28,7 +28,7 @@ from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.progress import EventView, RoundProgress
 from worker.rounds.site_record import SiteRecord
-from worker.rounds.sitting_out import give_up, refuse_by_policy
+from worker.rounds.sitting_out import give_up, leave_out, refuse_by_policy
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
 
@@ -270,15 +270,14 @@ class RoundWork:
             if refusal.shuts_out:
                 client.shut_out(refusal.problem.detail)
                 return
-            if refusal.is_a(*_NOT_ACCEPTED):
-                # Training again would give the same, so this client sits the round out.
-                client.failed_in_round = task.round_number
-                log.error("update refused, round skipped", detail=refusal.problem.detail)
-            elif refusal.is_a(*_NOT_WANTED):
-                log.warning("update not wanted", detail=refusal.problem.detail)
-            else:
+            if not refusal.is_a(*_NOT_ACCEPTED, *_NOT_WANTED):
                 raise
             await asyncio.to_thread(client.discard_pending)
+            if refusal.is_a(*_NOT_WANTED):
+                log.warning("update not wanted", detail=refusal.problem.detail)
+                return
+            # Training again would give the same, so this client sits the round out.
+            await leave_out(one, refusal.problem.detail, self._patience)
         else:
             log.info("update sent", size_bytes=receipt.size_bytes)
             await asyncio.to_thread(client.confirm_pending)

@@ -12,6 +12,7 @@ from worker.rounds.held_task import HeldTask
 
 TRAINING_FAILED = "training failed, no update is sent"
 SUM_REFUSED = "secure sum refused, round skipped"
+UPDATE_REFUSED = "update refused, round skipped"
 POLICY_REFUSED = "the site's policy refuses, round skipped"
 
 _log = structlog.get_logger()
@@ -72,3 +73,9 @@ async def give_up(one: HeldTask, reason: str, patience: Patience) -> None:
     """
     said = None if one.client.member is None else TRAINING_FAILED
     await sit_out(one, TRAINING_FAILED, reason, patience, said=said)
+
+
+async def leave_out(one: HeldTask, detail: str, patience: Patience) -> None:
+    """Declines a round whose update the coordinator refuses: the same would be refused again."""
+    said = f"the coordinator refuses its update: {detail}"
+    await sit_out(one, UPDATE_REFUSED, detail, patience, said=said)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 
 import torch
 
+from shared.rest.worker_about import MAX_ABOUT, WorkerAbout
+from shared.terminal.redaction import cut
 from worker.errors import ConfigError
 
 _NAMED = r"cpu|cuda(?::(\d{1,3}))?"
@@ -38,3 +41,15 @@ def _find_device(name: str) -> torch.device:
         found = f"{number} GPUs" if number else "no GPU that PyTorch can use"
         raise ConfigError(f"HYPERFL_DEVICE is {name}, and this machine has {found}")
     return torch.device(name)
+
+
+def about_worker(device: torch.device) -> WorkerAbout:
+    """What a worker says of itself: its version, PyTorch's, and the kind of its device."""
+    name = device.type
+    if device.type == "cuda":
+        name = f"cuda, {torch.cuda.get_device_name(device)}"
+    return WorkerAbout(
+        worker_version=cut(version("hyperfl"), MAX_ABOUT),
+        torch_version=cut(torch.__version__, MAX_ABOUT),
+        device=cut(name, MAX_ABOUT),
+    )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from shared.arrays import NamedArrays
 from shared.federation.specification import FederationSpecification, ParameterSpecification
 from shared.rest.schema import FederationView
+from shared.rest.worker_about import WorkerAbout
 from shared.validation import first_fault
 from worker.errors import ConfigError, Refused, RequestFailed
 from worker.methods.interface import Method, SiteResources, Trains
@@ -26,7 +27,7 @@ from worker.secure_sum.member import Member
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
 from worker.site import enrolment, private_state
 from worker.site.coordinator_address import coordinator_address
-from worker.site.device import find_devices
+from worker.site.device import about_worker, find_devices
 from worker.site.enrolment import check_token, obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
@@ -54,6 +55,7 @@ class Site:
     clients: Sequence[HostedClient]
     cache: WeightsCache
     patience: Patience
+    about: WorkerAbout
 
     async def newest_weights(self) -> tuple[int, NamedArrays]:
         """The federation's newest weights, and their version.
@@ -144,7 +146,8 @@ async def open_site(
         cache_folder = config.clients[0].state_dir / "weights"
         cache = WeightsCache(cache_folder, specification, patience)
         trainer = SpreadTraining(others) if others else method
-        yield Site(specification, method, trainer, clients, cache, patience)
+        about = about_worker(devices[0])
+        yield Site(specification, method, trainer, clients, cache, patience, about)
 
 
 def _check_before_enrolling(config: WorkerConfig, datasets: Datasets) -> None:

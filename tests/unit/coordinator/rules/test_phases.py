@@ -18,6 +18,7 @@ from coordinator.rules.phases import (
     FederationEvent,
     RoundEvent,
     Transition,
+    actions_in,
 )
 from shared.rest.schema import AssignmentState, FederationAction, FederationState, RoundPhase
 
@@ -146,3 +147,13 @@ def test_nothing_but_the_next_phase_of_a_secure_sum_asks_again_who_has_submitted
 
 def test_only_an_aggregated_round_commits() -> None:
     assert ROUND_TRANSITIONS[RoundEvent.COMMIT].sources == {RoundPhase.AGGREGATING}
+
+
+def test_what_may_be_asked_of_a_federation_is_what_its_state_allows() -> None:
+    assert [(state, actions_in(state)) for state in FederationState] == [
+        (FederationState.DRAFT, [FederationAction.START, FederationAction.FINISH]),
+        (FederationState.RUNNING, [FederationAction.PAUSE, FederationAction.FINISH]),
+        (FederationState.PAUSED, [FederationAction.RESUME, FederationAction.FINISH]),
+        (FederationState.FINISHED, []),
+        (FederationState.FAILED, []),
+    ]

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from shared.rest.schema import Task
+from shared.rest.worker_about import WorkerAbout
 from shared.tensors import codec
 from tests.support.api_calls import CALLS, FEDERATION, every_call
 from tests.support.fake_coordinator import URL, FakeCoordinator
@@ -53,6 +54,19 @@ async def test_a_poll_says_how_long_it_waits_and_returns_the_task(
     (request,) = coordinator.requests
     assert (request.method, request.url) == ("GET", f"{URL}/v1/federations/tiny/task?wait=20.0")
     assert request.extensions["timeout"]["read"] == 25.0
+
+
+async def test_a_poll_says_what_the_worker_is(
+    coordinator: FakeCoordinator, client: CoordinatorApi, task: Task
+) -> None:
+    about = WorkerAbout(worker_version="0.2.0", device="cuda, NVIDIA H200")
+    assert await client.next_task(FEDERATION, 0.0, about) == task
+    (request,) = coordinator.requests
+    assert dict(request.url.params) == {
+        "wait": "0.0",
+        "worker_version": "0.2.0",
+        "device": "cuda, NVIDIA H200",
+    }
 
 
 async def test_a_poll_without_work_returns_none(

@@ -119,17 +119,15 @@ async def test_a_client_whose_update_is_refused_sits_the_round_out(
     refused = problem(kind, "the update's norm is 7, over max_update_norm 5")
     worker.coordinator.answer("PUT", "/rounds/1/updates/alice", refused)
 
-    def close_round_at_fifth_poll(request: Request) -> None:
-        if request.url.path.endswith("/task") and worker.polls("alice") == 5:
-            worker.coordinator.tasks["alice"] = worker.coordinator.tasks["alice"][-1:]
-
-    worker.coordinator.receive = close_round_at_fifth_poll
     await worker.run("alice", "bob")
     assert sorted(worker.method.trained) == [("alice", 1), ("alice", 2), ("bob", 1)]
     sent = [
         request.url.path.partition("/rounds/")[2] for request in worker.coordinator.asked("PUT")
     ]
-    assert sorted(sent) == ["1/updates/alice", "1/updates/bob", "2/updates/alice"]
+    updates = ["1/updates/alice", "1/updates/bob", "2/updates/alice"]
+    assert sorted(sent) == ["1/decline", *updates]
+    reason = "the coordinator refuses its update: the update's norm is 7, over max_update_norm 5"
+    assert worker.coordinator.declined() == [("alice", 1, reason)]
     assert worker.on_disk("alice").pending is None
     said = capsys.readouterr()
     assert "over max_update_norm 5" in said.out + said.err

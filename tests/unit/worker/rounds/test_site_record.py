@@ -39,7 +39,7 @@ async def test_a_round_is_remembered_with_what_was_sent(bench: Bench) -> None:
     sizes = {one.name: one.bytes for one in row.sent.tensors}
     assert sizes == {name: tensor.nbytes for name, tensor in tensors.items()}
     assert row.sent.metrics == said.metrics == row.metrics == {"accuracy_after": 0.5}
-    assert (row.sent.withheld_metrics, row.sent.policy) == ((), {"metrics": "all"})
+    assert (row.sent.withheld_metrics, "accuracy_after" in row.sent.policy["metrics"]) == ((), True)
     assert sum(row.examples["train"].values()) == 5
     assert sum(row.examples["test"].values()) == 7
     assert row.scores is None, "this method gives no logits"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 import torch
 
 from worker.errors import ConfigError
-from worker.site.device import find_devices
+from worker.site.device import about_worker, find_devices
 
 
 def has_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -56,3 +58,14 @@ def test_no_other_kind_is_taken(name: str) -> None:
     wrong = name.rpartition(",")[2]
     with pytest.raises(ConfigError, match=f"must be auto, or cpu, cuda or .*, not {wrong}$"):
         find_devices(name)
+
+
+def test_a_worker_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = about_worker(torch.device("cpu"))
+    assert about.device == "cpu"
+    assert (about.worker_version, about.torch_version) == (version("hyperfl"), torch.__version__)
+    long_name = "NVIDIA " + "H" * 80 + "\n"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: long_name)
+    named = about_worker(torch.device("cuda:0")).device
+    assert named is not None
+    assert (len(named), named.startswith("cuda, NVIDIA H"), named.isprintable()) == (64, True, True)

@@ -1,0 +1,1 @@
+"""What administrators and readers see in a browser: pages from operations, one file a subject."""
