@@ -33,6 +33,7 @@ from coordinator.store import rounds as round_store
 from coordinator.store.assignments import ExpiredLease
 from coordinator.store.tables import FederationRow, RoundRow
 from shared.rest.schema import MAX_NAMED, FederationState
+from shared.tracing.spans import closed_round, in_round, note, span
 
 _AGGREGATED_AT_ONCE = 2
 """Each holds a few copies of its federation's weights in memory, so they are few; with a second
@@ -133,7 +134,9 @@ class Driver:
                 async with self._places:
                     # Looked at again, since somebody else may have moved it while it waited.
                     due = await self._advance_to_aggregation(federation_id)
-                    goes_on = due is not None and await self._aggregate(due)
+                    if due is not None:
+                        with in_round(due.federation.specification_digest, due.round_.number):
+                            goes_on = await self._aggregate(due)
         finally:
             self._aggregating.discard(federation_id)
         if goes_on:
@@ -216,9 +219,12 @@ class Driver:
         started = asyncio.get_running_loop().time()
         try:
             async with lease.kept():
-                result = await self._compute(self._context, federation, round_)
+                with span("aggregation", federation=federation.name, round=round_.number):
+                    result = await self._compute(self._context, federation, round_)
+                    note(bytes=result.update_bytes)
                 lease.leave_to_commit()
-                committed = await moves.commit(self._context, federation, round_, lease, result)
+                with span("commit", federation=federation.name, round=round_.number):
+                    committed = await moves.commit(self._context, federation, round_, lease, result)
         except AggregationLeaseLost:
             committed = False
         except BodyLost:
@@ -247,6 +253,16 @@ class Driver:
             updates=result.num_updates,
             not_heard_from=", ".join(result.not_heard_from[:MAX_NAMED]),
             num_not_heard_from=len(result.not_heard_from),
+        )
+        closed_round(
+            federation.specification_digest,
+            round_.number,
+            round_.opened_at,
+            self._context.clock(),
+            federation=federation.name,
+            round=round_.number,
+            kind=round_.kind,
+            version=round_.base_version,
         )
         self._context.tasks_bell.ring(federation.id)
         return True

@@ -12,6 +12,7 @@ from coordinator.context import Context
 from coordinator.store import assignments as assignment_store
 from coordinator.store.tables import FederationRow, RoundRow
 from shared.rest.schema import MAX_NAMED
+from shared.tracing.spans import closed_round
 
 _log = structlog.get_logger()
 
@@ -23,8 +24,9 @@ async def tell_of_failure(
     round_: RoundRow,
     reason: str,
 ) -> None:
-    """Logs and counts a failed round when the transaction is committed, and only then."""
+    """Logs, counts and traces a failed round when the transaction is committed, and only then."""
     name, number = federation.name, round_.number
+    digest, kind, opened_at = federation.specification_digest, round_.kind, round_.opened_at
     unheard = await assignment_store.not_heard_from(session, round_.id)
 
     def tell(_session: Any) -> None:
@@ -36,6 +38,16 @@ async def tell_of_failure(
             reason=reason,
             not_heard_from=", ".join(unheard[:MAX_NAMED]),
             num_not_heard_from=len(unheard),
+        )
+        closed_round(
+            digest,
+            number,
+            opened_at,
+            context.clock(),
+            has_failed=True,
+            federation=name,
+            round=number,
+            kind=kind,
         )
 
     event.listen(session.sync_session, "after_commit", tell, once=True)
