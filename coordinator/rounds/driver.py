@@ -24,6 +24,7 @@ from coordinator.errors import (
 from coordinator.rounds import moves
 from coordinator.rounds.aggregation_lease import AggregationLease, Sleep
 from coordinator.rounds.reporter import Reporter
+from coordinator.rounds.round_span import round_span
 from coordinator.rounds.sum_phases import begin_next_phase
 from coordinator.rounds.sweeper import Sweeper
 from coordinator.rules.verdicts import OpenRound, Verdict, WaitForClients, judge
@@ -33,7 +34,7 @@ from coordinator.store import rounds as round_store
 from coordinator.store.assignments import ExpiredLease
 from coordinator.store.tables import FederationRow, RoundRow
 from shared.rest.schema import MAX_NAMED, FederationState
-from shared.tracing.spans import closed_round, in_round, note, span
+from shared.tracing.spans import in_round, note, span
 
 _AGGREGATED_AT_ONCE = 2
 """Each holds a few copies of its federation's weights in memory, so they are few; with a second
@@ -254,15 +255,6 @@ class Driver:
             not_heard_from=", ".join(result.not_heard_from[:MAX_NAMED]),
             num_not_heard_from=len(result.not_heard_from),
         )
-        closed_round(
-            federation.specification_digest,
-            round_.number,
-            round_.opened_at,
-            self._context.clock(),
-            federation=federation.name,
-            round=round_.number,
-            kind=round_.kind,
-            version=round_.base_version,
-        )
+        round_span(federation, round_)(self._context.clock())
         self._context.tasks_bell.ring(federation.id)
         return True

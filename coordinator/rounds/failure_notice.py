@@ -9,10 +9,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.context import Context
+from coordinator.rounds.round_span import round_span
 from coordinator.store import assignments as assignment_store
 from coordinator.store.tables import FederationRow, RoundRow
 from shared.rest.schema import MAX_NAMED
-from shared.tracing.spans import closed_round
 
 _log = structlog.get_logger()
 
@@ -26,7 +26,7 @@ async def tell_of_failure(
 ) -> None:
     """Logs, counts and traces a failed round when the transaction is committed, and only then."""
     name, number = federation.name, round_.number
-    digest, kind, opened_at = federation.specification_digest, round_.kind, round_.opened_at
+    send_span = round_span(federation, round_)
     unheard = await assignment_store.not_heard_from(session, round_.id)
 
     def tell(_session: Any) -> None:
@@ -39,15 +39,6 @@ async def tell_of_failure(
             not_heard_from=", ".join(unheard[:MAX_NAMED]),
             num_not_heard_from=len(unheard),
         )
-        closed_round(
-            digest,
-            number,
-            opened_at,
-            context.clock(),
-            has_failed=True,
-            federation=name,
-            round=number,
-            kind=kind,
-        )
+        send_span(context.clock(), has_failed=True)
 
     event.listen(session.sync_session, "after_commit", tell, once=True)

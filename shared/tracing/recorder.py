@@ -74,10 +74,10 @@ class _Sparing(SpanExporter):
 
 
 def _spared(span: ReadableSpan) -> ReadableSpan:
-    attributes = span.attributes or {}
+    context, attributes = span.get_span_context(), span.attributes or {}
     return ReadableSpan(
         name=span.name,
-        context=span.context,
+        context=context and _without_state(context),
         parent=span.parent,
         resource=span.resource,
         attributes={name: attributes[name] for name in SENT_ATTRIBUTES & attributes.keys()},
@@ -87,6 +87,11 @@ def _spared(span: ReadableSpan) -> ReadableSpan:
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _without_state(context: SpanContext) -> SpanContext:
+    """Without ``tracestate``, which is whatever a stranger sent."""
+    return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)
 
 
 class Recorder:

@@ -151,13 +151,19 @@ async def test_the_trace_outlives_a_coordinator_and_a_failure_is_its_end(
             await coordinator.restart()
             assert (await coordinator.put(task, b"image-0815.png")).status_code == 422
             content = update_bytes(specification, task)
-            assert (await coordinator.put(task, content)).status_code == 201
+            foreign = {
+                "traceparent": f"00-{32 * '1'}-{16 * '2'}-01",
+                "tracestate": "x=image-0815.png",
+                "baggage": "x=image-0815.png",
+            }
+            assert (await coordinator.put(task, content, **foreign)).status_code == 201
             coordinator.clock.advance(specification.round_policy.deadline_seconds + 1)
             await coordinator.driver.step()
             for path in ("/healthz", "/readyz", "/metrics"):
                 await coordinator.http.get(path)
     (first,) = named(collector.spans(), "round")
     assert first.status.code == Status.STATUS_CODE_ERROR
+    assert attributes(first) == {"federation": "tiny", "round": 1, "kind": "train", "version": 0}
     took_seconds = (first.end_time_unix_nano - first.start_time_unix_nano) / 1e9
     assert took_seconds == pytest.approx(specification.round_policy.deadline_seconds + 1)
     statuses = [one.status.code for one in named(collector.spans(), "check")]

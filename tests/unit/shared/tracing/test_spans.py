@@ -73,6 +73,25 @@ def test_a_request_names_the_span_that_it_belongs_to(monkeypatch: pytest.MonkeyP
             assert inner[2] != outer
 
 
+def sampled_rounds() -> list[str]:
+    with recorded(wanted=True, service="test"):
+        found = []
+        for number in range(40):
+            with in_round(DIGEST, number):
+                found.append(request_headers()["traceparent"][-2:])
+        return found
+
+
+def test_a_share_of_rounds_is_sampled_and_every_process_samples_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    first = sampled_rounds()
+    assert set(first) == {"00", "01"}
+    assert sampled_rounds() == first
+
+
 def test_events_have_a_trace_id_within_a_span_only(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
