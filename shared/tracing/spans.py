@@ -82,6 +82,12 @@ def recorded(wanted: bool, service: str, *, close_seconds: float = CLOSE_SECONDS
         recorder.close(close_seconds)
 
 
+def send_rest() -> None:
+    """Sends what is left, and nothing after it; before a signal that ends the process at once."""
+    if (recorder := current_recorder()) is not None:
+        recorder.close(CLOSE_SECONDS)
+
+
 @contextmanager
 def in_round(specification_digest: str, number: int) -> Iterator[None]:
     """Spans, log lines and requests of the block belong to a round."""
