@@ -46,6 +46,7 @@ from coordinator.serving.audit_log import AuditLog
 from coordinator.serving.audit_trail import AuditTrail
 from coordinator.serving.request_limits import RequestLimits
 from coordinator.serving.request_metrics import RequestMetrics
+from coordinator.serving.request_spans import record_requests
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import CHUNK_BYTES, BlobStore
 from shared.rest.problems import MEDIA_TYPE, Problem
@@ -89,6 +90,9 @@ def create_app(
         version=version("hyperfl"),
         lifespan=_lifespan,
         redirect_slashes=False,  # a redirect would lead to whatever host the request names
+        # What is sent is request_spans.py's. FastAPI itself would send errors' messages too, where
+        # FASTAPI_OTEL_AUTO_CONFIGURE is set. Versions of it that send nothing ignore this.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = context
     app.state.delta_chains = DeltaChains()
@@ -108,6 +112,7 @@ def create_app(
     if settings.allowed_hosts is not None:
         app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts.split(","))
     app.add_middleware(RequestMetrics, metrics=context.metrics)
+    record_requests(app)
     return app
 
 

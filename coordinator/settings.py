@@ -130,6 +130,9 @@ class CoordinatorSettings(BaseSettings):
     """Most requests at once, long polls included; more are answered 503."""
     max_concurrent_requests_per_token: int = Field(default=32, ge=1)
     """Most requests at once with one token, so of one client; more are answered 429."""
+    traces: bool = False
+    """`1` sends spans of each round to the OpenTelemetry collector that the standard `OTEL_*`
+    variables name. It needs the extra `otel`."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
     log_format: LogFormat | None = Field(

@@ -20,8 +20,8 @@ from packaging.utils import canonicalize_name
 
 RULES = Path(__file__).with_name("licences.toml")
 PROJECT = "hyperfl"
-USED_EXTRAS = ("worker", "export", "experiments")
-"""Those that users install; the other one is for whoever changes the code."""
+USED_EXTRAS = ("worker", "export", "dicom", "parquet", "experiments", "tracking", "otel")
+"""Those that users install; the one that is missing, `dev`, is for whoever changes the code."""
 NOT_STATED = "not stated"
 _LONGEST_NAME = 60
 """Of a licence. What is longer in a package's metadata is the licence's text."""

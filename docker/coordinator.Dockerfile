@@ -13,7 +13,7 @@ ENV PIP_ROOT_USER_ACTION=ignore \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONUNBUFFERED=1
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install --no-cache-dir /wheels/*.whl
+    pip install --no-cache-dir "$(echo /wheels/*.whl)[otel]"
 COPY --chmod=0644 docker/check_coordinator.py /usr/local/lib/hyperfl/check_coordinator.py
 
 RUN groupadd --gid 10001 hyperfl \

@@ -21,7 +21,7 @@ ARG TORCH_INDEX_URL=
 RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
     "torch>=2.14" "torchvision>=0.29"
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install --no-cache-dir "$(echo /wheels/*.whl)[worker]"
+    pip install --no-cache-dir "$(echo /wheels/*.whl)[worker,otel]"
 
 RUN groupadd --gid 10001 hyperfl \
     && useradd --no-log-init --no-create-home --uid 10001 --gid 10001 \

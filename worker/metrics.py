@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, start_http_server
 
+from shared.tracing.spans import Attribute, span
 from worker.errors import ConfigError
 
 _GPU_MEMORY: dict[str, Callable[[int], int]] = {
@@ -57,11 +58,12 @@ class WorkerMetrics:
             gpu_memory.labels(kind).set_function(partial(_on_all_gpus, of_device))
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Times a block as one phase of the work, however it ends."""
+    def phase(self, name: str, **attributes: Attribute) -> Iterator[None]:
+        """Times a block as one phase of the work, however it ends; where traces are on, a span."""
         started = time.monotonic()
         try:
-            yield
+            with span(name, **attributes):
+                yield
         finally:
             self.phase_seconds.labels(name).observe(time.monotonic() - started)
 

@@ -88,6 +88,9 @@ class WorkerSettings(BaseSettings):
     )
     """Names that the page is asked by besides this machine's own, such as
     `site.example.org,site`. Without one the page stays on this machine."""
+    traces: bool = False
+    """`1` sends spans of each round to the OpenTelemetry collector that the standard `OTEL_*`
+    variables name. It needs the extra `otel`."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """`debug`, `info`, `warning` or `error`."""
     log_format: LogFormat | None = Field(

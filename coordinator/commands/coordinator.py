@@ -16,6 +16,7 @@ from coordinator.settings import CoordinatorSettings
 from shared.terminal.failures import one_line_errors
 from shared.terminal.logs import configure_logging
 from shared.terminal.tables import print_json
+from shared.tracing.spans import recorded
 
 coordinator = typer.Typer(
     no_args_is_help=True,
@@ -73,9 +74,10 @@ def serve(
         settings.require_protection()
         server.check_certificate(settings)
         configure_logging(settings.log_level, settings.log_format)
-        sockets = server.bind(settings)
-        _migrate(settings)
-        has_served = server.serve(create_app(settings), settings, sockets)
+        with recorded(settings.traces, "hyperfl-coordinator"):
+            sockets = server.bind(settings)
+            _migrate(settings)
+            has_served = server.serve(create_app(settings), settings, sockets)
     if not has_served:
         raise typer.Exit(1)
 

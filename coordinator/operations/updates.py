@@ -34,8 +34,9 @@ from coordinator.store import weights as weights_store
 from coordinator.store.blobs import BlobWriter
 from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow, WeightsRow
 from shared.crash_points import reached
-from shared.rest.schema import Receipt, RoundPhase
+from shared.rest.schema import Receipt, RoundPhase, UpdateMetadata
 from shared.tensors import codec
+from shared.tracing.spans import note, span
 
 _OVERTAKEN = (RoundClosed, LeaseLost, UpdateConflict)
 """How an update is refused that was welcome when its first byte came."""
@@ -114,11 +115,20 @@ async def _receive(
     check = UpdateCheck(expectation)
     writer = context.blobs.writer(context.clock())
     try:
-        async for piece in rechunked(body, context.blobs.chunk_bytes):
-            context.metrics.update_bytes.inc(len(piece))
-            await asyncio.to_thread(check.feed, piece)
-            await writer.append(piece)
-        update, was_last = await _record(context, principal, incoming, target, check, writer)
+        with span(
+            "check",
+            federation=principal.federation.name,
+            client=principal.client.name,
+            round=incoming.round_number,
+            attempt=incoming.attempt,
+        ):
+            async for piece in rechunked(body, context.blobs.chunk_bytes):
+                context.metrics.update_bytes.inc(len(piece))
+                await asyncio.to_thread(check.feed, piece)
+                await writer.append(piece)
+            metadata = await asyncio.to_thread(check.finish)
+            note(bytes=writer.size_bytes)
+        update, was_last = await _record(context, principal, incoming, target, metadata, writer)
     except BaseException as error:
         # Shielded: a client that hangs up cancels this request, and must leave nothing behind.
         await asyncio.shield(writer.discard())
@@ -165,11 +175,10 @@ async def _record(
     principal: ClientPrincipal,
     incoming: IncomingUpdate,
     target: _Target,
-    check: UpdateCheck,
+    metadata: UpdateMetadata,
     writer: BlobWriter,
 ) -> tuple[UpdateRow, bool]:
     """The update as it is recorded, and whether its round waits for no other."""
-    metadata = await asyncio.to_thread(check.finish)
     reached("update-received")
     try:
         async with context.database.writing() as session:

@@ -24,6 +24,7 @@ from coordinator.errors import (
 from coordinator.rounds import moves
 from coordinator.rounds.aggregation_lease import AggregationLease, Sleep
 from coordinator.rounds.reporter import Reporter
+from coordinator.rounds.round_span import round_span
 from coordinator.rounds.sum_phases import begin_next_phase
 from coordinator.rounds.sweeper import Sweeper
 from coordinator.rules.verdicts import OpenRound, Verdict, WaitForClients, judge
@@ -33,6 +34,7 @@ from coordinator.store import rounds as round_store
 from coordinator.store.assignments import ExpiredLease
 from coordinator.store.tables import FederationRow, RoundRow
 from shared.rest.schema import MAX_NAMED, FederationState
+from shared.tracing.spans import in_round, note, span
 
 _AGGREGATED_AT_ONCE = 2
 """Each holds a few copies of its federation's weights in memory, so they are few; with a second
@@ -133,7 +135,9 @@ class Driver:
                 async with self._places:
                     # Looked at again, since somebody else may have moved it while it waited.
                     due = await self._advance_to_aggregation(federation_id)
-                    goes_on = due is not None and await self._aggregate(due)
+                    if due is not None:
+                        with in_round(due.federation.specification_digest, due.round_.number):
+                            goes_on = await self._aggregate(due)
         finally:
             self._aggregating.discard(federation_id)
         if goes_on:
@@ -216,9 +220,12 @@ class Driver:
         started = asyncio.get_running_loop().time()
         try:
             async with lease.kept():
-                result = await self._compute(self._context, federation, round_)
+                with span("aggregation", federation=federation.name, round=round_.number):
+                    result = await self._compute(self._context, federation, round_)
+                    note(bytes=result.update_bytes)
                 lease.leave_to_commit()
-                committed = await moves.commit(self._context, federation, round_, lease, result)
+                with span("commit", federation=federation.name, round=round_.number):
+                    committed = await moves.commit(self._context, federation, round_, lease, result)
         except AggregationLeaseLost:
             committed = False
         except BodyLost:
@@ -248,5 +255,6 @@ class Driver:
             not_heard_from=", ".join(result.not_heard_from[:MAX_NAMED]),
             num_not_heard_from=len(result.not_heard_from),
         )
+        round_span(federation, round_)(self._context.clock())
         self._context.tasks_bell.ring(federation.id)
         return True

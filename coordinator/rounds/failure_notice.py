@@ -9,6 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.context import Context
+from coordinator.rounds.round_span import round_span
 from coordinator.store import assignments as assignment_store
 from coordinator.store.tables import FederationRow, RoundRow
 from shared.rest.schema import MAX_NAMED
@@ -23,8 +24,9 @@ async def tell_of_failure(
     round_: RoundRow,
     reason: str,
 ) -> None:
-    """Logs and counts a failed round when the transaction is committed, and only then."""
+    """Logs, counts and traces a failed round when the transaction is committed, and only then."""
     name, number = federation.name, round_.number
+    send_span = round_span(federation, round_)
     unheard = await assignment_store.not_heard_from(session, round_.id)
 
     def tell(_session: Any) -> None:
@@ -37,5 +39,6 @@ async def tell_of_failure(
             not_heard_from=", ".join(unheard[:MAX_NAMED]),
             num_not_heard_from=len(unheard),
         )
+        send_span(context.clock(), has_failed=True)
 
     event.listen(session.sync_session, "after_commit", tell, once=True)

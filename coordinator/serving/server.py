@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from coordinator.errors import TaskEnded
 from coordinator.serving.connections import BoundedHttp, bounded_protocol, connection_limits
 from coordinator.serving.open_connections import OpenConnections
 from coordinator.settings import CoordinatorSettings
+from shared.tracing.spans import send_rest
 
 
 def check_certificate(settings: CoordinatorSettings) -> None:
@@ -106,6 +108,10 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._context.collapse.reason is not None
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Ends long polls, so that stopping does not wait for them."""
+        """Ends long polls, so that stopping does not wait for them.
+
+        The signal that stopped the server is raised again after this: it ends the process.
+        """
         self._context.tasks_bell.close()
         await super().shutdown(sockets)
+        await asyncio.to_thread(send_rest)

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.terminal.logs import configure_logging
+from shared.tracing.spans import recorded
 from worker.commands.check import check
 from worker.commands.configuration import (
     ConfigOption,
@@ -59,7 +60,7 @@ def run(config: ConfigOption = None) -> None:
         configure_logging(settings.log_level, settings.log_format)
         stop = threading.Event()
         view = view_for(Console(stderr=True), settings.log_format)
-        with served_page(loaded, settings):
+        with recorded(settings.traces, "hyperfl-worker"), served_page(loaded, settings):
             asyncio.run(_run_until_signal(loop.run(loaded, settings, stop, view=view), stop))
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from shared.reaching import NoWay, Way, find_way, why_silent
 from shared.rest.problems import Problem, ProblemType
+from shared.tracing.spans import request_headers
 from worker.errors import (
     AnswerTooLong,
     ConfigError,
@@ -214,6 +215,7 @@ class Connection:
     ) -> AsyncIterator[Download]:
         """An answer that is no error; for as long as its body may take. Raises as :meth:`send`."""
         timeout = self.address.request_timeout_seconds + silence_seconds
+        request["headers"] = {**request.get("headers", {}), **request_headers()}
         try:
             async with (
                 asyncio.timeout(self.address.transfer_seconds),

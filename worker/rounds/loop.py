@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -17,6 +18,7 @@ import structlog
 
 from shared.rest.schema import Task, TaskKind
 from shared.rest.worker_about import WorkerAbout
+from shared.tracing.spans import in_round, past_span, span
 from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
 from worker.methods.interface import TrainingInterrupted
 from worker.metrics import WorkerMetrics
@@ -164,17 +166,32 @@ class _Worker:
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
             held = await self._collect(active)
-            if held and held[0].task.kind in _EXCHANGE_KINDS:
-                with self._metrics.phase("exchange"):
-                    await self._exchange.do(held)
-                continue
-            if held and await self._work.do(held):
+            if held and await self._do(held):
                 continue
             if not held:
                 await self._pause_notice.look(active[0].api)
             await self._sleep(_PAUSE_SECONDS)
         if all(client.is_shut_out for client in self._site.clients):
             raise RequestFailed(NOBODY_TAKEN)
+
+    async def _do(self, held: Sequence[HeldTask]) -> bool:
+        """Does what a round's tasks ask for; false as :meth:`RoundWork.do`."""
+        task = held[0].task
+        with (
+            in_round(held[0].client.state.specification_digest, task.round_number),
+            span(
+                "work",
+                federation=task.federation,
+                round=task.round_number,
+                kind=task.kind.value,
+                version=task.base_version,
+            ),
+        ):
+            if task.kind not in _EXCHANGE_KINDS:
+                return await self._work.do(held)
+            with self._metrics.phase("exchange"):
+                await self._exchange.do(held)
+            return True
 
     async def _collect(self, active: Sequence[HostedClient]) -> list[HeldTask]:
         """Tasks of one round and kind that hosted clients hold; none after a poll without work."""
@@ -242,12 +259,24 @@ class _Worker:
 async def _ask(
     client: HostedClient, federation: str, wait_seconds: float, about: WorkerAbout
 ) -> Task | None:
+    asked_at = time.monotonic()
     task = await client.api.next_task(federation, wait_seconds, about)
     if task is not None and (task.federation, task.client) != (federation, client.name):
         raise Unreachable(
             f"the coordinator gave client {client.name} of federation {federation} the task of "
             f"client {task.client} of federation {task.federation}"
         )
+    if task is not None:
+        with in_round(client.state.specification_digest, task.round_number):
+            past_span(
+                "lease",
+                time.monotonic() - asked_at,
+                federation=federation,
+                client=client.name,
+                round=task.round_number,
+                attempt=task.attempt,
+                kind=task.kind.value,
+            )
     return task
 
 

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 
 import structlog
@@ -44,6 +45,12 @@ _NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
 """What the same update would be answered again."""
 
 _log = structlog.get_logger()
+
+
+def _following(
+    results: Iterator[tuple[HeldTask, PrivateState]],
+) -> tuple[HeldTask, PrivateState] | None:
+    return next(results, None)
 
 
 class RoundWork:
@@ -111,7 +118,7 @@ class RoundWork:
                 if fresh:
                     log.info("work begins", clients=len(fresh))
                     async for one, state in self._results(fresh, leases):
-                        with self._metrics.phase("saving"):
+                        with self._metrics.phase("saving", client=one.client.name):
                             await asyncio.to_thread(one.client.save, state)
                         uploads.append(asyncio.create_task(self._upload(one, leases)))
                 await asyncio.gather(*uploads)
@@ -158,7 +165,7 @@ class RoundWork:
     ) -> AsyncIterator[tuple[HeldTask, PrivateState]]:
         """Each client's next private state, as soon as its part is done; none that is unwanted."""
         first = fresh[0]
-        with self._metrics.phase("download"):
+        with self._metrics.phase("download", version=first.task.base_version):
             weights = await self._cache.get(
                 first.client.api, first.task.base_version, first.task.base_digest
             )
@@ -170,7 +177,9 @@ class RoundWork:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                item = await loop.run_in_executor(self._torch_thread, next, results, None)
+                item = await loop.run_in_executor(
+                    self._torch_thread, copy_context().run, _following, results
+                )
             except TrainingInterrupted:
                 if self._stop.is_set():
                     raise
@@ -199,9 +208,9 @@ class RoundWork:
                 one = by_name[result.participant]
                 self._progress.measured(result.metrics.get("loss_after"))
                 shown = replace(result, metrics=self._gate.shown(result.metrics))
-                with self._metrics.phase("encoding"):
+                with self._metrics.phase("encoding", client=one.client.name):
                     state = self._writer.trained(one, shown, weights)
-                with self._metrics.phase("evaluation"):
+                with self._metrics.phase("evaluation", client=one.client.name):
                     self._record.keep(one, state, result.metrics, weights)
                 yield one, state
 
@@ -209,7 +218,7 @@ class RoundWork:
         self, fresh: Sequence[HeldTask], weights: NamedArrays
     ) -> Iterator[tuple[HeldTask, PrivateState]]:
         for one in fresh:
-            with self._metrics.phase("evaluation"):
+            with self._metrics.phase("evaluation", client=one.client.name):
                 metrics = self._method.evaluate(one.client.participant(), weights)
                 state = self._writer.evaluated(one, self._gate.shown(metrics))
                 self._record.keep(one, state, metrics, weights)
@@ -257,7 +266,9 @@ class RoundWork:
             return
         log = _log.bind(client=client.name, round=task.round_number)
         try:
-            with self._metrics.phase("upload"):
+            with self._metrics.phase(
+                "upload", client=client.name, attempt=task.attempt, bytes=len(pending.content)
+            ):
                 receipt = await self._patience.insist(
                     "sending an update", lambda: client.api.put_update(task, pending.content)
                 )

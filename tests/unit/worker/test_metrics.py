@@ -46,7 +46,7 @@ async def test_rounds_steps_and_phases_are_counted(tmp_path: Path) -> None:
     assert phases[("download",)] == 2
     assert phases[("encoding",)] == 2
     assert phases[("saving",)] == phases[("upload",)] == 3
-    assert phases[("evaluation",)] == 1
+    assert phases[("evaluation",)] == 3, "those who trained are evaluated for their site's history"
     assert found["hyperfl_worker_phase_seconds_sum"][("training",)] > 0
     assert set(found["hyperfl_worker_gpu_memory_bytes"].values()) == {0}
 
