@@ -20,8 +20,19 @@ settings.load_profile("untimed")
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     """Commands that a test calls in this process log to its captured stderr, which closes."""
+    _log_plainly()
     yield
+    _log_plainly()
+
+
+def _log_plainly() -> None:
+    """structlog's defaults, but for tracebacks with every local: they take seconds to write."""
     structlog.reset_defaults()
+    *processors, _ = structlog.get_config()["processors"]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(processors=[*processors, renderer])
 
 
 @pytest.fixture(scope="session")

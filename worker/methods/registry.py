@@ -19,7 +19,7 @@ from worker.methods.dp_fedavg import DPFedAvg
 from worker.methods.fedavg import FedAvg, Local
 from worker.methods.hyperfl import HyperFL
 from worker.methods.hyperfl_lpm import HyperFLLPM
-from worker.methods.interface import DEFAULT_RESOURCES, Method, SiteResources
+from worker.methods.interface import DEFAULT_RESOURCES, Method, SiteResources, Trains
 from worker.methods.on_backbone import FedAvgAdapter, FedAvgFixed, LocalAdapter, LocalFixed
 from worker.methods.ppsgd import PPSGD
 from worker.methods.whole_model.method import ModelMethod
@@ -74,7 +74,12 @@ def build_method(
     return method
 
 
-_MEMBERS = tuple(name for name in vars(Method) if not name.startswith("_"))
+_MEMBERS = tuple(
+    name
+    for part in (Method, Trains)
+    for name in vars(part)
+    if callable(getattr(part, name)) and not name.startswith("_")
+)
 
 
 def _check_names(name: str, method: Method) -> None:
