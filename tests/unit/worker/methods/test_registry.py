@@ -101,8 +101,8 @@ def test_a_method_of_the_user_is_loaded_by_import_path() -> None:
         ),
         (
             "NoMethod",
-            "'{}' is not a method: it lacks parameters, initial_private, check_private, train, "
-            "evaluate",
+            "'{}' is not a method: it lacks parameters, initial_private, check_private, "
+            "evaluate, train",
         ),
         ("own_function", "'{}' is not a class, as a method must be"),
         ("Ending", "building '{}' failed: it asked to end the process, with exit code 0"),
