@@ -25,6 +25,8 @@ def test_a_reader_sees_a_demo_until_it_is_interrupted(images: Path, tmp_path: Pa
     data = ("--dataset", "image-folder", "--data-dir", str(images), "--image-shape", "1x4x4")
     model = ("--model", "tests.support.extractors:one_layer_on_4x4")
     size = ("--method", "fedavg", "--clients", "1", "--rounds", "1", "--json")
+    # Shells start what runs in the background with this signal ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command_line("demo", "--serve-page", *data, *model, *size),
         stdout=subprocess.PIPE,
@@ -33,6 +35,7 @@ def test_a_reader_sees_a_demo_until_it_is_interrupted(images: Path, tmp_path: Pa
         cwd=tmp_path,
         env=ENVIRONMENT,
     ) as demo:
+        signal.signal(signal.SIGINT, before)
         try:
             assert demo.stderr is not None
             shown = re.compile(r"page at (\S+) for the read-only token (\S+)\n")

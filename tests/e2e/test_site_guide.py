@@ -23,6 +23,9 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
 ]
 
+_NAME = "hospitals-of-the-guide"
+"""Other tests have a federation called hospitals at the same coordinator."""
+
 
 def _write_images(folder: Path) -> None:
     generator = np.random.default_rng(1)
@@ -41,13 +44,14 @@ def test_the_guides_commands_lead_from_a_file_to_a_model(
     ]
     _write_images(tmp_path)
     coordinator.create_federation(
-        *("hospitals", "--model", "cnn-mnist", "--image-shape", "1x28x28", "--rounds", 1),
+        *(_NAME, "--model", "cnn-mnist", "--image-shape", "1x28x28", "--rounds", 1),
         *("--classes", "benign,malignant", "--set", "epochs=1"),
     )
-    (tmp_path / "site-a.token").write_text(coordinator.invite("hospitals", "site-a")["site-a"])
-    coordinator.admin("federation", "start", "hospitals")
+    (tmp_path / "site-a.token").write_text(coordinator.invite(_NAME, "site-a")["site-a"])
+    coordinator.admin("federation", "start", _NAME)
     replaced = {
         "https://federation.example.org": coordinator.url,
+        "hospitals": _NAME,
         "/data/images": str(tmp_path),
         "new-images": "new",
     }
