@@ -15,14 +15,7 @@ def sample(seed: int, round_number: int, client_names: Iterable[str], size: int)
     Raises:
         ValueError: fewer clients than ``size``, or an empty cohort.
     """
-    names = list(client_names)
-    if not 1 <= size <= len(names):
-        raise ValueError(f"a cohort of {size} cannot be drawn from {len(names)} clients")
-
-    def rank(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}:{round_number}:{name}".encode()).digest()
-
-    return sorted(sorted(names, key=rank)[:size])
+    return sorted(_ranked(f"{seed}:{round_number}", client_names, size)[:size])
 
 
 def group(seed: int, round_number: int, client_names: Iterable[str], size: int) -> list[str]:
@@ -36,13 +29,14 @@ def group(seed: int, round_number: int, client_names: Iterable[str], size: int) 
     Raises:
         ValueError: fewer clients than ``size``, or an empty cohort.
     """
+    ranked = _ranked(f"{seed}:group", client_names, size)
+    count = len(ranked) // size
+    place = round_number % count
+    return sorted(ranked[place * len(ranked) // count : (place + 1) * len(ranked) // count])
+
+
+def _ranked(salt: str, client_names: Iterable[str], size: int) -> list[str]:
     names = list(client_names)
     if not 1 <= size <= len(names):
         raise ValueError(f"a cohort of {size} cannot be drawn from {len(names)} clients")
-
-    def rank(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}:group:{name}".encode()).digest()
-
-    ranked, count = sorted(names, key=rank), len(names) // size
-    place = round_number % count
-    return sorted(ranked[place * len(names) // count : (place + 1) * len(names) // count])
+    return sorted(names, key=lambda name: hashlib.sha256(f"{salt}:{name}".encode()).digest())

@@ -288,27 +288,6 @@ async def test_a_member_may_show_its_own_metrics_and_the_rounds_are_the_sums(
 
 
 @on_sqlite
-async def test_who_is_summed_with_whom_stays_the_same_and_groups_take_turns(
-    coordinator: RunningCoordinator,
-) -> None:
-    specification = protected_specification(rounds=4, cohort_size=3)
-    members = await start_protected(coordinator, specification, *"abcdefg")
-    for number in range(1, 5):
-        while await live_phase(coordinator, number) != "committed":
-            for one in members:
-                if await one.poll() is not None:
-                    await one.work()
-            await coordinator.driver.step()
-    cohorts = [
-        {part["client"] for part in (await coordinator.show(f"tiny/rounds/{n}"))["assignments"]}
-        for n in range(1, 5)
-    ]
-    assert cohorts[:2] == cohorts[2:]
-    assert cohorts[0] | cohorts[1] == set("abcdefg")
-    assert not cohorts[0] & cohorts[1]
-
-
-@on_sqlite
 async def test_nobody_but_a_member_is_shown_an_exchange(coordinator: RunningCoordinator) -> None:
     members = await start_protected(coordinator, protected_specification(), *NAMES)
     await coordinator.enrol("tiny", "late")

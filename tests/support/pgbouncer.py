@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import make_url
 
+from tests.support.servers import free_port, wait_for_port
 from tests.support.tools import find_tool
 
-_START_SECONDS = 10.0
 _CONFIGURATION = """\
 [databases]
 * = host={host} user={user}
@@ -38,9 +36,7 @@ def pgbouncer(server_url: str, server_connections: int) -> Iterator[int]:
     """
     program = find_tool("pgbouncer", "pgbouncer")
     url = make_url(server_url)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -62,18 +58,8 @@ def pgbouncer(server_url: str, server_connections: int) -> Iterator[int]:
                 user=None if owner == os.getuid() else owner,
             )
         try:
-            _wait_for(port, process, folder / "log")
+            wait_for_port(port, process, folder / "log")
             yield port
         finally:
             process.terminate()
             process.wait(10)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up_at = time.monotonic() + _START_SECONDS
-    while time.monotonic() < give_up_at and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError(log.read_text())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.processes import PROJECT
+from tests.support.servers import free_port, wait_for_port
 from tests.support.tools import find_tool
 
 _EXAMPLES = PROJECT / "docs" / "operating"
-_START_SECONDS = 15.0
 _NGINX = """\
 daemon off;
 pid {folder}/nginx.pid;
@@ -38,7 +36,7 @@ def proxy(
 ) -> Iterator[str]:
     """Its address, with the example's settings and other ports and files, until the block ends."""
     program = find_tool(name, {"nginx": "nginx-light"}.get(name, name))
-    port = _free_port()
+    port = free_port()
     changes = {
         "127.0.0.1:8400": f"127.0.0.1:{coordinator_port}",
         f"/etc/{name}/fullchain.pem": str(certificate),
@@ -58,7 +56,7 @@ def proxy(
         environment = {"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/bin"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        _wait_for(port, process, folder / "log")
+        wait_for_port(port, process, folder / "log")
         yield f"https://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -71,20 +69,3 @@ def _changed(example: str, changes: dict[str, str]) -> str:
         assert old in text, f"{example} has no {old!r}"
         text = text.replace(old, new)
     return text
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up_at = time.monotonic() + _START_SECONDS
-    while time.monotonic() < give_up_at and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError(log.read_text())

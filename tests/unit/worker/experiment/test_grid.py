@@ -20,6 +20,7 @@ from worker.experiment.grid import (
     with_hyperparameters,
 )
 from worker.experiment.paper import load_paper_table
+from worker.experiment.results import read_finished
 from worker.models.registry import default_image_shape
 from worker.operations.specification import specify
 from worker.operations.specification_request import SpecificationRequest
@@ -231,6 +232,16 @@ def test_the_ready_files_load_and_their_figures_fit(file: Path) -> None:
     paper = load_paper_table(file.with_name("paper.toml"), experiment.paper)
     for run in runs:
         assert paper.find(run) is not None, f"the paper has no figure for {run.describe()}"
+
+
+RECORDED = sorted((PROJECT / "experiments" / "recorded").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
+def test_what_is_recorded_is_still_a_run_of_its_experiment(file: Path) -> None:
+    experiment = load_experiment(PROJECT / "experiments" / f"{file.stem}.toml")
+    known = {run.key for run in with_hyperparameters(experiment.runs())}
+    assert read_finished(file).keys() <= known
 
 
 def test_there_are_ready_files() -> None:
