@@ -45,32 +45,33 @@ class UpdateCheck:
 
     def __init__(self, expectation: Expectation) -> None:
         self._expectation = expectation
-        self._reader = codec.StreamReader(_header_bytes(expectation.specification))
+        self._reader = codec.StreamReader(
+            _header_bytes(expectation.specification), self._check_header
+        )
         self._size_bytes = 0
         self._metadata: UpdateMetadata | None = None
         self._encoding: Encoding = DenseEncoding()
         self._squared_norms = SquaredNorms()
 
     def feed(self, piece: bytes) -> None:
-        """Checks the next bytes.
+        """Checks the next bytes. How the bytes are cut into pieces never changes the refusal.
 
         Raises:
             BodyTooLarge: more bytes than any correct update has.
             MalformedUpdate: the bytes do not fit; says what and where.
             StaleBaseVersion: the update starts from other weights.
         """
+        room = self._expectation.max_bytes - self._size_bytes
         self._size_bytes += len(piece)
-        check_size(self._size_bytes, self._expectation.max_bytes)
         try:
-            for block in self._reader.feed(piece):
-                self._check_header_once()
+            for block in self._reader.feed(piece[:room]):
                 if self._expectation.masked is not None:
                     continue  # every byte is as good as any other
                 self._encoding.check_block(block)
                 self._squared_norms.add(block)
-            self._check_header_once()
         except file_header.CodecError as error:
             raise MalformedUpdate(str(error), **error.where) from error
+        check_size(self._size_bytes, self._expectation.max_bytes)
 
     def finish(self) -> UpdateMetadata:
         """The update's metadata, once all of it has come.
@@ -123,10 +124,7 @@ class UpdateCheck:
                 found=bound,
             )
 
-    def _check_header_once(self) -> None:
-        header = self._reader.header
-        if header is None or self._metadata is not None:
-            return
+    def _check_header(self, header: file_header.Header) -> None:
         expectation = self._expectation
         metadata = _parse_metadata(header)
         _check_claims(metadata, expectation)

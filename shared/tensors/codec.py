@@ -8,7 +8,7 @@ other input into a :class:`CodecError` that names what was wrong and where.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,12 +125,19 @@ class StreamReader:
     """Reads a safetensors file from pieces of any length, keeping no more than a piece.
 
     Feed it bytes; each call yields the :class:`Block` values that became complete. ``header`` is
-    None until it has been read. Call :meth:`finish` at the end, or a short file goes unnoticed.
+    None until it has been read; ``on_header`` is called with it before any data is judged. What
+    is wrong first in the file is what is raised, however the file is cut into pieces. Call
+    :meth:`finish` at the end, or a short file goes unnoticed.
     """
 
-    def __init__(self, max_header_bytes: int = MAX_HEADER_BYTES) -> None:
+    def __init__(
+        self,
+        max_header_bytes: int = MAX_HEADER_BYTES,
+        on_header: Callable[[Header], None] | None = None,
+    ) -> None:
         self.header: Header | None = None
         self.data_offset = 0
+        self._on_header = on_header
         self._max_header_bytes = max_header_bytes
         self._pending = b""
         self._position = 0
@@ -141,6 +148,8 @@ class StreamReader:
         self._pending += piece
         if self.header is None:
             self._read_header()
+            if self.header is not None and self._on_header is not None:
+                self._on_header(self.header)
         if self.header is not None:
             yield from self._read_blocks(self.header)
 
@@ -185,10 +194,6 @@ class StreamReader:
 
     def _read_blocks(self, header: Header) -> Iterator[Block]:
         received = self._position + len(self._pending)
-        if received > header.data_bytes:
-            raise NotSafetensorsError(
-                "bytes follow the last tensor", expected=header.data_bytes, found=received
-            )
         consumed = 0
         while self._tensor_index < len(header.tensors):
             info = header.tensors[self._tensor_index]
@@ -205,3 +210,7 @@ class StreamReader:
                 break
             self._tensor_index += 1
         self._pending = self._pending[consumed:]
+        if received > header.data_bytes:
+            raise NotSafetensorsError(
+                "bytes follow the last tensor", expected=header.data_bytes, found=received
+            )
