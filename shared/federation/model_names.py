@@ -66,6 +66,10 @@ def check_model(method: str, model: str) -> None:
             f"model {model!r} is a frozen backbone, which method {method} does not take: "
             f"train it with {fitting}"
         )
+    if method == "fedbn" and model in CNNS:
+        raise ValueError(
+            f"model {model!r} has no batch normalisation, which is what fedbn keeps: use fedavg"
+        )
 
 
 def check_model_name(model: str) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from shared.federation.plans import (
-    PrivateModelPlan,
-    TrainingPlan,
-    plan_of,
-    steps_per_epoch,
-)
+from shared.federation.hyperparameters import PrivateModelPlan, steps_per_epoch
+from shared.federation.plans import TrainingPlan, plan_of
 from shared.privacy_accountant import PrivacyBudget, check_noise_multiplier
 
 

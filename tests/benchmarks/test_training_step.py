@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from shared.federation.plans import HyperFLPlan, TrainingPlan
+from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.plans import TrainingPlan
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.measurements import Measurement, medians
 from tests.support.plain_hyperfl import PlainHypernetwork, train_plain_hypernetwork

@@ -128,6 +128,8 @@ def test_every_method_runs_a_round(method: str, tmp_path: Path) -> None:
     if takes_backbone(method):
         options += ["--model", "vit:test_vit", "--image-shape", "3x32x32"]
         options += ["--backbone-weights", "random"]
+    elif method == "fedbn":
+        options += ["--model", "tests.support.extractors:normalised_on_digits"]
     done = hyperfl("demo", *options, "--json", folder=tmp_path)
     assert done.exit_code == 0, done.errors
     result = done.json

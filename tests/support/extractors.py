@@ -108,3 +108,14 @@ def one_layer_on_digits() -> tuple[nn.Module, int]:
 def one_layer_on_4x4() -> tuple[nn.Module, int]:
     """Learns ``tests.support.tiny_images`` within a few steps."""
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.Tanh()), 32
+
+
+def entirely_without_scale() -> tuple[nn.Module, int]:
+    """Its batch normalisation has nothing that is trained."""
+    layers = nn.Flatten(), nn.Linear(16, WIDTH), nn.BatchNorm1d(WIDTH, affine=False), nn.Tanh()
+    return nn.Sequential(*layers), WIDTH
+
+
+def normalised_on_digits() -> tuple[nn.Module, int]:
+    """Takes 8x8 images, and has batch normalisation that is trained."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Tanh()), 32

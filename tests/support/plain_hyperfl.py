@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, leaky_relu, linear
 
-from shared.federation.plans import HyperFLPlan
+from shared.federation.hyperparameters import HyperFLPlan
 from worker.data.client_data import Examples
 from worker.methods.interface import Participant
 from worker.methods.local_round.random_streams import client_generator

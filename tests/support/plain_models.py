@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from shared.arrays import digest_arrays
-from shared.federation.plans import CentaurPlan, ModelPlan, PPSGDPlan, PrivateModelPlan
+from shared.federation.hyperparameters import CentaurPlan, ModelPlan, PPSGDPlan, PrivateModelPlan
 from worker.methods.interface import Participant
 from worker.methods.local_round.random_streams import client_generator
 
@@ -44,10 +44,14 @@ def load(model: PlainModel, participant: Participant, weights: dict[str, np.ndar
 
 
 def train_whole(
-    model: PlainModel, participant: Participant, plan: ModelPlan, round_number: int
+    model: PlainModel,
+    participant: Participant,
+    plan: ModelPlan,
+    order: np.random.Generator,
+    anchor: dict[str, torch.Tensor] | None = None,
+    pull: float = 0.0,
 ) -> float:
-    """Epochs of SGD; returns the last epoch's mean loss."""
-    order = client_generator(participant.seed, "batches", round_number)
+    """Epochs of SGD, pulled to ``anchor``; returns the last epoch's mean loss."""
     optimizer = _sgd(model.parameters(), plan.learning_rate, plan)
     model.train()
     for _ in range(plan.epochs):
@@ -55,7 +59,11 @@ def train_whole(
         for images, labels in participant.data.train.shuffled_batches(plan.batch_size, CPU, order):
             optimizer.zero_grad()
             loss = cross_entropy(model(images), labels)
-            loss.backward()
+            objective = loss
+            for name, one in model.named_parameters():
+                if anchor is not None:
+                    objective = objective + pull / 2 * (one - anchor[name]).square().sum()
+            objective.backward()
             optimizer.step()
             total += float(loss.detach()) * len(labels)
     return total / len(participant.data.train)

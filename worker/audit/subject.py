@@ -96,6 +96,11 @@ def check_audited(specification: FederationSpecification) -> None:
             f"method {training.method} trains on a frozen backbone, for which there are no "
             "attacks here"
         )
+    if training.method == "fedbn":
+        raise AuditError(
+            "updates of method fedbn are without batch normalisation, and the attacks here need "
+            "every parameter of the extractor"
+        )
     if privacy is not None and privacy.unit == "client":
         raise AuditError(
             "there is no audit of noise that hides whole clients; what its ε says holds "

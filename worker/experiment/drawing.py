@@ -20,6 +20,10 @@ _LOOKS = {
     "hyperfl": ("#0072B2", "o"),
     "hyperfl-lpm": ("#0072B2", "o"),
     "fedavg": ("#D55E00", "s"),
+    "fedprox": ("#56B4E9", "p"),
+    "fedper": ("#8C564B", "h"),
+    "fedbn": ("#BCBD22", "<"),
+    "ditto": ("#17BECF", ">"),
     "fedavg-adapter": ("#D55E00", "s"),
     "fedavg-fixed": ("#E69F00", "D"),
     "local": ("#555555", "^"),
@@ -29,7 +33,7 @@ _LOOKS = {
     "centaur": ("#009E73", "X"),
     "ppsgd": ("#E69F00", "D"),
 }
-_OTHER_LOOKS = (("#56B4E9", "p"), ("#8C564B", "h"), ("#BCBD22", "<"), ("#17BECF", ">"))
+_OTHER_LOOKS = (("#56B4E9", "P"), ("#8C564B", "H"), ("#BCBD22", "8"), ("#17BECF", "*"))
 
 
 def looks_of(methods: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -10,7 +10,8 @@ What it needs is imported from here: inner modules may move.
 """
 
 from shared.arrays import NamedArrays
-from shared.federation.plans import ModelPlan, TrainingPlan
+from shared.federation.hyperparameters import ModelPlan
+from shared.federation.plans import TrainingPlan
 from shared.federation.specification import ParameterSpecification
 from worker.errors import MethodError
 from worker.methods.interface import (

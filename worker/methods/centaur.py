@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from shared.federation.plans import CentaurPlan
+from shared.federation.hyperparameters import CentaurPlan
 from worker.data.client_data import Batch
 from worker.methods.interface import PrivateTensors
 from worker.methods.local_round.head import train_head

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.federation.plans import PrivateModelPlan
+from shared.federation.hyperparameters import PrivateModelPlan
 from worker.methods.interface import PrivateTensors
 from worker.methods.private_model import PrivateModelMethod, PrivateSteps
 from worker.methods.whole_model.client import ModelClient

@@ -15,7 +15,8 @@ import structlog
 import torch
 
 from shared.arrays import Array, NamedArrays
-from shared.federation.plans import HyperFLPlan, TrainingPlan
+from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.plans import TrainingPlan
 from shared.federation.specification import ParameterSpecification
 from worker.methods.hypernetwork.bias_group import BiasChange
 from worker.methods.hypernetwork.client import HyperFLClient

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from shared.federation.plans import HyperFLLPMPlan, TrainingPlan
+from shared.federation.hyperparameters import HyperFLLPMPlan
+from shared.federation.plans import TrainingPlan
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import DEFAULT_RESOURCES, SiteResources
 from worker.methods.on_backbone import build_backbone

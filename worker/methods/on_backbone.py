@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import torch
 
-from shared.federation.plans import BackboneModelPlan, BackbonePlan, TrainingPlan
+from shared.federation.hyperparameters import BackboneModelPlan, BackbonePlan
+from shared.federation.plans import TrainingPlan
 from worker.methods.interface import PrivateTensors, SiteResources
 from worker.methods.whole_model.client import ModelClient
 from worker.methods.whole_model.method import ModelMethod

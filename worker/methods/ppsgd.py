@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from shared.federation.plans import PPSGDPlan
+from shared.federation.hyperparameters import PPSGDPlan
 from worker.methods.interface import PrivateTensors
 from worker.methods.local_round.head import Head
 from worker.methods.local_round.sgd import Descent, gradients_of, head_settings_of

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from shared.arrays import digest_arrays
-from shared.federation.plans import PPSGDPlan, PrivateModelPlan, TrainingPlan, steps_per_epoch
+from shared.federation.hyperparameters import PPSGDPlan, PrivateModelPlan, steps_per_epoch
+from shared.federation.plans import TrainingPlan
 from shared.privacy_accountant import (
     PrivacyBudget,
     PrivacyBudgetError,

@@ -15,8 +15,12 @@ from shared.federation.plans import TrainingPlan
 from shared.validation import first_fault
 from worker.errors import ImportNotAllowed, MethodError, ModelError
 from worker.methods.centaur import Centaur
+from worker.methods.ditto import Ditto
 from worker.methods.dp_fedavg import DPFedAvg
 from worker.methods.fedavg import FedAvg, Local
+from worker.methods.fedbn import FedBN
+from worker.methods.fedper import FedPer
+from worker.methods.fedprox import FedProx
 from worker.methods.hyperfl import HyperFL
 from worker.methods.hyperfl_lpm import HyperFLLPM
 from worker.methods.interface import DEFAULT_RESOURCES, Method, SiteResources, Trains
@@ -33,6 +37,10 @@ METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
         "hyperfl-lpm": HyperFLLPM,
         "local": Local,
         "fedavg": FedAvg,
+        "fedprox": FedProx,
+        "fedper": FedPer,
+        "fedbn": FedBN,
+        "ditto": Ditto,
         "dp-fedavg": DPFedAvg,
         "centaur": Centaur,
         "ppsgd": PPSGD,

@@ -7,13 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from shared.federation.plans import (
-    KNOWN_METHODS,
-    PrivateModelPlan,
-    plan_of,
-    spreads_privacy_budget,
-    steps_per_epoch,
-)
+from shared.federation.hyperparameters import PrivateModelPlan, steps_per_epoch
+from shared.federation.plans import KNOWN_METHODS, plan_of, spreads_privacy_budget
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.specification import RoundPolicy
 from shared.privacy_accountant import (

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from shared.federation.hyperparameters import steps_per_epoch
 from shared.federation.noise_rules import check_agreed_noise
-from shared.federation.plans import (
-    KNOWN_METHODS,
-    TrainingPlan,
-    spreads_privacy_budget,
-    steps_per_epoch,
-)
+from shared.federation.plans import KNOWN_METHODS, TrainingPlan, spreads_privacy_budget
 from shared.federation.protection_plan import clients_needed
 from shared.federation.specification import FederationSpecification
 from shared.privacy_accountant import PrivacyBudgetError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.nn.functional import cross_entropy
 
-from shared.federation.plans import HyperFLPlan
+from shared.federation.hyperparameters import HyperFLPlan
 from worker.data.client_data import Batch
 from worker.methods.interface import Participant, PrivateTensors
 from worker.methods.local_round.client import HEAD_PREFIX, LocalClient

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from shared.arrays import Array
-from shared.federation.plans import HyperFLPlan
+from shared.federation.hyperparameters import HyperFLPlan
 from shared.federation.sharing import OUTPUT_BIAS
 from shared.tensors.low_rank import FactoredDelta
 from worker.methods.hypernetwork.bias_group import BiasChange, BiasGroup

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from shared.federation.plans import HyperFLPlan
+from shared.federation.hyperparameters import HyperFLPlan
 from worker.methods.hypernetwork.client import HyperFLClient
 from worker.methods.hypernetwork.weights import HypernetworkWeights
 from worker.methods.interface import Participant, PrivateTensors, TrainingDivergedError

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import structlog
 import torch
 
-from shared.federation.plans import HyperFLPlan, TrainingPlan
+from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.plans import TrainingPlan
 from shared.federation.sharing import OUTPUT_BIAS
 from worker.errors import ModelError
 from worker.methods.hypernetwork.personalization import PrivateFit

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shared.federation.plans import HyperFLPlan, ModelPlan, PPSGDPlan
+from shared.federation.hyperparameters import HyperFLPlan, ModelPlan, PPSGDPlan
 
 _EPSILON = 1e-6
 

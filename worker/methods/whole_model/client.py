@@ -61,6 +61,14 @@ class ModelClient(LocalClient):
         """The present head, whose tensors are those of ``parameters``."""
         return _head(self.parameters)
 
+    def copy_buffers(self) -> dict[str, torch.Tensor]:
+        """Copies of the present :attr:`buffers`."""
+        return {name: tensor.clone() for name, tensor in self._buffers.items()}
+
+    def restore_buffers(self, buffers: Mapping[str, torch.Tensor]) -> None:
+        """Puts back what :meth:`copy_buffers` gave."""
+        self._buffers = dict(buffers)
+
     def sampled_batch(self, sample_rate: float, sampling: np.random.Generator) -> Batch | None:
         """Each training example with probability ``sample_rate`` (Poisson sampling); or None."""
         chosen = sampling.random(self.num_examples) < sample_rate
@@ -92,13 +100,13 @@ class ModelClient(LocalClient):
         inputs, labels = batch
         return cross_entropy(self.logits(parameters, inputs), labels)
 
-    def evaluate(self) -> tuple[float, float]:
-        """Accuracy (0 to 1) and mean loss on the test split."""
-        return self.measure(lambda inputs: self.logits(self.parameters, inputs))
+    def evaluate(self, parameters: Mapping[str, torch.Tensor]) -> tuple[float, float]:
+        """Accuracy (0 to 1) and mean loss of these ``parameters`` on the test split."""
+        return self.measure(lambda inputs: self.logits(parameters, inputs))
 
-    def logits_of_test(self) -> torch.Tensor:
-        """Logits (n, classes) of the test split on the CPU."""
-        return self.test_logits(lambda inputs: self.logits(self.parameters, inputs))
+    def logits_of_test(self, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (n, classes) of the test split on the CPU, with these ``parameters``."""
+        return self.test_logits(lambda inputs: self.logits(parameters, inputs))
 
 
 def _head(parameters: Mapping[str, torch.Tensor]) -> Head:

@@ -15,13 +15,16 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from shared.arrays import NamedArrays
+from shared.federation.hyperparameters import ModelPlan
 from shared.federation.initialisation import RowRange, TensorSpecification
-from shared.federation.plans import ModelPlan, TrainingPlan
+from shared.federation.plans import TrainingPlan
 from shared.federation.specification import ParameterSpecification
 from worker.errors import ModelError, WorkerError
 from worker.methods.interface import (
@@ -65,11 +68,13 @@ class ModelMethod(BaseMethod[Tensors]):
         plan_type: which hyperparameters the method has.
         shares_extractor: whether the extractor is shared.
         shares_head: whether the head is.
+        fine_tunes_shared: whether personalising changes what is shared where nothing is private.
     """
 
     plan_type: ClassVar[type[ModelPlan]] = ModelPlan
     shares_extractor: ClassVar[bool]
     shares_head: ClassVar[bool]
+    fine_tunes_shared: ClassVar[bool] = True
     _plan: ModelPlan
 
     def __init__(
@@ -101,18 +106,16 @@ class ModelMethod(BaseMethod[Tensors]):
             TrainableTensor(name, shape, 0.0, initial_bound(shapes, name))
             for name, shape in shapes.items()
         ]
-        body = [
-            TrainableTensor(EXTRACTOR_PREFIX + one.name, one.shape, one.centre, one.bound)
-            for one in generated
-        ]
-        parts = ((self.shares_extractor, body), (self.shares_head, head))
-        self._shared = [one for shared, tensors in parts if shared for one in tensors]
+        body = [replace(one, name=EXTRACTOR_PREFIX + one.name) for one in generated]
+        kept = {EXTRACTOR_PREFIX + name for name in self.kept_back(extractor.module)}
+        self._shared = [one for one in body if self.shares_extractor and one.name not in kept]
+        self._shared += head if self.shares_head else []
         if scalars := [one.name for one in self._shared if not one.shape]:
             raise ModelError(
                 f"model {plan.model!r}: {scalars[0].removeprefix(EXTRACTOR_PREFIX)} is a scalar, "
                 "which cannot be shared: give it the shape (1,)"
             )
-        self._own = [one for shared, tensors in parts if not shared for one in tensors]
+        self._own = [one for one in (*body, *head) if one not in self._shared]
         self._initial_buffers = {
             BUFFER_PREFIX + name: buffer for name, buffer in own_buffers(extractor.module).items()
         }
@@ -131,6 +134,17 @@ class ModelMethod(BaseMethod[Tensors]):
     def build_extractor(self, plan: TrainingPlan, resources: SiteResources) -> FeatureExtractor:
         """The network. Raises ModelError if the plan's cannot be used."""
         return build_feature_extractor(plan.model, plan.image_shape, resources.allowed_imports)
+
+    def kept_back(self, module: nn.Module) -> frozenset[str]:
+        """Names of the extractor's parameters that stay private where the extractor is shared."""
+        del module
+        return frozenset()
+
+    def model_of(self, private: Mapping[str, torch.Tensor], shared: Tensors) -> Tensors:
+        """Parameters of a client's model by name: by default the shared ones and its own."""
+        return dict(shared) | {
+            one.name: private[one.name].to(self._device, copy=True) for one in self._own
+        }
 
     def mixed_precision(self, device: torch.device) -> bool:
         """Whether features are computed in bfloat16 on ``device``."""
@@ -175,7 +189,7 @@ class ModelMethod(BaseMethod[Tensors]):
         """Raises ValueError unless names and shapes are those listed at the class."""
         expected = {one.name: one.shape for one in self._own}
         kept = self._initial_buffers | self.initial_extra()
-        if not self._own:
+        if not self._own and self.fine_tunes_shared:
             expected |= change_shapes(private, {one.name: one.shape for one in self._shared})
         check_shapes(private, expected | {name: tuple(kept[name].shape) for name in kept})
 
@@ -205,7 +219,8 @@ class ModelMethod(BaseMethod[Tensors]):
     def logits_of(self, participant: Participant, shared: Tensors) -> torch.Tensor:
         """See :class:`BaseMethod`."""
         shared = with_change(participant, shared)
-        return self._client(participant, shared, 0, lambda: None).logits_of_test()
+        model = self.model_of(participant.private, shared)
+        return self._client(participant, shared, 0, lambda: None).logits_of_test(model)
 
     def personalize(
         self,
@@ -224,33 +239,30 @@ class ModelMethod(BaseMethod[Tensors]):
         client = self._client(participant, start, 0, raising_stop(should_stop))
         train_parameters(
             client,
-            [one.name for one in self._own or self._shared],
+            {one.name: client.parameters[one.name] for one in self._own or self._shared},
             self.personal_settings(),
             epochs=epochs,
             batch_size=self._plan.batch_size,
         )
-        extra = {name: participant.private[name] for name in self.initial_extra()}
         private = {one.name: client.parameters[one.name] for one in self._own} | client.buffers
         if not self._own:
             private |= change_of(client.parameters, shared)
         if not all(bool(tensor.isfinite().all()) for tensor in private.values()):
             raise TrainingDivergedError([client.name])
-        return {name: tensor.to("cpu", copy=True) for name, tensor in (private | extra).items()}
+        private |= {name: participant.private[name] for name in self.initial_extra()}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in private.items()}
 
     def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
         """See :class:`worker.methods.interface.BuildsPersonalModel`."""
         self.check(participant)
         shared = with_change(participant, self.read(weights))
-        tensors = {name: tensor.cpu() for name, tensor in shared.items()}
-        tensors |= {one.name: participant.private[one.name] for one in self._own}
-        extractor, head = (
-            {
-                name.removeprefix(EXTRACTOR_PREFIX): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(prefix)
-            }
-            for prefix in (EXTRACTOR_PREFIX, HEAD_PREFIX)
-        )
+        model = self.model_of(participant.private, shared)
+        extractor = {
+            name.removeprefix(EXTRACTOR_PREFIX): one.cpu()
+            for name, one in model.items()
+            if name.startswith(EXTRACTOR_PREFIX)
+        }
+        head = {name: one.cpu() for name, one in model.items() if name.startswith(HEAD_PREFIX)}
         buffers = {
             name.removeprefix(BUFFER_PREFIX): participant.private[name]
             for name in self._initial_buffers
@@ -258,22 +270,20 @@ class ModelMethod(BaseMethod[Tensors]):
         return PersonalModel(self._extractor.copy_with(extractor, buffers), head_module(head))
 
     def _train_one(self, client: ModelClient, shared: Tensors) -> TrainingResult:
-        accuracy, loss = client.evaluate()
+        accuracy, loss = client.evaluate(self.model_of(client.private, shared))
         client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
         started = time.perf_counter()
         extra = self.train_client(client)
         client.metrics["seconds_training"] = time.perf_counter() - started
-        accuracy, loss = client.evaluate()
+        own = {one.name: client.parameters[one.name] for one in self._own} | client.buffers | extra
+        after = {name: client.parameters[name] for name in shared}
+        accuracy, loss = client.evaluate(self.model_of(own, after))
         client.metrics |= {"accuracy_after": accuracy, "loss_after": loss}
-        own = {one.name: client.parameters[one.name] for one in self._own} | client.buffers
         return TrainingResult(
             participant=client.name,
             num_examples=client.num_examples,
-            deltas={
-                name: (client.parameters[name] - before).cpu().numpy()
-                for name, before in shared.items()
-            },
-            private={name: tensor.to("cpu", copy=True) for name, tensor in (own | extra).items()},
+            deltas={name: (after[name] - before).cpu().numpy() for name, before in shared.items()},
+            private={name: tensor.to("cpu", copy=True) for name, tensor in own.items()},
             metrics=client.metrics,
         )
 

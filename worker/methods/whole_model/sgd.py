@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
-from shared.federation.plans import ModelPlan
+from shared.federation.hyperparameters import ModelPlan
 from worker.methods.local_round.sgd import Descent, SGDSettings, gradients_of, settings_of
 from worker.methods.whole_model.client import ModelClient
 
 
+@dataclass(frozen=True)
+class Pull:
+    """A proximal term weight/2·‖w − anchor‖² of the loss (Li et al., MLSys 2020).
+
+    Attributes:
+        anchor: where to, by name, in the shapes of what is trained.
+        weight: at least 0.
+    """
+
+    anchor: Mapping[str, torch.Tensor]
+    weight: float
+
+
 def train_parameters(
     client: ModelClient,
-    names: Iterable[str],
+    trained: Mapping[str, torch.Tensor],
     settings: SGDSettings,
     *,
     epochs: int,
     batch_size: int,
+    pull: Pull | None = None,
 ) -> float:
-    """``epochs`` of SGD on the client's parameters of these names; the others stay.
+    """``epochs`` of SGD on ``trained``, in place; the client's other parameters stay.
 
     Returns:
-        Mean loss over the last epoch's examples, each under the weights it was trained with.
+        Mean loss over the last epoch's examples, each under the weights it was trained with. What
+        pulls is not in it.
     """
-    trained = {name: client.parameters[name] for name in names}
     descent = Descent(trained, settings)
     for _ in range(epochs):
         total = torch.zeros((), dtype=torch.float64)
@@ -32,12 +47,16 @@ def train_parameters(
             leaves = {name: one.detach().requires_grad_() for name, one in trained.items()}
             with client.training_mode():
                 loss = client.loss(leaves, batch)
-            descent.step(gradients_of(loss, leaves))
+            gradients = gradients_of(loss, leaves)
+            if pull is not None:
+                for name, gradient in gradients.items():
+                    gradient.add_(trained[name] - pull.anchor[name], alpha=pull.weight)
+            descent.step(gradients)
             total = total.to(loss.device) + loss.detach() * len(batch[1])
     return float(total) / client.num_examples
 
 
-def train_model(client: ModelClient, plan: ModelPlan) -> None:
+def train_model(client: ModelClient, plan: ModelPlan, pull: Pull | None = None) -> None:
     """``plan.epochs`` of SGD on extractor and head, a new optimizer each round.
 
     Metric: ``train_loss``, as :func:`train_parameters` returns it.
@@ -48,4 +67,5 @@ def train_model(client: ModelClient, plan: ModelPlan) -> None:
         settings_of(plan),
         epochs=plan.epochs,
         batch_size=plan.batch_size,
+        pull=pull,
     )

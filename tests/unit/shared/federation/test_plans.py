@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from shared.federation.plans import KNOWN_METHODS, HyperFLPlan, TrainingPlan
+from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.plans import KNOWN_METHODS, TrainingPlan
 
 
 def plan(**changed: Any) -> TrainingPlan:

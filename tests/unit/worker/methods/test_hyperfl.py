@@ -10,7 +10,8 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from shared.federation.plans import HyperFLPlan, TrainingPlan
+from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.plans import TrainingPlan
 from shared.federation.specification import ParameterSpecification
 from shared.tensors.low_rank import FactoredDelta
 from tests.support.extractors import TinyExtractor

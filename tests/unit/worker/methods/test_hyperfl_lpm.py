@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.federation.plans import HyperFLLPMPlan
+from shared.federation.hyperparameters import HyperFLLPMPlan
 from shared.tensors.low_rank import FactoredDelta
 from tests.support.backbones import (
     IMAGE_SHAPE,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from shared.federation.plans import PRESETS, HyperFLPlan, TrainingPlan
+from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.plans import PRESETS, TrainingPlan
 from shared.federation.specification import EncodingPlan
 from shared.tensors.encodings import encoding_for
 from shared.tensors.low_rank import FactoredDelta

@@ -10,7 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from shared.federation.plans import KNOWN_METHODS, PRESETS, ModelPlan, UnknownPresetError
+from shared.federation.hyperparameters import ModelPlan
+from shared.federation.plans import KNOWN_METHODS, PRESETS, UnknownPresetError
 from shared.federation.specification import EncodingPlan, FederationSpecification, RoundPolicy
 from shared.privacy_accountant import PrivacyBudget, PrivacyBudgetError, least_noise_multiplier
 from tests.support.backbones import VIT

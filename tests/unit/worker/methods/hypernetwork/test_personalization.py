@@ -10,7 +10,7 @@ import torch
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, linear
 
-from shared.federation.plans import HyperFLPlan
+from shared.federation.hyperparameters import HyperFLPlan
 from tests.support.extractors import TinyExtractor
 from tests.support.random_clients import RESOURCES, random_client_data, tiny_plan
 from worker.methods.hyperfl import HyperFL

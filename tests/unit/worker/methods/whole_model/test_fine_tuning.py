@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from shared.federation.plans import KNOWN_METHODS, ModelPlan, PPSGDPlan, TrainingPlan
+from shared.federation.hyperparameters import ModelPlan, PPSGDPlan
+from shared.federation.plans import KNOWN_METHODS, TrainingPlan
 from tests.support import extractors
 from tests.support.plain_models import PlainModel, load
 from tests.support.random_clients import IMAGE_SHAPE, NUM_CLASSES, RESOURCES, random_client_data
@@ -27,7 +28,7 @@ from worker.methods.local_round.random_streams import client_generator
 
 CPU = torch.device("cpu")
 PRIVATE_METHODS = ("dp-fedavg", "centaur", "ppsgd")
-FINE_TUNED, OF_HEADS = ("fedavg", "dp-fedavg"), ("centaur", "ppsgd")
+FINE_TUNED, OF_HEADS = ("fedavg", "fedprox", "dp-fedavg"), ("fedper", "centaur", "ppsgd")
 METHODS = (*FINE_TUNED, *OF_HEADS)
 
 
@@ -63,13 +64,15 @@ def never() -> bool:
 
 
 def plain_personalization(
-    model: PlainModel, participant: Participant, plan: ModelPlan, epochs: int
+    name: str, model: PlainModel, participant: Participant, plan: ModelPlan, epochs: int
 ) -> None:
     """The same with torch.optim, modules and a loop."""
     trained: nn.Module = model
     rate = plan.learning_rate
     if isinstance(plan, PPSGDPlan):
         trained, rate = model.head, plan.head_learning_rate
+    elif name == "fedper":
+        trained = model.head
     optimizer = torch.optim.SGD(
         trained.parameters(), lr=rate, momentum=plan.momentum, weight_decay=plan.weight_decay
     )
@@ -97,7 +100,7 @@ def test_it_equals_the_plain_loop(name: str) -> None:
     load(model, participant, weights)
     plan = KNOWN_METHODS[name].plan.model_validate(training.hyperparameters)
     assert isinstance(plan, ModelPlan)
-    plain_personalization(model, participant, plan, 3)
+    plain_personalization(name, model, participant, plan, 3)
     model.eval()
     test = participant.data.test
     images, labels = test.batch(torch.arange(len(test)), CPU)
