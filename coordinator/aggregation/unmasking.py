@@ -92,7 +92,7 @@ async def unmask_sum(context: Context, round_: RoundRow, updates: RoundUpdates) 
             raise damaged(one) from error
         if not await asyncio.to_thread(_add, total, layout, content, one.digest):
             raise damaged(one)
-    survivors = [one.client_name for one in updates.contributions]
+    survivors = frozenset(one.client_name for one in updates.contributions)
     secrets = await _rebuild_secrets(context, round_, terms, joined)
     masks = Masks(terms, joined, survivors, secrets)
     await asyncio.to_thread(masks.take_off, total)
@@ -153,7 +153,7 @@ class Masks:
 
     terms: Terms
     joined: Sequence[RecordedJoin]
-    survivors: Sequence[str]
+    survivors: frozenset[str]
     secrets: dict[str, int]
 
     @cached_property
