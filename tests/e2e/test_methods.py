@@ -107,6 +107,14 @@ def test_a_demo_without_its_data_does_not_begin(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_demo_whose_folder_lacks_the_data_ends_before_a_federation_begins(tmp_path: Path) -> None:
+    options = ("--dataset", "fashion-mnist", "--data-dir", tmp_path, "--state-dir", "demo")
+    done = hyperfl_here("demo", *options, folder=tmp_path)
+    assert (done.exit_code, done.errors.count("\n")) == (2, 1), done.errors
+    assert "expected the file train-images-idx3-ubyte or" in done.errors
+    assert not (tmp_path / "demo" / "worker.toml").exists()
+
+
 def test_a_private_demo_agrees_on_its_noise_and_says_so(
     demo: Callable[..., Finished], tmp_path: Path
 ) -> None:

@@ -35,6 +35,9 @@ FASHION_MNIST_CLASSES = (
 )
 EMNIST_CLASSES = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
 
+SplitFiles = tuple[Path, Path]
+"""The images' file and the labels'."""
+
 _UINT8_TYPE_CODE = 8
 _IMAGE_SIZE = (28, 28)
 
@@ -48,10 +51,14 @@ def read_fashion_mnist(data_dir: Path) -> tuple[LabelledImages, LabelledImages]:
     Raises:
         DataError: a file is missing, damaged or not what its name says.
     """
+    train, test = find_fashion_mnist(data_dir)
+    return _read_split(*train, FASHION_MNIST_CLASSES), _read_split(*test, FASHION_MNIST_CLASSES)
+
+
+def find_fashion_mnist(data_dir: Path) -> tuple[SplitFiles, SplitFiles]:
+    """Where its train and test split lie, unread. Raises DataError if a file is missing."""
     folders = (data_dir, data_dir / "FashionMNIST" / "raw")
-    train = _read_split(folders, "train", FASHION_MNIST_CLASSES)
-    test = _read_split(folders, "t10k", FASHION_MNIST_CLASSES)
-    return train, test
+    return _find_split(folders, "train"), _find_split(folders, "t10k")
 
 
 def read_emnist(data_dir: Path) -> tuple[LabelledImages, LabelledImages]:
@@ -62,11 +69,19 @@ def read_emnist(data_dir: Path) -> tuple[LabelledImages, LabelledImages]:
     Raises:
         DataError: a file is missing, damaged or not what its name says.
     """
-    folders = (data_dir, data_dir / "EMNIST" / "raw")
+    train, test = find_emnist(data_dir)
     # EMNIST's files store every image by columns (Cohen et al. 2017, arXiv 1702.05373).
-    train = _read_split(folders, "emnist-byclass-train", EMNIST_CLASSES, by_columns=True)
-    test = _read_split(folders, "emnist-byclass-test", EMNIST_CLASSES, by_columns=True)
-    return train, test
+    return (
+        _read_split(*train, EMNIST_CLASSES, by_columns=True),
+        _read_split(*test, EMNIST_CLASSES, by_columns=True),
+    )
+
+
+def find_emnist(data_dir: Path) -> tuple[SplitFiles, SplitFiles]:
+    """Where its train and test split lie, unread. Raises DataError if a file is missing."""
+    folders = (data_dir, data_dir / "EMNIST" / "raw")
+    prefix = "emnist-byclass-"
+    return _find_split(folders, f"{prefix}train"), _find_split(folders, f"{prefix}test")
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -105,14 +120,12 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _read_split(
-    folders: Sequence[Path],
-    prefix: str,
+    images_path: Path,
+    labels_path: Path,
     class_names: tuple[str, ...],
     *,
     by_columns: bool = False,
 ) -> LabelledImages:
-    images_path = _find(folders, f"{prefix}-images-idx3-ubyte")
-    labels_path = _find(folders, f"{prefix}-labels-idx1-ubyte")
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != _IMAGE_SIZE or len(images) == 0:
         raise DataError(f"{images_path}: expected images (N, 28, 28), found shape {images.shape}")
@@ -131,6 +144,13 @@ def _read_split(
         images=torch.from_numpy(images[:, None].copy()),
         labels=torch.from_numpy(labels.astype(np.int64)),
         class_names=class_names,
+    )
+
+
+def _find_split(folders: Sequence[Path], prefix: str) -> SplitFiles:
+    return (
+        _find(folders, f"{prefix}-images-idx3-ubyte"),
+        _find(folders, f"{prefix}-labels-idx1-ubyte"),
     )
 
 

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from worker.data.cifar10 import CIFAR10_CLASSES, read_cifar10
+from worker.data.cifar10 import CIFAR10_CLASSES, find_cifar10, read_cifar10
 from worker.data.digits import DIGIT_CLASSES, read_digits
 from worker.data.idx import (
     EMNIST_CLASSES,
     FASHION_MNIST_CLASSES,
+    find_emnist,
+    find_fashion_mnist,
     read_emnist,
     read_fashion_mnist,
 )
-from worker.data.image_folder import read_class_folders
+from worker.data.image_folder import find_classes, read_class_folders
 from worker.data.images import (
     Dataset,
     ImageShape,
@@ -39,27 +41,38 @@ class PublicDataset:
         class_names: one for each label.
         read: gives its train and its test split from its folder.
         statistics: that it is known by; None where they are measured from the training pixels.
+        find: raises DataError if a file or folder is missing from its folder, and reads none.
         is_augmented: whether the paper crops and flips its images at their own size.
     """
 
     image_shape: ImageShape
     class_names: tuple[str, ...]
     read: Callable[[Path], tuple[LabelledImages, LabelledImages]]
-    statistics: Statistics | None = None
+    statistics: Statistics | None
+    find: Callable[[Path], object]
     is_augmented: bool = False
 
 
 PUBLIC_DATASETS = {
-    "digits": PublicDataset((1, 8, 8), DIGIT_CLASSES, lambda _: read_digits()),
-    "fashion-mnist": PublicDataset(
-        (1, 28, 28), FASHION_MNIST_CLASSES, read_fashion_mnist, _MNIST_STATISTICS
+    "digits": PublicDataset(
+        (1, 8, 8), DIGIT_CLASSES, lambda _: read_digits(), None, lambda _: None
     ),
-    "emnist": PublicDataset((1, 28, 28), EMNIST_CLASSES, read_emnist, _MNIST_STATISTICS),
+    "fashion-mnist": PublicDataset(
+        (1, 28, 28),
+        FASHION_MNIST_CLASSES,
+        read_fashion_mnist,
+        _MNIST_STATISTICS,
+        find_fashion_mnist,
+    ),
+    "emnist": PublicDataset(
+        (1, 28, 28), EMNIST_CLASSES, read_emnist, _MNIST_STATISTICS, find_emnist
+    ),
     "cifar10": PublicDataset(
         (3, 32, 32),
         CIFAR10_CLASSES,
         read_cifar10,
         ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        find_cifar10,
         is_augmented=True,
     ),
     "cinic10": PublicDataset(
@@ -67,10 +80,21 @@ PUBLIC_DATASETS = {
         CIFAR10_CLASSES,
         lambda data_dir: read_class_folders(data_dir, (3, 32, 32)),
         ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835)),
+        find_classes,
         is_augmented=True,
     ),
 }
 """By name."""
+
+
+def find_public(dataset: str, data_dir: Path | None) -> None:
+    """Looks for a data set's files without reading them; of other names it knows nothing.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    if dataset in PUBLIC_DATASETS:
+        PUBLIC_DATASETS[dataset].find(data_dir or Path())
 
 
 def read_public(source: DataSource, wanted: Wanted) -> Dataset:

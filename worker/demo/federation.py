@@ -80,11 +80,13 @@ def run_demo(demo: Demo, state_dir: Path | None, console: Console) -> dict[str, 
 
 
 def _run(demo: Demo, folder: Path, console: Console) -> dict[str, Any]:
+    from worker.data.public_datasets import find_public  # noqa: PLC0415 - torch
     from worker.operations.specification import specify  # noqa: PLC0415 - torch
 
     name = demo.request.name
     serve = ("coordinator", "serve", "--data-dir", str(folder / "coordinator"), "--port", "0")
     with run_in_background("coordinator", folder, *serve) as coordinator:
+        find_public(demo.data["dataset"], demo.request.data_dir)
         file = folder / "federation.json"
         file.write_text(specify(demo.request).model_dump_json(indent=1) + "\n")
         address = coordinator.wait_for_event("listening")

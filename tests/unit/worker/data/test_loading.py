@@ -1,5 +1,6 @@
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torchvision.datasets import CIFAR10
 
 from worker.data.images import LabelledImages
 from worker.data.loading import DatasetCache, natural_class_names, natural_image_shape
-from worker.data.public_datasets import PUBLIC_DATASETS
+from worker.data.public_datasets import PUBLIC_DATASETS, find_public
 from worker.data.source import DataSource
 from worker.errors import DataError
 
@@ -360,3 +361,24 @@ def test_a_group_lies_in_train_or_in_validation(tmp_path):
     ]
     assert not patients[0] & patients[1]
     assert (len(data.train) + len(data.validation), len(data.test)) == (11, 1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("fashion-mnist", "train-images-idx3-ubyte.* found neither"),
+        ("emnist", "emnist-byclass-train-images-idx3-ubyte.* found neither"),
+        ("cifar10", r"cifar-10-batches-py: expected the unpacked"),
+        ("cinic10", "train"),
+    ],
+)
+def test_files_that_are_missing_are_noticed_without_reading_any(
+    tmp_path: Path, dataset: str, words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        find_public(dataset, tmp_path)
+
+
+def test_of_data_that_needs_no_files_none_are_looked_for(tmp_path: Path) -> None:
+    find_public("digits", None)
+    find_public("image-folder", tmp_path)
