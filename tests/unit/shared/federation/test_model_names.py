@@ -58,6 +58,15 @@ def test_an_unknown_method_gets_the_closest_names() -> None:
         check_method("fedavgg")
 
 
+@pytest.mark.parametrize("model", ["mlp:64", "mlp:0x2", "mlp:64x17", "mlp:9000x2", "mlp:ax2"])
+def test_a_perceptron_has_a_width_and_a_depth(model: str) -> None:
+    check_model("hyperfl", "mlp:64x2")
+    with pytest.raises(ValueError, match=r"expected mlp:WIDTHxDEPTH, such as mlp:64x2"):
+        check_model("hyperfl", model)
+    with pytest.raises(ValueError, match="trains on a frozen backbone, which 'mlp:64x2' is not"):
+        check_model("hyperfl-lpm", "mlp:64x2")
+
+
 def test_an_own_method_looks_like_an_import_path() -> None:
     check_method("nonsense:thing")
     check_method("hyperfl")
