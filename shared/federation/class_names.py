@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 LONGEST_NAME = 200
+_AGREED_NAMES = ("class_names", "features")
+"""Members of a plan that it may lack."""
 
 
 class Classes(BaseModel):
@@ -46,8 +48,9 @@ class Classes(BaseModel):
     ) -> dict[str, Any]:
         # Where no names are agreed, the document and its digest are what they were before names.
         document: dict[str, Any] = handler(self)
-        if self.class_names is None:
-            document.pop("class_names", None)
+        for name in _AGREED_NAMES:
+            if getattr(self, name, None) is None:
+                document.pop(name, None)
         return document
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from shared.federation.plans import KNOWN_METHODS, takes_backbone
 from shared.federation.timm_models import timm_models
@@ -16,7 +16,10 @@ from shared.federation.timm_models import timm_models
 CNNS = ("cnn-mnist", "cnn-cifar")
 TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 VIT_PREFIX, RESNET_PREFIX = "vit:", "resnet:"
+MLP_PREFIX = "mlp:"
+MAX_MLP_WIDTH, MAX_MLP_DEPTH = 8192, 16
 
+_MLP = re.compile(r"mlp:([1-9][0-9]{0,3})x([1-9][0-9]?)")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -28,8 +31,39 @@ def is_import_path(name: str) -> bool:
 def import_paths(method: str, model: str) -> tuple[str, ...]:
     """Those of a federation's two names that are no names of ours: code of the machine's."""
     own_method = [] if method in KNOWN_METHODS or ":" not in method else [method]
-    own_model = [] if is_backbone(model) or ":" not in model else [model]
+    own_model = [model] if is_own_model(model) else []
     return (*own_method, *own_model)
+
+
+def is_own_model(model: str) -> bool:
+    """Whether ``model`` is named like a user's own: by an import path, whose colon no name has."""
+    return ":" in model and not is_backbone(model) and not is_mlp(model)
+
+
+def is_mlp(model: str) -> bool:
+    """Whether ``model`` is named like a multilayer perceptron, known or not."""
+    return model.startswith(MLP_PREFIX)
+
+
+def mlp_size(model: str) -> tuple[int, int]:
+    """Width and depth of ``mlp:WIDTHxDEPTH``. Raises ValueError if it is none."""
+    found = _MLP.fullmatch(model)
+    width, depth = (0, 0) if found is None else map(int, found.groups())
+    if not (1 <= width <= MAX_MLP_WIDTH and 1 <= depth <= MAX_MLP_DEPTH):
+        raise ValueError(
+            f"unknown model {model!r}: expected mlp:WIDTHxDEPTH, such as mlp:64x2, of width 1 to "
+            f"{MAX_MLP_WIDTH} and depth 1 to {MAX_MLP_DEPTH}"
+        )
+    return width, depth
+
+
+def check_input_shape(model: str, shape: Sequence[int]) -> None:
+    """Raises ValueError if a known model takes images, and the shape is a vector's."""
+    if len(shape) == 1 and (model in CNNS or is_backbone(model)):
+        raise ValueError(
+            f"model {model!r} takes images, and image_shape {list(shape)} is a vector's: "
+            "use mlp:WIDTHxDEPTH"
+        )
 
 
 def is_backbone(model: str) -> bool:
@@ -47,12 +81,13 @@ def check_method(method: str) -> None:
         )
 
 
-def check_model(method: str, model: str) -> None:
-    """Raises ValueError unless the method can train a model of this name.
+def check_model(method: str, model: str, shape: Sequence[int] = ()) -> None:
+    """Raises ValueError unless the method can train a model of this name, on inputs of this shape.
 
     For a method by import path, any model of a known name or by import path will do.
     """
     check_model_name(model)
+    check_input_shape(model, shape)
     if method not in KNOWN_METHODS:
         return
     if takes_backbone(method) and not is_backbone(model):
@@ -66,7 +101,7 @@ def check_model(method: str, model: str) -> None:
             f"model {model!r} is a frozen backbone, which method {method} does not take: "
             f"train it with {fitting}"
         )
-    if method == "fedbn" and model in CNNS:
+    if method == "fedbn" and (model in CNNS or is_mlp(model)):
         raise ValueError(
             f"model {model!r} has no batch normalisation, which is what fedbn keeps: use fedavg"
         )
@@ -74,6 +109,9 @@ def check_model(method: str, model: str) -> None:
 
 def check_model_name(model: str) -> None:
     """Raises ValueError, with the closest names, unless ``model`` is known or an import path."""
+    if is_mlp(model):
+        mlp_size(model)
+        return
     for prefix, names, kind in (
         (
             VIT_PREFIX,
@@ -99,6 +137,7 @@ def check_model_name(model: str) -> None:
         close += [name for name in _closest(model, (*known, *of_timm)) if name not in close]
         raise ValueError(
             f"unknown model {model!r}; the closest are {', '.join(close)}; "
+            "mlp:WIDTHxDEPTH is a multilayer perceptron; "
             "vit:NAME and resnet:NAME take names of timm; "
             "a model of your own is named 'package.module:function'"
         )

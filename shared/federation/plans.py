@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from shared.federation.class_names import Classes
+from shared.federation.features import MAX_FEATURES, Feature, check_features
 from shared.federation.hyperparameters import (
     BackboneModelPlan,
     BackbonePlan,
@@ -133,7 +134,13 @@ class TrainingPlan(Classes):
 
     method: str = Field(max_length=200)
     model: str = Field(max_length=200)
-    image_shape: tuple[Size, Size, Size] = Field(description="channels, height, width")
+    image_shape: tuple[Size, ...] = Field(
+        min_length=1, max_length=3, description="channels, height, width; or the length of a vector"
+    )
+    features: tuple[Feature, ...] | None = Field(
+        default=None, min_length=1, max_length=MAX_FEATURES, description="of a vector, in order"
+    )
+    """None: the model takes images, or sites do not compare what their vectors are."""
     hyperparameters: dict[str, HyperparameterValue] = Field(default_factory=dict, max_length=100)
     privacy: PrivacyPlan | None = None
     """None: what is sent has no noise but the method's own."""
@@ -151,8 +158,15 @@ class TrainingPlan(Classes):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if len(self.image_shape) == 2:
+            raise ValueError(
+                f"image_shape must be [channels, height, width], or [length] of a vector, not "
+                f"{list(self.image_shape)}"
+            )
         if any(size < 1 for size in self.image_shape):
             raise ValueError(f"every size of image_shape {list(self.image_shape)} must be positive")
+        if self.features is not None:
+            check_features(self.features, self.image_shape)
         return self
 
     @property

@@ -9,8 +9,9 @@ from shared.federation.model_names import (
     RESNET_PREFIX,
     TORCHVISION_RESNETS,
     VIT_PREFIX,
-    is_backbone,
-    is_import_path,
+    is_mlp,
+    is_own_model,
+    mlp_size,
 )
 from shared.federation.plans import KNOWN_METHODS
 from shared.federation.timm_models import timm_models
@@ -51,7 +52,7 @@ def check_shared_names(
     expected = _expected_names(shares, model)
     if shared_part == "output-bias":
         expected = {OUTPUT_BIAS}
-    own_extractor = "extractor" in shares and is_import_path(model) and not is_backbone(model)
+    own_extractor = "extractor" in shares and is_own_model(model)
     is_extractors = _starts_with("extractor.") if own_extractor else _never
     if extra := sorted(name for name in names - expected if not is_extractors(name)):
         what = " and ".join(shares) or "nothing"
@@ -89,6 +90,9 @@ def _extractor_names(model: str) -> Iterable[str]:
     if model in CNNS:
         layers = [f"convolutions.{index}" for index in range(_NUM_CONVOLUTIONS[model])]
         return [f"{layer}.{part}" for layer in (*layers, "linear") for part in ("weight", "bias")]
+    if is_mlp(model):
+        _, depth = mlp_size(model)
+        return [f"layers.{index}.{part}" for index in range(depth) for part in ("weight", "bias")]
     if model.startswith(VIT_PREFIX):
         depth = timm_models().transformer_depths[model.removeprefix(VIT_PREFIX).partition(".")[0]]
         return [

@@ -203,7 +203,7 @@ class FederationSpecification(_Model):
     def _check_model_fits(cls, training: TrainingPlan, info: ValidationInfo) -> TrainingPlan:
         if not _is_recorded(info):
             check_method(training.method)
-            check_model(training.method, training.model)
+            check_model(training.method, training.model, training.image_shape)
         return training
 
     @model_validator(mode="after")

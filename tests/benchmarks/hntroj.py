@@ -33,6 +33,7 @@ from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
 from worker.data.images import LabelledImages
 from worker.data.loading import DatasetCache
+from worker.data.scaling import PixelScaling
 from worker.data.source import DataSource
 from worker.demo.defaults import default_model
 from worker.methods import build_method
@@ -123,9 +124,7 @@ class Attack:
         return Examples(
             data,
             torch.from_numpy(positions),
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            image_shape=self.shape,
+            PixelScaling(self.dataset.mean, self.dataset.std, self.shape),
             augment=False,
         )
 

@@ -42,6 +42,7 @@ class RandomDatasets:
         image_shape: ImageShape,
         num_classes: int,
         class_names: tuple[str, ...] | None = None,
+        features: object = None,
     ) -> ClientData:
         self.asked.append((source, image_shape, num_classes))
         return random_client_data(0, NUM_TRAIN_EXAMPLES)

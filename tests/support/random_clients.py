@@ -9,6 +9,7 @@ import torch
 from shared.federation.plans import TrainingPlan
 from worker.data.client_data import ClientData, Examples
 from worker.data.images import ImageShape, LabelledImages
+from worker.data.scaling import PixelScaling
 from worker.methods.interface import SiteResources
 from worker.models.allowed_imports import AllowedImports
 
@@ -62,9 +63,7 @@ def _examples(
     return Examples(
         LabelledImages(images, labels, tuple(str(label) for label in range(num_classes))),
         torch.arange(count),
-        mean=(0.5,) * image_shape[0],
-        std=(0.5,) * image_shape[0],
-        image_shape=image_shape,
+        PixelScaling((0.5,) * image_shape[0], (0.5,) * image_shape[0], image_shape),
         augment=augment,
     )
 

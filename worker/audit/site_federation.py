@@ -59,7 +59,11 @@ def offline_subject(
     for one in members:
         seed = secrets.randbits(SEED_BITS) if one.seed is None else one.seed
         data = datasets.client_data(
-            one.data, training.image_shape, training.num_classes, training.class_names
+            one.data,
+            training.image_shape,
+            training.num_classes,
+            training.class_names,
+            training.features,
         )
         participants.append(Participant(one.name, data, method.initial_private(seed), seed))
     weights = specification.parameters.initial_values()

@@ -91,6 +91,11 @@ def check_audited(specification: FederationSpecification) -> None:
             f"updates of method {training.method} cannot be audited: what they show is not "
             "known, or nothing is shared"
         )
+    if len(training.image_shape) == 1:
+        raise AuditError(
+            "the federation takes rows of features, and the attacks here look for images: what its "
+            "updates show is not measured"
+        )
     if "backbone_digest" in training.hyperparameters:
         raise AuditError(
             f"method {training.method} trains on a frozen backbone, for which there are no "

@@ -42,7 +42,8 @@ def specify(
     model: Annotated[
         str,
         typer.Option(
-            help="cnn-mnist, cnn-cifar or package.module:function; hyperfl-lpm, *-adapter and "
+            help="cnn-mnist, cnn-cifar, mlp:WIDTHxDEPTH (rows of features) or "
+            "package.module:function; hyperfl-lpm, *-adapter and "
             "*-fixed take vit:TIMM_NAME, resnet:TIMM_NAME or torchvision's resnet18 to resnet152."
         ),
     ] = "cnn-mnist",
@@ -69,6 +70,18 @@ def specify(
     ] = None,
     image_shape: Annotated[
         str | None, typer.Option(help="Image shape that the model takes: CxHxW, such as 3x32x32.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Features of rows, for mlp:WIDTHxDEPTH, which every site's columns are mapped to: "
+            "a file with one in each line, or age,sex=f|m,bmi with the categories of each that has "
+            "some."
+        ),
+    ] = None,
+    num_features: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of features, where nobody compares their names."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial shared weights.")] = 2022,
@@ -170,6 +183,8 @@ def specify(
                 classes=classes,
                 classes_from=classes_from,
                 image_shape=image_shape,
+                features=features,
+                num_features=num_features,
                 preset=preset,
                 settings=settings or (),
                 aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),

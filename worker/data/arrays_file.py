@@ -12,22 +12,25 @@ import safetensors
 import torch
 
 from worker.data.file_splits import SPLITS, TEST, TRAIN
-from worker.data.images import Dataset, own_dataset
+from worker.data.images import Dataset, ImageShape, own_dataset
 from worker.data.own_arrays import RawSplit, check_groups, label_splits, pixels_of, raw_split
+from worker.data.own_rows import rows_of
 from worker.data.resizing import enlarge, shrink
 from worker.data.source import DataSource
 from worker.data.wanted import Wanted
 from worker.errors import DataError
 
 IMAGES, LABELS, GROUPS, CLASS_NAMES = "images", "labels", "groups", "class_names"
+FEATURES, FEATURE_NAMES = "features", "feature_names"
 SUFFIXES = (".npz", ".safetensors")
 
 
 def read_arrays(source: DataSource, wanted: Wanted) -> Dataset:
     """What lies in ``data_dir``: ``train``, ``test``, and maybe ``validation``.
 
-    Each file has ``images`` and ``labels`` as :mod:`worker.data.own_arrays` takes them. It may have
-    ``groups`` (N,), integers or text, and an ``.npz`` the ``class_names`` of its labels.
+    Each file has ``images`` as :mod:`worker.data.own_arrays` takes them, or ``features`` as
+    :mod:`worker.data.own_rows`, and ``labels``. It may have ``groups`` (N,), integers or text, and
+    an ``.npz`` the ``class_names`` of its labels and the ``feature_names`` of its columns.
 
     Raises:
         DataError: a file is missing or damaged, there are two of a split, arrays cannot be used, or
@@ -43,11 +46,11 @@ def read_arrays(source: DataSource, wanted: Wanted) -> Dataset:
     check_groups(
         folder, {name: one[GROUPS] for name, one in arrays.items() if GROUPS in one}, len(files)
     )
-    splits = {name: _raw(files[name], one) for name, one in arrays.items()}
+    splits = {name: _raw(files[name], one, wanted) for name, one in arrays.items()}
     return own_dataset(source.dataset, label_splits(splits, wanted), wanted.image_shape[0])
 
 
-def read_images(file: Path, image_shape: tuple[int, int, int]) -> torch.Tensor:
+def read_images(file: Path, image_shape: ImageShape) -> torch.Tensor:
     """The ``images`` of one file at the model's shape, float32 (N, C, H, W), pixels 0..1.
 
     Raises:
@@ -58,6 +61,22 @@ def read_images(file: Path, image_shape: tuple[int, int, int]) -> torch.Tensor:
         raise DataError(f"{file}: expected {IMAGES}, found {', '.join(arrays)}")
     stored = shrink(pixels_of(arrays[IMAGES], str(file)), image_shape)
     return enlarge(stored.float() / 255, image_shape)
+
+
+def read_rows(file: Path, wanted: Wanted) -> torch.Tensor:
+    """The ``features`` of one file, float32 (N, F).
+
+    Raises:
+        DataError: as :func:`read_arrays`.
+    """
+    return _rows(file, _read(file), wanted)
+
+
+def _rows(file: Path, arrays: Mapping[str, Any], wanted: Wanted) -> torch.Tensor:
+    if FEATURES not in arrays:
+        raise DataError(f"{file}: expected {FEATURES}, found {', '.join(arrays)}")
+    names = tuple(map(str, arrays[FEATURE_NAMES])) if FEATURE_NAMES in arrays else None
+    return rows_of(arrays[FEATURES], str(file), wanted, names)
 
 
 def _file_of(folder: Path, split: str) -> Path | None:
@@ -87,14 +106,16 @@ def _read(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: expected arrays, cannot read them: {reason}") from error
 
 
-def _raw(file: Path, arrays: Mapping[str, Any]) -> RawSplit:
-    known = {IMAGES, LABELS, GROUPS, CLASS_NAMES}
-    if not {IMAGES, LABELS} <= arrays.keys() <= known:
+def _raw(file: Path, arrays: Mapping[str, Any], wanted: Wanted) -> RawSplit:
+    has_rows = wanted.takes_rows if wanted.is_known else FEATURES in arrays
+    what, others = IMAGES, [GROUPS, CLASS_NAMES]
+    if has_rows:
+        what, others = FEATURES, [FEATURE_NAMES, GROUPS, CLASS_NAMES]
+    if not {what, LABELS} <= arrays.keys() <= {what, LABELS, *others}:
         raise DataError(
-            f"{file}: expected {IMAGES}, {LABELS}, and maybe {GROUPS} and {CLASS_NAMES}, "
-            f"found {', '.join(sorted(arrays))}"
+            f"{file}: expected {what}, {LABELS}, and maybe {', '.join(others[:-1])} and "
+            f"{others[-1]}, found {', '.join(sorted(arrays))}"
         )
     names = tuple(map(str, arrays[CLASS_NAMES])) if CLASS_NAMES in arrays else None
-    return raw_split(
-        str(file), arrays[IMAGES], arrays[LABELS], names=names, groups=arrays.get(GROUPS)
-    )
+    examples = _rows(file, arrays, wanted) if has_rows else pixels_of(arrays[IMAGES], str(file))
+    return raw_split(str(file), examples, arrays[LABELS], names=names, groups=arrays.get(GROUPS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 
 from shared.arrays import digest_arrays
 from worker.data.augmentation import random_crop_and_flip
-from worker.data.images import ImageShape, LabelledImages
-from worker.data.resizing import enlarge
+from worker.data.images import LabelledImages
+from worker.data.scaling import Scaling
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -20,50 +20,41 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class Examples:
     """One split of one client: positions in a data set that all clients of the process share.
 
-    The images stay uint8 on the CPU; a batch is gathered, moved to the device, brought to the
-    model's shape and normalised when it is asked for.
+    They stay on the CPU as they are stored; a batch is gathered, moved to the device, brought to
+    the model's shape and normalised when it is asked for.
     """
 
     def __init__(
         self,
         data: LabelledImages,
         positions: torch.Tensor,
+        scaling: Scaling,
         *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        image_shape: ImageShape,
         augment: bool,
     ) -> None:
-        """Refer to some examples of a data set, without copying an image.
+        """Refer to some examples of a data set, without copying one.
 
         Args:
             data: the whole split, shared.
             positions: int64, (n,), this client's examples in ``data``.
-            mean: per channel of ``data``, of pixels scaled to 0..1; three where ``data`` is grey
-                make a grey image three channels.
-            std: as many, of pixels scaled to 0..1.
-            image_shape: (C, H, W) of the batches.
-            augment: whether a batch that is given a generator is cropped and flipped.
+            scaling: what a batch is made by.
+            augment: whether a batch that is given a generator is cropped and flipped; of images
+                alone.
         """
         self._data = data
         self._positions = positions
         self._labels = data.labels[positions]
-        self._image_shape = image_shape
+        self.scaling = scaling
+        """What a batch is made by."""
         self._augment = augment
-        # (x / 255 - mean) / std as one product and one difference.
-        self._mean, self._std = torch.tensor(mean), torch.tensor(std)
-        std_column = self._std.view(-1, 1, 1)
-        self._scale = 1 / (255 * std_column)
-        self._shift = self._mean.view(-1, 1, 1) / std_column
 
     def __len__(self) -> int:
         return len(self._positions)
 
     @property
     def normalisation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation (C,) of the model's channels, of pixels scaled to 0..1."""
-        channels = self._image_shape[0]
-        return (self._mean.expand(channels).clone(), self._std.expand(channels).clone())
+        """Mean and standard deviation (C,) of pixels scaled to 0..1; or (F,) of features."""
+        return self.scaling.normalisation
 
     @property
     def is_augmented(self) -> bool:
@@ -82,20 +73,18 @@ class Examples:
 
     @cached_property
     def content_digest(self) -> str:
-        """Of all images, as they are stored, and their labels."""
+        """Of all examples, as they are stored, and their labels."""
         images = self._data.images[self._positions].numpy()
         return digest_arrays({"images": images, "labels": self._labels.numpy()})
 
     def only(self, positions: torch.Tensor) -> Examples:
         """Some of the examples as a split of their own; ``positions`` are as in :meth:`batch`."""
-        return Examples(
-            self._data,
-            self._positions[positions],
-            mean=tuple(self._mean.tolist()),
-            std=tuple(self._std.tolist()),
-            image_shape=self._image_shape,
-            augment=self._augment,
-        )
+        own = self._positions[positions]
+        return Examples(self._data, own, self.scaling, augment=self._augment)
+
+    def scaled_by(self, scaling: Scaling) -> Examples:
+        """The same examples, with batches that are made in another way."""
+        return Examples(self._data, self._positions, scaling, augment=self._augment)
 
     def batch(
         self,
@@ -112,16 +101,13 @@ class Examples:
                 pixels of black padding, at its stored size) and flipped at random.
 
         Returns:
-            float32 images (B, C, H, W), normalised, and int64 labels (B,), both on ``device``.
+            float32 images (B, C, H, W), normalised, or rows (B, W); and int64 labels (B,), both on
+            ``device``.
         """
         images = self._data.images[self._positions[positions]]
         if self._augment and generator is not None:
             images = random_crop_and_flip(images, generator)
-        pixels = images.to(device).float()
-        if pixels.shape[1] < len(self._scale):
-            pixels = pixels.repeat(1, len(self._scale), 1, 1)
-        pixels.mul_(self._scale.to(device)).sub_(self._shift.to(device))
-        return enlarge(pixels, self._image_shape), self._labels[positions].to(device)
+        return self.scaling.apply(images.to(device)), self._labels[positions].to(device)
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         """All examples in order, never augmented, the last short batch included."""
@@ -156,6 +142,16 @@ class ClientData:
     test: Examples
     left_out: Mapping[str, int] = field(default_factory=dict)
     validation: Examples | None = None
+
+    def scaled_by(self, scaling: Scaling) -> ClientData:
+        """The same examples, with batches that are made in another way."""
+        held = self.validation
+        return replace(
+            self,
+            train=self.train.scaled_by(scaling),
+            test=self.test.scaled_by(scaling),
+            validation=None if held is None else held.scaled_by(scaling),
+        )
 
     @property
     def splits(self) -> dict[str, Examples]:

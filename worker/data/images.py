@@ -1,4 +1,4 @@
-"""Labelled images in memory."""
+"""Labelled images, or rows of features, in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-ImageShape = tuple[int, int, int]
+ImageShape = tuple[int, ...]
+"""Of one example: channels, height, width of an image; or the length of a vector."""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
 
@@ -20,7 +21,8 @@ class LabelledImages:
     """One split of a data set, decoded.
 
     Attributes:
-        images: uint8, (N, C, H, W), pixels 0..255.
+        images: uint8, (N, C, H, W), pixels 0..255; or float32, (N, F), rows of features as
+            :mod:`worker.data.row_scaling` takes them.
         labels: int64, (N,), each in 0..len(class_names)-1.
         class_names: one name per label.
         left_out: number of files that were passed over, by what they are.
@@ -34,6 +36,11 @@ class LabelledImages:
     left_out: Mapping[str, int] = field(default_factory=dict)
     groups: torch.Tensor | None = None
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether its examples are rows of features, and no images."""
+        return self.images.ndim == 2
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -43,8 +50,8 @@ class Dataset:
         name: as in ``DataSource.dataset``.
         train: training split.
         test: test split, with the same image shape and classes.
-        mean: per channel, of pixels scaled to 0..1.
-        std: per channel, of pixels scaled to 0..1.
+        mean: per channel, of pixels scaled to 0..1; of rows none.
+        std: per channel, of pixels scaled to 0..1; of rows none.
         validation: a third split, where the data set has one of its own.
     """
 
@@ -65,14 +72,16 @@ class Dataset:
 
 
 def own_dataset(name: str, splits: Mapping[str, LabelledImages], channels: int) -> Dataset:
-    """A site's own data: normalised by the same statistics at every site.
+    """A site's own data: images are normalised by the same statistics at every site.
 
     Args:
         name: as in ``DataSource.dataset``.
         splits: ``train``, ``test``, and maybe ``validation``.
-        channels: of the model's input, 1 or 3.
+        channels: of the model's input, 1 or 3; of rows it does not matter.
     """
     mean, std = _GREY_STATISTICS if channels == 1 else _IMAGENET_STATISTICS
+    if splits["train"].has_rows:  # each client measures its own
+        mean, std = (), ()
     return Dataset(name, splits["train"], splits["test"], mean, std, splits.get("validation"))
 
 

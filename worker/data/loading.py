@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from shared.federation.features import Feature
+from worker.data.agreed_features import AgreedFeatures
 from worker.data.arrays_file import read_arrays
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
@@ -20,9 +22,12 @@ from worker.data.image_folder import find_classes, look_at_folder, read_folder
 from worker.data.image_table import look_at_table, read_table
 from worker.data.images import Dataset, ImageShape, LabelledImages, Statistics
 from worker.data.own_function import read_function
+from worker.data.own_rows import features_of
 from worker.data.partitions import IntArray
 from worker.data.public_datasets import PUBLIC_DATASETS, PublicDataset, read_public
-from worker.data.source import DataSource, is_function
+from worker.data.row_scaling import measured_scaling
+from worker.data.scaling import PixelScaling, Scaling
+from worker.data.source import ROW_KINDS, DataSource, has_rows, is_function
 from worker.data.wanted import Wanted
 from worker.errors import DataError
 
@@ -112,32 +117,56 @@ class DatasetCache:
         image_shape: ImageShape,
         num_classes: int,
         class_names: tuple[str, ...] | None = None,
+        features: tuple[Feature, ...] | None = None,
     ) -> ClientData:
         """One client's examples, in the shape the federation's model takes.
 
         Args:
             source: which data set and which part of it.
-            image_shape: (C, H, W) of the model's input, C 1 (grey) or 3 (RGB).
+            image_shape: (C, H, W) of the model's input, C 1 (grey) or 3 (RGB); or (W,) of a model
+                that takes rows of features.
             num_classes: classes of the model.
             class_names: that the federation agreed on, one for each label. The data set's own names
                 are mapped to them, and may be fewer. None: the data set must have ``num_classes``
                 classes, and nobody knows whether they are the other sites'.
+            features: that the federation agreed on, which the data's own columns are mapped to.
+                None: it takes images, or numbers that nobody has named.
 
         Raises:
             DataError: the data is missing, damaged, too small for the partition, or does not fit
                 the model or the federation's classes.
         """
-        if image_shape[0] not in (1, 3):
-            raise DataError(
-                f"{source.dataset}: expected a model of 1 or 3 channels, found {image_shape[0]}"
-            )
-        if class_names is not None:
-            agreed = AgreedClasses(class_names, source.classes)
-            return self._part(source, Wanted(image_shape, agreed, max_bytes=self._max_bytes))
-        if source.classes:
+        return self._part(
+            source, self.wanted(source, image_shape, num_classes, class_names, features)
+        )
+
+    def wanted(
+        self,
+        source: DataSource,
+        image_shape: ImageShape,
+        num_classes: int,
+        class_names: tuple[str, ...] | None,
+        features: tuple[Feature, ...] | None,
+    ) -> Wanted:
+        """What a federation wants of a client's data; arguments and errors of client_data."""
+        check_kind(source.dataset, image_shape)
+        if source.classes and class_names is None:
             raise DataError("[clients.data.classes] is for a federation that has class_names")
-        wanted = Wanted(image_shape, num_classes=num_classes, max_bytes=self._max_bytes)
-        return self._part(source, wanted)
+        if source.features and features is None:
+            raise DataError("[clients.data.features] is for a federation that has features")
+        rows = None
+        if features is not None:
+            rows = AgreedFeatures(features, source.features)
+        elif len(image_shape) == 1:
+            rows = AgreedFeatures.unnamed(image_shape[0])
+        named = None if class_names is None else AgreedClasses(class_names, source.classes)
+        return Wanted(
+            image_shape,
+            named,
+            num_classes=num_classes if named is None else None,
+            max_bytes=self._max_bytes,
+            features=rows,
+        )
 
     def try_out(self, source: DataSource) -> ClientData:
         """Reads a client's data whole, before anybody says which model and classes it is for.
@@ -150,7 +179,7 @@ class DatasetCache:
         """
         public = PUBLIC_DATASETS.get(source.dataset)
         shape = _SMALL_SHAPE if public is None else public.image_shape
-        anything = source.model_copy(update={"classes": {}})
+        anything = source.model_copy(update={"classes": {}, "features": {}})
         return self._part(anything, Wanted(shape, max_bytes=self._max_bytes))
 
     def dataset(self, source: DataSource, wanted: Wanted) -> Dataset:
@@ -176,16 +205,10 @@ class DatasetCache:
             is_own_size = public is not None and public.image_shape == wanted.image_shape
             augment = public is not None and public.is_augmented and is_own_size
 
+        scaling = self._scaling(dataset, train, wanted)
+
         def examples(split: LabelledImages, positions: IntArray, *, augment: bool) -> Examples:
-            mean, std = self._pixel_statistics or (dataset.mean, dataset.std)
-            return Examples(
-                split,
-                torch.from_numpy(positions),
-                mean=mean,
-                std=std,
-                image_shape=wanted.image_shape,
-                augment=augment,
-            )
+            return Examples(split, torch.from_numpy(positions), scaling, augment=augment)
 
         held = None
         if validation is not None:
@@ -199,6 +222,25 @@ class DatasetCache:
             test=examples(dataset.test, test, augment=False),
             left_out=left_out,
             validation=held,
+        )
+
+    def _scaling(self, dataset: Dataset, train: IntArray, wanted: Wanted) -> Scaling:
+        if dataset.train.has_rows:
+            rows = dataset.train.images.numpy()
+            return measured_scaling(features_of(wanted, rows.shape[1]).features, rows[train])
+        mean, std = self._pixel_statistics or (dataset.mean, dataset.std)
+        return PixelScaling(mean, std, wanted.image_shape)
+
+
+def check_kind(dataset: str, image_shape: ImageShape) -> None:
+    """Raises DataError unless a data set of this name can have what such a model takes."""
+    takes_rows = len(image_shape) == 1
+    if not takes_rows and image_shape[0] not in (1, 3):
+        raise DataError(f"{dataset}: expected a model of 1 or 3 channels, found {image_shape[0]}")
+    if takes_rows and not has_rows(dataset):
+        raise DataError(
+            f"{dataset}: has images, and the federation's model takes rows of features: "
+            f"expected {' or '.join(ROW_KINDS)}, or code of your own"
         )
 
 

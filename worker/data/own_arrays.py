@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import torch
 
 from worker.data.classes import AgreedClasses
 from worker.data.images import LabelledImages
+from worker.data.plain_arrays import plain_array
 from worker.data.resizing import shrink
 from worker.data.wanted import Wanted
 from worker.errors import DataError
@@ -28,7 +28,7 @@ class RawSplit:
 
     Attributes:
         where: it was found, for messages.
-        images: uint8, (N, C, H, W), C 1 or 3.
+        images: uint8, (N, C, H, W), C 1 or 3; or float32, (N, F), rows of features.
         labels: int64, (N,).
         names: the site's name of the class of each label, from 0; None where labels are numbers.
         groups: int64, (N,), see :class:`worker.data.images.LabelledImages`.
@@ -43,7 +43,7 @@ class RawSplit:
 
 def raw_split(
     where: str,
-    images: object,
+    examples: torch.Tensor,
     labels: object,
     *,
     names: tuple[str, ...] | None = None,
@@ -53,7 +53,7 @@ def raw_split(
 
     Args:
         where: they were found, for messages.
-        images: as for :func:`pixels_of`.
+        examples: of :func:`pixels_of` or of :func:`worker.data.own_rows.rows_of`.
         labels: (N,), integers from 0 or names of classes.
         names: of the classes of labels that are integers.
         groups: (N,), integers or text, see :class:`worker.data.images.LabelledImages`.
@@ -61,18 +61,17 @@ def raw_split(
     Raises:
         DataError: type, shape or values cannot be used.
     """
-    pixels = pixels_of(images, where)
-    found = _plain(labels, f"{where}: labels")
-    if found.shape != (len(pixels),):
+    found = plain_array(labels, f"{where}: labels")
+    if found.shape != (len(examples),):
         raise DataError(
-            f"{where}: expected {len(pixels)} labels, one for each image, "
+            f"{where}: expected {len(examples)} labels, one for each example, "
             f"found an array of shape {list(found.shape)}"
         )
-    numbered = None if groups is None else _group_numbers(groups, len(pixels), where)
+    numbered = None if groups is None else _group_numbers(groups, len(examples), where)
     if found.dtype.kind == "U":
         of_labels, numbers = np.unique(found, return_inverse=True)
         return RawSplit(
-            where, pixels, numbers.astype(np.int64), tuple(of_labels.tolist()), numbered
+            where, examples, numbers.astype(np.int64), tuple(of_labels.tolist()), numbered
         )
     if found.dtype.kind not in "iu":
         raise DataError(
@@ -82,7 +81,7 @@ def raw_split(
     if smallest < 0 or (names is not None and largest >= len(names)):
         bound = "0 or more" if names is None else f"0 to {len(names) - 1}"
         raise DataError(f"{where}: expected labels of {bound}, found {smallest} to {largest}")
-    return RawSplit(where, pixels, found.astype(np.int64), names, numbered)
+    return RawSplit(where, examples, found.astype(np.int64), names, numbered)
 
 
 def check_groups(where: object, groups: Mapping[str, object], num_splits: int) -> None:
@@ -96,7 +95,8 @@ def check_groups(where: object, groups: Mapping[str, object], num_splits: int) -
     if groups and len(groups) < num_splits:
         raise DataError(f"{where}: expected groups in each split or in none, found {list(groups)}")
     members = {
-        name: set(_plain(one, f"{where}: groups").ravel().tolist()) for name, one in groups.items()
+        name: set(plain_array(one, f"{where}: groups").ravel().tolist())
+        for name, one in groups.items()
     }
     for one, other in combinations(members, 2):
         if both := members[one] & members[other]:
@@ -107,10 +107,10 @@ def check_groups(where: object, groups: Mapping[str, object], num_splits: int) -
 
 
 def _group_numbers(groups: object, count: int, where: str) -> torch.Tensor:
-    found = _plain(groups, f"{where}: groups")
+    found = plain_array(groups, f"{where}: groups")
     if found.shape != (count,) or found.dtype.kind == "f":
         raise DataError(
-            f"{where}: expected {count} groups, integers or text, one for each image, "
+            f"{where}: expected {count} groups, integers or text, one for each example, "
             f"found {found.dtype} of shape {list(found.shape)}"
         )
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].astype(np.int64))
@@ -127,7 +127,7 @@ def pixels_of(images: object, where: str) -> torch.Tensor:
     Raises:
         DataError: there is none, or type, shape or values are others.
     """
-    array = _plain(images, f"{where}: images")
+    array = plain_array(images, f"{where}: images")
     shape = list(array.shape)
     if array.ndim == 3:
         array = array[:, None]
@@ -155,12 +155,16 @@ def pixels_of(images: object, where: str) -> torch.Tensor:
 
 
 def check_size(where: str, count: int, shape: Sequence[int], wanted: Wanted) -> None:
-    """Raises DataError if so many images of this shape, in bytes, are more than is wanted."""
-    needed = count * math.prod(shape)
+    """Raises DataError if so many images of this shape, in bytes, are more than is wanted.
+
+    Rows of features, of one size, have four bytes a value.
+    """
+    what, each = ("rows", 4) if len(shape) == 1 else ("images", 1)
+    needed = count * each * math.prod(shape)
     if wanted.max_bytes is not None and needed > wanted.max_bytes:
         raise DataError(
-            f"{where}: expected at most {wanted.max_bytes} bytes of images "
-            f"(HYPERFL_MAX_MEMORY_BYTES), found {count} images, which have {needed}"
+            f"{where}: expected at most {wanted.max_bytes} bytes of {what} "
+            f"(HYPERFL_MAX_MEMORY_BYTES), found {count} {what}, which have {needed}"
         )
 
 
@@ -213,7 +217,9 @@ def _of_names(split: RawSplit, agreed: AgreedClasses, wanted: Wanted) -> Labelle
 def _labelled(
     split: RawSplit, labels: npt.NDArray[np.int64], names: tuple[str, ...], wanted: Wanted
 ) -> LabelledImages:
-    images = shrink(split.images, wanted.image_shape)
+    images = split.images
+    if images.ndim > 2:
+        images = shrink(images, wanted.image_shape)
     check_size(split.where, len(images), images.shape[1:], wanted)
     return LabelledImages(images, torch.from_numpy(labels), names, groups=split.groups)
 
@@ -222,17 +228,3 @@ def _names(split: RawSplit) -> tuple[str, ...]:
     if split.names is not None:
         return split.names
     return tuple(str(number) for number in range(int(split.labels.max()) + 1))
-
-
-def _plain(values: Any, where: str) -> npt.NDArray[Any]:
-    """The values as an array of numbers or text, whatever library they are from."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{where}: expected an array, cannot make one: {reason}") from error
-    if array.dtype.kind not in "iufU":
-        raise DataError(f"{where}: expected an array of numbers, found dtype {array.dtype}")
-    return array

@@ -14,8 +14,10 @@ from PIL import Image
 
 from worker.data.file_splits import SPLITS, TEST, TRAIN
 from worker.data.image_file import fit, plain
-from worker.data.images import Dataset, ImageShape, own_dataset
+from worker.data.images import Dataset, own_dataset
 from worker.data.own_arrays import RawSplit, check_size, label_splits, pixels_of, raw_split
+from worker.data.own_rows import rows_of
+from worker.data.plain_arrays import plain_array
 from worker.data.resizing import shrink
 from worker.data.source import DataSource
 from worker.data.wanted import Wanted
@@ -54,7 +56,7 @@ def read_function(source: DataSource, wanted: Wanted) -> Dataset:
 
 def _raw(where: str, split: Any, wanted: Wanted) -> RawSplit:
     if isinstance(split, tuple) and len(split) == 2:
-        return raw_split(where, split[0], split[1])
+        return raw_split(where, _examples(where, split[0], wanted), split[1])
     if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
         raise DataError(
             f"{where}: expected a pair (images, labels) or a Dataset with a length, "
@@ -66,11 +68,11 @@ def _raw(where: str, split: Any, wanted: Wanted) -> RawSplit:
     for place in range(length):
         at = f"{where}[{place}]"
         image, label = _item(at, split, place)
-        images.append(_image(at, image, wanted.image_shape))
+        images.append(_example(at, image, wanted))
         labels.append(_label(at, label))
         if images[place].shape != images[0].shape:
             raise DataError(
-                f"{at}: expected an image of shape {list(images[0].shape)} as the first, "
+                f"{at}: expected an example of shape {list(images[0].shape)} as the first, "
                 f"found {list(images[place].shape)}; give all one size, or Pillow's images"
             )
         check_size(where, length, images[0].shape, wanted)
@@ -101,12 +103,25 @@ def _item(where: str, split: Any, place: int) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _image(where: str, image: Any, image_shape: ImageShape) -> torch.Tensor:
-    """uint8, (C, H, W), no larger than the model's images; one of Pillow's at their size."""
-    if isinstance(image, Image.Image):
+def _examples(where: str, values: Any, wanted: Wanted) -> torch.Tensor:
+    """Images or rows of features, as the federation takes them; before it is known, as they are."""
+    has_rows = wanted.takes_rows
+    if not wanted.is_known:
+        has_rows = plain_array(values, where).ndim == 2
+    return rows_of(values, where, wanted) if has_rows else pixels_of(values, where)
+
+
+def _example(where: str, image: Any, wanted: Wanted) -> torch.Tensor:
+    """float32 (F,); or uint8, (C, H, W), no larger than the model's images.
+
+    An image of Pillow's has their size.
+    """
+    image_shape = wanted.image_shape
+    if isinstance(image, Image.Image) and not wanted.takes_rows:
         return fit(plain(where, image, image_shape[0]), image_shape)
     array = np.asarray(image.detach().cpu() if isinstance(image, torch.Tensor) else image)
-    return shrink(pixels_of(array[None], where), image_shape)[0]
+    examples = _examples(where, array[None], wanted)
+    return examples[0] if examples.ndim == 2 else shrink(examples, image_shape)[0]
 
 
 def _label(where: str, label: Any) -> int | str:

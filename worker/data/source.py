@@ -16,6 +16,9 @@ DatasetName = Literal["digits", "fashion-mnist", "emnist", "cifar10", "cinic10",
 OTHER_KINDS = ("table", "arrays")
 """Of a site's own data."""
 
+ROW_KINDS = ("arrays",)
+"""Those of them that may have rows of features."""
+
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FUNCTION = re.compile(rf"{_NAME}:{_NAME}")
 
@@ -28,6 +31,11 @@ def is_function(dataset: str) -> bool:
 def has_files(dataset: str) -> bool:
     """Whether its images lie in files of their own, or are public; else the site makes arrays."""
     return dataset != "arrays" and not is_function(dataset)
+
+
+def has_rows(dataset: str) -> bool:
+    """Whether its examples may be rows of features."""
+    return dataset in ROW_KINDS or is_function(dataset)
 
 
 def _check_dataset(name: str) -> str:
@@ -71,6 +79,8 @@ class DataSource(BaseModel):
         test_examples: the same for the test split.
         classes: the federation's name of a class by this site's own name of it, such as a folder's,
             where the two differ.
+        features: the federation's name of a feature by this site's own name of its column, where
+            the two differ.
         validation_fraction: how many of the training examples are kept apart as a validation split,
             drawn by ``seed``, and by group where there are groups. None: the client has that of its
             data set, where it has one.
@@ -94,6 +104,7 @@ class DataSource(BaseModel):
     test_examples: int | None = Field(default=None, ge=1)
     validation_fraction: float | None = Field(default=None, gt=0, lt=1)
     classes: dict[str, str] = Field(default_factory=dict)
+    features: dict[str, str] = Field(default_factory=dict)
     augment: bool | None = None
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from worker.data.client_split import split_for_client
 from worker.data.images import Dataset, ImageShape
 from worker.data.loading import DatasetCache
 from worker.data.partitions import IntArray
+from worker.data.scaling import PixelScaling
 from worker.data.source import DataSource
 from worker.data.wanted import Wanted
 from worker.errors import DataError, ModelError
@@ -126,9 +127,7 @@ def pretrain(
         Examples(
             dataset.train,
             part,
-            mean=statistics[0],
-            std=statistics[1],
-            image_shape=image_shape,
+            PixelScaling(*statistics, image_shape),
             augment=False,
         )
         for part in (positions[:num_held_out], positions[num_held_out:])

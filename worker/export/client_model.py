@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from worker.data.row_scaling import RowScaling
 from worker.data.source import has_files
 from worker.errors import ConfigError, ExportError
 from worker.export.formats import FORMATS, encode
 from worker.export.loading import loading_code
-from worker.export.model import Description, ExportedModel, Preprocessing, describe_input
+from worker.export.model import (
+    AnyExportedModel,
+    Description,
+    ExportedModel,
+    ExportedRowModel,
+    Preprocessing,
+    describe_input,
+    describe_rows,
+)
 from worker.files import write_atomically
 from worker.methods.interface import BuildsPersonalModel
 from worker.settings import WorkerConfig, WorkerSettings
@@ -57,7 +66,7 @@ async def export_client(
         if not untrained and which != "best":
             site.check_trained()
         description, model = await _build(site, site.clients[0], which)
-        if file_format == "state-dict":
+        if file_format == "state-dict" and description.features is None:
             contract = describe_input(description.image_shape, is_normalised=False)
             description = description.model_copy(update={"input": contract})
         content = await asyncio.to_thread(encode, model, description, file_format)
@@ -67,7 +76,7 @@ async def export_client(
 
 async def _build(
     site: Site, client: HostedClient, which: Which
-) -> tuple[Description, ExportedModel]:
+) -> tuple[Description, AnyExportedModel]:
     training = site.specification.training
     if not isinstance(site.method, BuildsPersonalModel):
         raise ConfigError(f"method {training.method} builds no model to export")
@@ -79,8 +88,12 @@ async def _build(
         )
     except ValueError as error:
         raise ExportError(str(error)) from error
-    preprocessing = None
-    if has_files(client.source.dataset):
+    scaling = client.data.train.scaling
+    features, preprocessing = None, None
+    contract = describe_input(training.image_shape, is_normalised=True)
+    if isinstance(scaling, RowScaling):
+        features, contract = scaling.features, describe_rows(len(scaling.features))
+    elif has_files(client.source.dataset):
         preprocessing = Preprocessing.for_shape(training.image_shape, client.source.dicom_window)
     description = Description(
         federation=site.specification.name,
@@ -89,12 +102,15 @@ async def _build(
         weights_digest=chosen.digest,
         method=training.method,
         model=training.model,
-        input=describe_input(training.image_shape, is_normalised=True),
+        input=contract,
         image_shape=training.image_shape,
+        features=features,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         preprocessing=preprocessing,
         output=f"float32 logits (B, {training.num_classes})",
         class_names=client.data.train.class_names,
     )
+    if isinstance(scaling, RowScaling):
+        return description, ExportedRowModel(personal, scaling)
     return description, ExportedModel(personal, mean, std)

@@ -10,14 +10,14 @@ import safetensors.torch
 import torch
 
 from worker.errors import ExportError
-from worker.export.model import METADATA_KEY, Description, ExportedModel
+from worker.export.model import METADATA_KEY, AnyExportedModel, Description
 
 _TRACING_BATCH_SIZE = 2
 _TRIAL_BATCH_SIZE = 5
 _TOLERANCE = 1e-4
 
 
-def encode(model: ExportedModel, description: Description, file_format: str) -> bytes:
+def encode(model: AnyExportedModel, description: Description, file_format: str) -> bytes:
     """The file's content.
 
     Args:
@@ -43,20 +43,20 @@ def encode(model: ExportedModel, description: Description, file_format: str) -> 
         ) from error
 
 
-def _encode_state_dict(model: ExportedModel, description: Description) -> bytes:
+def _encode_state_dict(model: AnyExportedModel, description: Description) -> bytes:
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     return safetensors.torch.save(tensors, {METADATA_KEY: description.model_dump_json()})
 
 
-def _encode_torchscript(model: ExportedModel, description: Description) -> bytes:
-    images = _images(description, _TRACING_BATCH_SIZE)
+def _encode_torchscript(model: AnyExportedModel, description: Description) -> bytes:
+    inputs = _inputs(description, _TRACING_BATCH_SIZE)
     with warnings.catch_warnings():
         # torch 2.14 deprecates torch.jit in favour of torch.export, which is the format pt2.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         # What a trace takes for constant is found by the trial below, for other images.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        traced = torch.jit.trace(model, (images,))  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(model, (inputs,))  # type: ignore[no-untyped-call]
         _try(traced, model, description)
         stream = io.BytesIO()
         extra = {f"{METADATA_KEY}.json": description.model_dump_json()}
@@ -64,7 +64,7 @@ def _encode_torchscript(model: ExportedModel, description: Description) -> bytes
     return stream.getvalue()
 
 
-def _encode_pt2(model: ExportedModel, description: Description) -> bytes:
+def _encode_pt2(model: AnyExportedModel, description: Description) -> bytes:
     program = _export(model, description)
     _try(program.module(), model, description)
     stream = io.BytesIO()
@@ -73,13 +73,13 @@ def _encode_pt2(model: ExportedModel, description: Description) -> bytes:
     return stream.getvalue()
 
 
-def _encode_onnx(model: ExportedModel, description: Description) -> bytes:
+def _encode_onnx(model: AnyExportedModel, description: Description) -> bytes:
     import onnx  # noqa: PLC0415 - an extra
     import onnxscript  # noqa: F401, PLC0415 - an extra, which the exporter needs
 
     exported = torch.onnx.export(
         _export(model, description),
-        input_names=["images"],
+        input_names=[description.input_name],
         output_names=["logits"],
         dynamo=True,
         verbose=False,
@@ -93,32 +93,39 @@ def _encode_onnx(model: ExportedModel, description: Description) -> bytes:
     return content
 
 
-def _export(model: ExportedModel, description: Description) -> torch.export.ExportedProgram:
-    images = _images(description, _TRACING_BATCH_SIZE)
+def _export(model: AnyExportedModel, description: Description) -> torch.export.ExportedProgram:
+    inputs = _inputs(description, _TRACING_BATCH_SIZE)
     batch = torch.export.Dim("batch")
-    return torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+    return torch.export.export(model, (inputs,), dynamic_shapes=({0: batch},))
 
 
 def _try(
-    found: Callable[[torch.Tensor], torch.Tensor], model: ExportedModel, description: Description
+    found: Callable[[torch.Tensor], torch.Tensor], model: AnyExportedModel, description: Description
 ) -> None:
     """Raises ExportError unless ``found`` gives the model's logits for a batch of another size."""
-    images = _images(description, _TRIAL_BATCH_SIZE)
+    inputs = _inputs(description, _TRIAL_BATCH_SIZE)
     with torch.no_grad():
-        expected, given = model(images), found(images)
+        expected, given = model(inputs), found(inputs)
     if expected.shape != given.shape or not torch.allclose(expected, given, atol=_TOLERANCE):
         raise ExportError(
             f"model {description.model} cannot be exported: "
-            "the traced model gives wrong logits for other images"
+            "the traced model gives wrong logits for other inputs"
         )
 
 
-def _images(description: Description, batch_size: int) -> torch.Tensor:
+def _inputs(description: Description, batch_size: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(batch_size)
-    return torch.rand(batch_size, *description.image_shape, generator=generator)
+    inputs = torch.rand(batch_size, *description.input_shape, generator=generator)
+    for place, feature in enumerate(description.features or ()):
+        if feature.categories is not None:
+            drawn = torch.randint(len(feature.categories), (batch_size,), generator=generator)
+            inputs[:, place] = drawn
+    if description.features is not None:
+        inputs[0, 0] = torch.nan
+    return inputs
 
 
-FORMATS: dict[str, Callable[[ExportedModel, Description], bytes]] = {
+FORMATS: dict[str, Callable[[AnyExportedModel, Description], bytes]] = {
     "state-dict": _encode_state_dict,
     "torchscript": _encode_torchscript,
     "pt2": _encode_pt2,

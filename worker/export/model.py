@@ -8,8 +8,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from shared.federation.features import Feature
 from worker.data.dicom_file import Window
 from worker.data.image_file import BACKGROUND
+from worker.data.images import ImageShape
+from worker.data.row_scaling import RowScaling, scale_rows
 from worker.methods.interface import PersonalModel
 
 METADATA_KEY = "hyperfl-model"
@@ -33,9 +36,7 @@ class Preprocessing(BaseModel):
     dicom: str = "rescaled, then the file's own window; MONOCHROME1 inverted"
 
     @classmethod
-    def for_shape(
-        cls, image_shape: tuple[int, int, int], dicom_window: Window | None = None
-    ) -> Self:
+    def for_shape(cls, image_shape: ImageShape, dicom_window: Window | None = None) -> Self:
         """Of pictures for a model that takes (C, H, W), C 1 or 3."""
         channels, height, width = image_shape
         colours = "grey, ITU-R BT.601 luma" if channels == 1 else "RGB"
@@ -60,16 +61,28 @@ class Description(BaseModel):
     method: str
     model: str
     input: str
-    image_shape: tuple[int, int, int]
-    """Channels, height, width."""
+    image_shape: ImageShape
+    """Channels, height, width; of a model of rows, how many inputs its features become."""
+    features: tuple[Feature, ...] | None = None
+    """One for each value of a row; None of a model that takes images."""
     mean: tuple[float, ...]
-    """Per channel, of pixels scaled to 0..1."""
+    """Per channel, of pixels scaled to 0..1; or of each feature, 0 of a category."""
     std: tuple[float, ...]
     preprocessing: Preprocessing | None
     """None where the site makes the images itself: arrays, or code of its own."""
     output: str
     class_names: tuple[str, ...]
     """One per logit."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return self.image_shape if self.features is None else (len(self.features),)
+
+    @property
+    def input_name(self) -> str:
+        """Of the model's argument."""
+        return "images" if self.features is None else "rows"
 
 
 class ExportedModel(nn.Module):
@@ -96,7 +109,45 @@ class ExportedModel(nn.Module):
         return logits
 
 
-def describe_input(image_shape: tuple[int, int, int], *, is_normalised: bool) -> str:
+class ExportedRowModel(nn.Module):
+    """Raw rows of features to logits: scaling, personalised network, private head.
+
+    Input: float32 rows (B, F), see :mod:`worker.data.row_scaling`. Output: float32 logits
+    (B, classes). The parameters are named ``module.*`` and ``head.*``.
+    """
+
+    source: torch.Tensor
+    category: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: PersonalModel, scaling: RowScaling) -> None:
+        super().__init__()
+        self.module = model.module
+        self.head = model.head
+        for name in ("source", "category", "mean", "std"):
+            self.register_buffer(name, getattr(scaling, name), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of raw rows (B, F)."""
+        inputs = scale_rows(rows, self.source, self.category, self.mean, self.std)
+        logits: torch.Tensor = self.head(self.module(inputs))
+        return logits
+
+
+AnyExportedModel = ExportedModel | ExportedRowModel
+
+
+def describe_rows(num_features: int) -> str:
+    """The input contract of a model of rows in words."""
+    return (
+        f"float32 rows (B, {num_features}), a value for each of features: a number in the site's "
+        "unit, or the place of a category among its categories, from 0; NaN where it is missing"
+    )
+
+
+def describe_input(image_shape: ImageShape, *, is_normalised: bool) -> str:
     """The input contract in words."""
     size = ", ".join(map(str, image_shape))
     if is_normalised:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 
-from shared.federation.model_names import is_import_path
+from shared.federation.model_names import is_import_path, mlp_size
 from worker.export.model import Description
 from worker.methods.interface import PersonalModel
-from worker.models import adapters, cnn
+from worker.models import adapters, cnn, mlp
 from worker.models.adapters import BottleneckAdapter, ConvolutionalAdapter
 from worker.models.backbones import find_backbone
 from worker.models.frozen import FrozenBackbone
@@ -36,6 +37,10 @@ def network_source(model: PersonalModel, description: Description) -> str:
         return _backbone_source(model.module, description)
     if isinstance(model.module, cnn.ConvolutionalExtractor):
         return f"{inspect.getsource(cnn)}\n\nextractor = {description.model.replace('-', '_')}()"
+    if isinstance(model.module, mlp.MultilayerPerceptron):
+        width, depth = mlp_size(description.model)
+        sizes = f"{math.prod(description.image_shape)}, {width}, {depth}"
+        return f"{inspect.getsource(mlp)}\n\nextractor = MultilayerPerceptron({sizes})"
     if is_import_path(description.model):
         module, _, name = description.model.partition(":")
         return f"from {module} import {name}  # your own code\n\nextractor, _ = {name}()"

@@ -86,7 +86,11 @@ def _part(
         else:
             training = specification.training
             data = datasets.client_data(
-                source, training.image_shape, training.num_classes, training.class_names
+                source,
+                training.image_shape,
+                training.num_classes,
+                training.class_names,
+                training.features,
             )
             check_examples(config.policy, client.name, len(data.train))
     except (DataError, ConfigError) as error:

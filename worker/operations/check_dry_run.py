@@ -39,7 +39,11 @@ def dry_run_round(
         for client in config.clients:
             seed = secrets.randbits(SEED_BITS)
             data = datasets.client_data(
-                client.data, training.image_shape, training.num_classes, training.class_names
+                client.data,
+                training.image_shape,
+                training.num_classes,
+                training.class_names,
+                training.features,
             )
             participant = Participant(client.name, data, method.initial_private(seed), seed)
             begun = time.monotonic()

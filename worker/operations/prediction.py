@@ -1,4 +1,4 @@
-"""What a client's own model says about images, which are read as its data are."""
+"""What a client's own model says about images or rows, which are read as its data are."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from worker.data.dicom_file import Window
 from worker.data.folder_scan import images_below
 from worker.data.image_file import decode, one_limit
 from worker.data.images import ImageShape
+from worker.data.row_scaling import RowScaling
 from worker.data.source import has_files
 from worker.errors import ConfigError, DataError
 from worker.methods.interface import BuildsPersonalModel, PersonalModel
+from worker.operations.row_prediction import read_inputs, wanted_rows
 from worker.settings import WorkerConfig, WorkerSettings
 from worker.site.opening import Site, open_site
 from worker.site.versions import Which, choose_version
@@ -27,12 +29,12 @@ _NAMED_FAULTS = 10
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about one image.
+    """What a model says about one image or row.
 
     Attributes:
-        file: the image.
+        file: the image, or what it is in.
         probabilities: softmax of the logits, one for each class.
-        place: of the image among those of a file of arrays, from 0; None in a file of its own.
+        place: of the example among those of the file; None of an image in a file of its own.
     """
 
     file: Path
@@ -41,13 +43,13 @@ class Prediction:
 
     @property
     def name(self) -> str:
-        """The file, and which of its images this is."""
+        """The file, and which of its examples this is."""
         return str(self.file) if self.place is None else f"{self.file}[{self.place}]"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a client's model says about images.
+    """What a client's model says about images or rows.
 
     Attributes:
         weights_version: of the shared weights in the model.
@@ -109,12 +111,18 @@ async def _predict(
         site.check_trained()
     chosen = await choose_version(site, client, which)
     model = await asyncio.to_thread(site.method.personal_model, chosen.participant, chosen.weights)
-    mean, std = client.data.train.normalisation
-    found = await asyncio.to_thread(
-        lambda: tuple(
-            predictions(model, files, training.image_shape, mean, std, client.source.dicom_window)
+    scaling, source = client.data.train.scaling, client.source
+    mean, std = scaling.normalisation
+
+    def say() -> tuple[Prediction, ...]:
+        if isinstance(scaling, RowScaling):
+            inputs, places = read_inputs(files, wanted_rows(training, source), scaling)
+            return tuple(_predictions_of(model, inputs, places))
+        return tuple(
+            predictions(model, files, training.image_shape, mean, std, source.dicom_window)
         )
-    )
+
+    found = await asyncio.to_thread(say)
     return Predictions(chosen.version, client.data.train.class_names, found)
 
 
@@ -158,11 +166,16 @@ def predictions(
         for file, images in zip(files, pixels, strict=True)
         for place in range(len(images))
     ]
-    batches = torch.split(torch.cat(pixels), _BATCH_SIZE)
-    for number, batch in enumerate(batches):
+    normalised = (torch.cat(pixels) - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    yield from _predictions_of(model, normalised, places)
+
+
+def _predictions_of(
+    model: PersonalModel, inputs: torch.Tensor, places: Sequence[tuple[Path, int | None]]
+) -> Iterator[Prediction]:
+    for number, batch in enumerate(torch.split(inputs, _BATCH_SIZE)):
         with torch.no_grad():
-            normalised = (batch - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
-            probabilities = model.head(model.module(normalised)).softmax(dim=1)
+            probabilities = model.head(model.module(batch)).softmax(dim=1)
         named = places[number * _BATCH_SIZE :]
         for (file, place), row in zip(named, probabilities.tolist(), strict=False):
             yield Prediction(file, tuple(row), place)

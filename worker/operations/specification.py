@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from shared.federation.aggregation_plan import AggregationPlan
-from shared.federation.model_names import check_method, check_model, import_paths
+from shared.federation.features import Feature
+from shared.federation.model_names import (
+    check_input_shape,
+    check_method,
+    check_model,
+    import_paths,
+    is_backbone,
+)
 from shared.federation.plan_errors import fill_in
 from shared.federation.plans import (
     KNOWN_METHODS,
@@ -28,6 +35,7 @@ from shared.federation.specification import (
     RoundPolicy,
 )
 from shared.secure_sum.layout import check_sum_fits
+from worker.data.images import ImageShape
 from worker.data.loading import natural_image_shape
 from worker.errors import ConfigError
 from worker.methods import build_method
@@ -40,6 +48,7 @@ from worker.operations.agreed_noise import privacy_plan, with_agreed_noise
 from worker.operations.key_values import parse_settings
 from worker.operations.specification_request import SpecificationRequest
 from worker.operations.specified_classes import choose_classes
+from worker.operations.specified_features import choose_features
 
 
 def specify(request: SpecificationRequest) -> FederationSpecification:
@@ -49,13 +58,17 @@ def specify(request: SpecificationRequest) -> FederationSpecification:
         UnknownPresetError, DataError: and as :func:`build_specification`.
     """
     num_classes, class_names = choose_classes(request)
+    rows = choose_features(request)
+    if rows is None:
+        shape = choose_image_shape(request.image_shape, request.model, request.dataset)
     return build_specification(
         request.name,
         method=request.method,
         model=request.model,
-        image_shape=choose_image_shape(request.image_shape, request.model, request.dataset),
+        image_shape=shape if rows is None else rows[0],
         num_classes=num_classes,
         class_names=class_names,
+        features=None if rows is None else rows[1],
         hyperparameters=_with_shared_part(
             request,
             choose_hyperparameters(request.method, request.preset, request.settings),
@@ -76,13 +89,14 @@ def build_specification(
     *,
     method: str,
     model: str,
-    image_shape: tuple[int, int, int],
+    image_shape: ImageShape,
     num_classes: int,
     hyperparameters: dict[str, Any],
     round_policy: RoundPolicy,
     encoding: EncodingPlan,
     seed: int,
     class_names: tuple[str, ...] | None = None,
+    features: tuple[Feature, ...] | None = None,
     aggregation: AggregationPlan | None = None,
     protection: ProtectionPlan | None = None,
     privacy: PrivacyPlan | None = None,
@@ -91,7 +105,8 @@ def build_specification(
 ) -> FederationSpecification:
     """The specification whose tensors are those that the method shares for this model.
 
-    ``class_names`` are what the sites agree on, by label; None leaves it to them.
+    ``class_names`` are what the sites agree on, by label; None leaves it to them. So are
+    ``features``, for a model whose ``image_shape`` is a vector's.
     ``backbone_weights`` is ``hub``, ``random`` or the path of a file; for methods on a backbone.
     ``examples_per_client`` is for methods with a privacy budget; see :func:`with_agreed_noise`.
 
@@ -101,6 +116,10 @@ def build_specification(
         DownloadError: a hub did not give the backbone's weights.
     """
     check_names(method, model)
+    try:
+        check_input_shape(model, image_shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     file = None
     if takes_backbone(method):
         source, file = _parse_backbone_weights(backbone_weights or "hub")
@@ -118,6 +137,7 @@ def build_specification(
         image_shape=image_shape,
         num_classes=num_classes,
         class_names=class_names,
+        features=features,
         hyperparameters=with_agreed_noise(
             method, _with_rounds(method, hyperparameters, round_policy), examples_per_client
         ),
@@ -194,7 +214,7 @@ def _with_rounds(
     return {"rounds": round_policy.rounds} | hyperparameters
 
 
-def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tuple[int, int, int]:
+def choose_image_shape(given: str | None, model: str, dataset: str | None) -> ImageShape:
     """``CxHxW`` as given; else what the model asks for; else the data set's own."""
     if given is not None:
         sizes = given.split("x")
@@ -203,7 +223,10 @@ def choose_image_shape(given: str | None, model: str, dataset: str | None) -> tu
         return int(sizes[0]), int(sizes[1]), int(sizes[2])
     shape = default_image_shape(model) or (natural_image_shape(dataset) if dataset else None)
     if shape is None:
-        raise ConfigError(f"give the shape of the images that {model} takes with --image-shape")
+        raise ConfigError(
+            f"give the shape of the images that {model} takes with --image-shape"
+            + (", or the features of rows with --features" if not is_backbone(model) else "")
+        )
     return shape
 
 

@@ -28,6 +28,9 @@ class SpecificationRequest:
         classes: names of the classes: a file with one in each line, or a list with commas.
         classes_from: a folder of images whose class folders give the names.
         image_shape: ``CxHxW``.
+        features: of rows: a file with one in each line, or a list with commas; ``name``, or
+            ``name=a|b|c`` with categories.
+        num_features: of rows whose features nobody names.
         preset: named hyperparameters.
         settings: hyperparameters as ``key=value``; they replace the preset's.
         aggregation: the rule that combines updates.
@@ -49,6 +52,8 @@ class SpecificationRequest:
     classes: str | None = None
     classes_from: Path | None = None
     image_shape: str | None = None
+    features: str | None = None
+    num_features: int | None = None
     preset: str | None = None
     settings: Sequence[str] = ()
     aggregation: AggregationPlan = field(default_factory=AggregationPlan)

@@ -15,6 +15,7 @@ from shared.federation.specification import FederationSpecification
 from shared.rest.schema import Task
 from shared.secure_sum.cards import Card
 from worker.data.client_data import ClientData
+from worker.data.row_scaling import RowScaling
 from worker.errors import PrivateStateError
 from worker.methods.interface import Method, Participant
 from worker.remote.coordinator_api import CoordinatorApi
@@ -23,6 +24,7 @@ from worker.settings import ClientConfig
 from worker.site import best_version, history, private_state
 from worker.site.best_version import BestVersion, KeptVersion, load_best, read_best, save_best
 from worker.site.history import HistoryRow
+from worker.site.kept_scaling import load_scaling, save_scaling
 from worker.site.parts import Datasets
 from worker.site.peers import load_peers, save_peers
 from worker.site.private_state import PrivateState
@@ -183,18 +185,27 @@ def load_client(
     """
     training = specification.training
     data = datasets.client_data(
-        config.data, training.image_shape, training.num_classes, training.class_names
+        config.data,
+        training.image_shape,
+        training.num_classes,
+        training.class_names,
+        training.features,
     )
     _say_what_is_missing(config.name, data)
-    state = private_state.load(
-        config.state_dir,
-        federation=specification.name,
-        specification_digest=specification_digest,
-        client=config.name,
-    )
+    owner = {
+        "federation": specification.name,
+        "specification_digest": specification_digest,
+        "client": config.name,
+    }
+    state = private_state.load(config.state_dir, **owner)
+    scaling = data.train.scaling
     if state is None:
         state = _new_state(config, specification.name, specification_digest, method)
+        if isinstance(scaling, RowScaling):  # first: where there is a state, there is this
+            save_scaling(config.state_dir, scaling, **owner)
         private_state.save(config.state_dir, state)
+    elif isinstance(scaling, RowScaling):
+        data = data.scaled_by(load_scaling(config.state_dir, scaling, **owner))
     client = HostedClient(config, api, data, state)
     client.best()  # what cannot be used is said before a round is trained
     try:

@@ -26,9 +26,10 @@ def check_needed_memory(specification: FederationSpecification, max_bytes: int) 
     batch_size = training.hyperparameters.get("batch_size")
     images = max(batch_size, _TRIED_WITH) if isinstance(batch_size, int) else _TRIED_WITH
     size = "×".join(map(str, training.image_shape))
+    what = "images" if len(training.image_shape) > 1 else "rows"
     for needed, part in (
         (_COPIES_OF_WEIGHTS * specification.parameters.size_bytes, "its weights and their change"),
-        (4 * images * math.prod(training.image_shape), f"{images} images of {size}"),
+        (4 * images * math.prod(training.image_shape), f"{images} {what} of {size}"),
     ):
         if needed > max_bytes:
             raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from shared.federation.features import Feature
 from shared.federation.plans import TrainingPlan
 from worker.data.client_data import ClientData
 from worker.data.images import ImageShape, Statistics
@@ -29,6 +30,7 @@ class Datasets(Protocol):
         image_shape: ImageShape,
         num_classes: int,
         class_names: tuple[str, ...] | None = None,
+        features: tuple[Feature, ...] | None = None,
     ) -> ClientData:
         """See :meth:`worker.data.loading.DatasetCache.client_data`."""
 

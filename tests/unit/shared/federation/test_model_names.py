@@ -12,6 +12,7 @@ ON_CNNS = {"hyperfl", "local", "fedavg", "fedprox", "fedper", "ditto"} | {
 }
 FITTING = {
     "cnn-mnist": ON_CNNS,
+    "mlp:64x2": ON_CNNS,
     "radiology.models:extractor": ON_CNNS | {"fedbn"},
     "vit:vit_small_patch16_384.augreg_in1k": {method for method in KNOWN_METHODS if "-" in method}
     - {"dp-fedavg"},
@@ -59,6 +60,15 @@ def test_an_unknown_method_gets_the_closest_names() -> None:
         check_method("fedavg-fix")
     with pytest.raises(ValueError, match="'fedavgg'; the closest are fedavg, "):
         check_method("fedavgg")
+
+
+@pytest.mark.parametrize("model", ["mlp:64", "mlp:0x2", "mlp:64x17", "mlp:9000x2", "mlp:ax2"])
+def test_a_perceptron_has_a_width_and_a_depth(model: str) -> None:
+    check_model("hyperfl", "mlp:64x2")
+    with pytest.raises(ValueError, match=r"expected mlp:WIDTHxDEPTH, such as mlp:64x2"):
+        check_model("hyperfl", model)
+    with pytest.raises(ValueError, match="trains on a frozen backbone, which 'mlp:64x2' is not"):
+        check_model("hyperfl-lpm", "mlp:64x2")
 
 
 def test_an_own_method_looks_like_an_import_path() -> None:

@@ -138,7 +138,7 @@ def test_which_plan_checks_a_method_is_not_for_others_to_change() -> None:
     [
         ({"image_shape": [1, 0, 28]}, r"image_shape \[1, 0, 28\] must be positive"),
         ({"image_shape": [-1, 28, 28]}, "must be positive"),
-        ({"image_shape": [28, 28]}, "image_shape.2\n  Field required"),
+        ({"image_shape": [28, 28]}, r"\[channels, height, width\], or \[length\] of a vector"),
         ({"num_classes": 1}, "greater than or equal to 2"),
         ({"num_classes": 100_001}, "less than or equal to 100000"),
         ({"hyperparameters": None}, "valid dictionary"),

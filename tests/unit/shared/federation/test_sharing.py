@@ -25,6 +25,7 @@ HEAD = ["head.weight", "head.bias"]
         ("dp-fedavg", "cnn-mnist", CNN_EXTRACTOR + HEAD),
         ("dp-fedavg", "radiology.models:extractor", ["extractor.w", *HEAD]),
         ("centaur", "cnn-mnist", CNN_EXTRACTOR),
+        ("centaur", "mlp:64x1", ["extractor.layers.0.weight", "extractor.layers.0.bias"]),
         ("fedavg-fixed", "vit:test_vit", HEAD),
         ("fedavg-fixed", "resnet18", [*HEAD, "head.hidden.weight", "head.hidden.bias"]),
         ("own.methods:mine", "cnn-mnist", ["anything"]),

@@ -4,6 +4,7 @@ import torch
 
 from worker.data.client_data import Examples
 from worker.data.images import LabelledImages
+from worker.data.scaling import PixelScaling
 
 CPU = torch.device("cpu")
 
@@ -22,9 +23,7 @@ def make(data, positions, *, augment=False, image_shape=(3, 8, 8)):
     return Examples(
         data,
         torch.tensor(positions),
-        mean=(0.4, 0.5, 0.6),
-        std=(0.1, 0.2, 0.3),
-        image_shape=image_shape,
+        PixelScaling((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), image_shape),
         augment=augment,
     )
 
@@ -88,7 +87,7 @@ def test_a_batch_is_brought_to_the_shape_of_the_model():
         torch.full((4, 1, 8, 8), 255, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), ("a",)
     )
     examples = Examples(
-        grey, torch.arange(4), mean=(0.5,), std=(0.5,), image_shape=(3, 28, 20), augment=False
+        grey, torch.arange(4), PixelScaling((0.5,), (0.5,), (3, 28, 20)), augment=False
     )
     pixels, _ = examples.batch(torch.tensor([1, 2]), CPU)
     torch.testing.assert_close(pixels, torch.ones(2, 3, 28, 20))

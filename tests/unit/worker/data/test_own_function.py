@@ -140,7 +140,7 @@ def test_nobody_need_know_the_federation_to_try_it_out(write: Any) -> None:
         ("{'train': 1, 'test': 2}", r"train: expected a pair .* found int"),
         (pair("[0, 1, 2, 0, 1]"), r"train: expected labels of 0 to 1, .* found 2"),
         (pair("[0, 1, -1, 0, 1]"), r"train: expected labels of 0 or more, found -1 to 1"),
-        (pair("[0, 1]"), r"expected 5 labels, one for each image, found .* shape \[2\]"),
+        (pair("[0, 1]"), r"expected 5 labels, one for each example, found .* shape \[2\]"),
         (pair("[0.5, 1, 1, 1, 1]"), r"labels that are integers or names, found dtype float64"),
         (pair("[[0], [1], [1], [1], [1]]"), r"shape \[5, 1\]"),
         (pair(images="PIXELS[0]"), r"expected images of shape .* found \[4, 4\]"),
@@ -155,7 +155,7 @@ def test_nobody_need_know_the_federation_to_try_it_out(write: Any) -> None:
         ("{'train': Items({1: 2}), 'test': 0}", r"train\[0\] failed: KeyError: 0"),
         (
             "{'train': Items([(PIXELS[0], 0), (PIXELS[0, :2], 0)]), 'test': 0}",
-            r"train\[1\]: expected an image of shape \[1, 4, 4\] as the first, found \[1, 2, 4\]",
+            r"train\[1\]: expected an example of shape \[1, 4, 4\] as the first, found \[1, 2, 4\]",
         ),
         ("{'train': Items([(PIXELS[0], 3)], ['cat']), 'test': 0}", "labels of 0 to 0, found 3"),
         (

@@ -331,7 +331,7 @@ class _Frozen(nn.Module):
     ("module", "file_format", "message"),
     [
         (_Untraceable(), "pt2", "own.models:tiny cannot be exported as pt2: "),
-        (_Frozen(), "torchscript", "gives wrong logits for other images"),
+        (_Frozen(), "torchscript", "gives wrong logits for other inputs"),
     ],
 )
 def test_a_model_that_cannot_be_traced_is_one_line(
