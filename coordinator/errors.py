@@ -14,7 +14,7 @@ CoordinatorError
 │   ├── StaleBaseVersion         the update starts from other weights than the round
 │   ├── LeaseLost                the work belongs to another attempt
 │   ├── UpdateConflict           a different update is recorded
-│   ├── StateRestored            a client's private state counts fewer joins than it has sent
+│   ├── StateRestored            a client's private state is older than what it has sent
 │   ├── FederationFinished
 │   ├── VersionRemoved           the weights were published, and are no longer kept
 │   ├── UnreadableSpecification  recorded, and not by this version's rules
@@ -98,7 +98,7 @@ class UpdateConflict(Refusal):
 
 
 class StateRestored(Refusal):
-    """The client's private state is older than what it has sent: it came from a backup."""
+    """The client's private state is older than what it has sent, or a copy of it was used."""
 
 
 class FederationFinished(Refusal):

@@ -12,7 +12,7 @@ import structlog
 from coordinator.access.identity import ClientPrincipal, credential_ended, require_admitted
 from coordinator.context import Context
 from coordinator.errors import FederationFinished, LeaseLost, RoundClosed
-from coordinator.operations import client_sightings, exchange
+from coordinator.operations import client_sightings, exchange, state_generations
 from coordinator.rules.phases import EXCHANGE_TASKS, WAITING_PHASES, is_over
 from coordinator.store import assignments as assignment_store
 from coordinator.store import clients as client_store
@@ -29,6 +29,7 @@ from shared.rest.schema import (
     Task,
     TaskKind,
 )
+from shared.rest.state_generation import StateGeneration
 from shared.rest.worker_about import WorkerAbout
 
 MAX_WAIT_SECONDS = 30.0
@@ -58,17 +59,21 @@ async def next_work(
     wait_seconds: float,
     hung_up: Callable[[], Awaitable[None]],
     about: WorkerAbout,
+    told: StateGeneration | None = None,
 ) -> Work | None:
     """The client's task in the open round; None if there is none within ``wait_seconds``.
 
     A poll that waits is also answered when another round opens, whether the client takes part or
     not: so a worker knows at once which of its clients do. ``hung_up`` returns when nobody waits
-    for the answer any more, who could take a task. ``about`` is noted.
+    for the answer any more, who could take a task. ``about`` is noted, and so is ``told``, how far
+    the client's private state has come.
 
     Raises:
         FederationFinished: there will be no more tasks.
         Unauthenticated: the client's credential ended while it waited.
+        StateRestored: the client has sent more than its private state knows of.
     """
+    await state_generations.note_poll(context, principal, told)
     give_up_at = asyncio.get_running_loop().time() + min(wait_seconds, MAX_WAIT_SECONDS)
     await client_sightings.note(context, principal, about)
     with context.metrics.open_polls.track_inprogress():

@@ -20,6 +20,7 @@ from coordinator.errors import (
     UnsupportedMediaType,
     UpdateConflict,
 )
+from coordinator.operations import state_generations
 from coordinator.operations.update_body import digest_of, in_time, rechunked
 from coordinator.operations.update_check import UpdateCheck, check_size
 from coordinator.operations.update_expectation import expect_update
@@ -35,6 +36,7 @@ from coordinator.store.blobs import BlobWriter
 from coordinator.store.tables import AssignmentRow, FederationRow, RoundRow, UpdateRow, WeightsRow
 from shared.crash_points import reached
 from shared.rest.schema import Receipt, RoundPhase, UpdateMetadata
+from shared.rest.state_generation import StateGeneration
 from shared.tensors import codec
 from shared.tracing.spans import note, span
 
@@ -53,6 +55,8 @@ class IncomingUpdate:
     media_type: str
     content_length: int | None
     body: AsyncIterator[bytes]
+    state: StateGeneration | None = None
+    """The private state that it was saved with; None where the worker does not say."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,10 @@ async def receive(
         RoundClosed, LeaseLost: the round or the attempt is over.
         UpdateConflict: a different update is recorded.
         TooManyUploads: the client sends it more than once already.
+        StateRestored: the client has sent more than its private state knows of.
     """
     try:
+        await state_generations.check(context, principal, incoming.state)
         async with slots.taken(principal.client.id, incoming.round_number):
             return await _receive(context, principal, incoming)
     except Refusal as error:
@@ -184,6 +190,7 @@ async def _record(
         async with context.database.writing() as session:
             await client_store.lock(session, principal.client.id)
             await require_admitted(session, principal)
+            await state_generations.note(session, principal, incoming.state)
             if not await round_store.lock_open(session, target.round_.id):
                 raise await _round_closed(session, target.federation, target.round_)
             update = UpdateRow(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request, Security
+from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer
 
 from coordinator.access.identity import Admin, ClientPrincipal, Principal, identify
@@ -13,6 +13,8 @@ from coordinator.errors import Forbidden
 from coordinator.operations.delta_chains import DeltaChains
 from coordinator.operations.upload_slots import UploadSlots
 from shared.federation.specification import FEDERATION_NAME
+from shared.rest.state_generation import MARK, StateGeneration
+from shared.validation import MAX_COUNT
 
 NameInPath = Annotated[str, Path(pattern=FEDERATION_NAME)]
 """A federation, client or token; nothing else reaches the database."""
@@ -39,6 +41,17 @@ def get_upload_slots(request: Request) -> UploadSlots:
 ContextDependency = Annotated[Context, Depends(get_context)]
 DeltaChainsDependency = Annotated[DeltaChains, Depends(get_delta_chains)]
 UploadSlotsDependency = Annotated[UploadSlots, Depends(get_upload_slots)]
+
+
+def get_generation(
+    generation: Annotated[int | None, Query(ge=0, le=MAX_COUNT)] = None,
+    mark: Annotated[str, Query(pattern=MARK)] = "",
+) -> StateGeneration | None:
+    """How far the client's private state has come; None where its worker does not say."""
+    return None if generation is None else StateGeneration(generation=generation, mark=mark)
+
+
+ToldGeneration = Annotated[StateGeneration | None, Depends(get_generation)]
 
 
 BEARER = HTTPBearer(auto_error=False, description="An administrator's or a client's token.")

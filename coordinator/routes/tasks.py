@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
 from coordinator.operations import tasks
 from coordinator.routes.answer_in_turn import AnswerInTurn
-from coordinator.routes.dependencies import ClientDependency, ContextDependency
+from coordinator.routes.dependencies import ClientDependency, ContextDependency, ToldGeneration
 from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import (
     DeclineReply,
@@ -42,6 +42,7 @@ async def next_task(
     context: ContextDependency,
     client: ClientDependency,
     about: Annotated[WorkerAbout, Depends(get_about)],
+    told: ToldGeneration,
     wait: Annotated[float, Query(ge=0, le=tasks.MAX_WAIT_SECONDS)] = 0,
 ) -> Response:
     """Wait up to ``wait`` seconds for work."""
@@ -50,7 +51,7 @@ async def next_task(
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    work = await tasks.next_work(context, client, wait, hung_up, about)
+    work = await tasks.next_work(context, client, wait, hung_up, about, told)
     if work is None or work.summed is None:
         return _answer(None if work is None else work.task)
 

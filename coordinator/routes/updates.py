@@ -12,6 +12,7 @@ from coordinator.routes.dependencies import (
     ClientDependency,
     ContextDependency,
     NameInPath,
+    ToldGeneration,
     UploadSlotsDependency,
 )
 from shared.rest.schema import Receipt
@@ -41,6 +42,7 @@ async def put_update(
     context: ContextDependency,
     slots: UploadSlotsDependency,
     client: ClientDependency,
+    told: ToldGeneration,
     content_type: Annotated[str, Header()] = "",
     content_length: Annotated[int | None, Header(ge=0, le=2**63 - 1)] = None,
 ) -> Receipt:
@@ -56,6 +58,7 @@ async def put_update(
             media_type=content_type.partition(";")[0].strip().lower(),
             content_length=content_length,
             body=request.stream(),
+            state=told,
         ),
     )
     if not is_new:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, and_, delete, exists, or_, select, update
+from sqlalchemy import BindParameter, and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.errors import UnknownThing
-from coordinator.store.tables import ClientRow, FederationRow, TokenRow
+from coordinator.store.tables import AssignmentRow, ClientRow, FederationRow, RoundRow, TokenRow
 from coordinator.store.tokens import exists as exists_token
 from shared.rest.schema import ClientState
+from shared.rest.state_generation import StateGeneration
 from shared.rest.worker_about import WorkerAbout
 
 
@@ -54,6 +55,7 @@ async def begin_to_use(
         return False
     if client.state == ClientState.INVITED:
         await set_state(session, client_id, ClientState.ENROLLED, now)
+        await _forget_generation(session, client_id)
     await session.execute(
         update(TokenRow)
         .where(TokenRow.id == token.id, TokenRow.first_used_at.is_(None))
@@ -63,6 +65,15 @@ async def begin_to_use(
         delete(TokenRow).where(TokenRow.client_id == client_id, TokenRow.id < token.id)
     )
     return True
+
+
+async def _forget_generation(session: AsyncSession, client_id: int) -> None:
+    """Whoever is invited anew may have lost its private state, and begins another."""
+    await session.execute(
+        update(ClientRow)
+        .where(ClientRow.id == client_id)
+        .values(state_generation=None, state_mark=None)
+    )
 
 
 async def find(session: AsyncSession, federation: FederationRow, name: str) -> ClientRow:
@@ -164,6 +175,32 @@ async def count_joins(session: AsyncSession, client_id: int, joins: int) -> bool
         .returning(ClientRow.id)
     )
     return counted is not None
+
+
+async def note_generation(session: AsyncSession, client_id: int, told: StateGeneration) -> bool:
+    """Notes how far a client's private state has come; false if another has come farther."""
+    column = ClientRow.state_generation
+    is_known = and_(column == told.generation, ClientRow.state_mark == told.mark)
+    noted = await session.scalar(
+        update(ClientRow)
+        .where(
+            ClientRow.id == client_id,
+            or_(column.is_(None), column < told.generation, is_known),
+        )
+        .values(state_generation=told.generation, state_mark=told.mark)
+        .returning(ClientRow.id)
+    )
+    return noted is not None
+
+
+async def newest_leased_round(session: AsyncSession, client_id: int) -> int:
+    """The number of the newest round that a client has had work in; 0 if there was none."""
+    query = (
+        select(func.max(RoundRow.number))
+        .join(AssignmentRow, AssignmentRow.round_id == RoundRow.id)
+        .where(AssignmentRow.client_id == client_id, AssignmentRow.attempt > 0)
+    )
+    return await session.scalar(query) or 0
 
 
 async def set_state(

@@ -71,6 +71,10 @@ class ClientRow(Base):
     """Its public keys for secure sums, as canonical JSON."""
     joins: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Joins to secure sums that its private state had counted at the last, under this card."""
+    state_generation: Mapped[int | None]
+    """Of the newest private state that it told of, with its mark; None where it told of none since
+    it enrolled."""
+    state_mark: Mapped[str | None]
     updates_recorded: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Counted as they come: to count over all rounds takes long where there are many."""
     num_examples: Mapped[int | None] = mapped_column(BigInteger)

@@ -28,7 +28,7 @@ class ProblemType(Enum):
     ROUND_CLOSED = ("round-closed", 409, "The round takes no more updates")
     STALE_BASE_VERSION = ("stale-base-version", 409, "The update starts from other weights")
     LEASE_LOST = ("lease-lost", 409, "The work is no longer leased to this attempt")
-    STATE_RESTORED = ("state-restored", 409, "The client's private state is from a backup")
+    STATE_RESTORED = ("state-restored", 409, "The client's private state is not its newest")
     UPDATE_CONFLICT = ("update-conflict", 409, "A different update is already recorded")
     FEDERATION_FINISHED = ("federation-finished", 410, "The federation has ended")
     VERSION_REMOVED = ("version-removed", 410, "These weights are no longer kept")

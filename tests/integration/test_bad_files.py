@@ -97,6 +97,7 @@ TAKEN = [
             "worker rotate",
             "worker export --client a --output a.pt2",
             "worker check",
+            "worker accept-backup --client a",
             "worker predict --client a a.png",
             "worker status",
             "worker keys show",

@@ -15,7 +15,7 @@ from tests.support.specifications import tiny_specification
 from worker.errors import ConfigError, PrivateStateError, RequestFailed
 from worker.operations import rotation
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import state_lock
 
 pytestmark = pytest.mark.integration
 
@@ -104,7 +104,7 @@ async def test_a_client_that_a_worker_uses_is_left_alone(
 ) -> None:
     old = on_disk(config)
     with (
-        private_state.locked(config.clients[0].state_dir),
+        state_lock.locked(config.clients[0].state_dir),
         pytest.raises(PrivateStateError, match="in use by another worker"),
     ):
         await rotate(coordinator, config)

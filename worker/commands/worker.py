@@ -20,6 +20,7 @@ from rich.text import Text
 
 from shared.terminal.logs import configure_logging
 from shared.tracing.spans import recorded
+from worker.commands.accept_backup import accept_backup
 from worker.commands.check import check
 from worker.commands.configuration import (
     ConfigOption,
@@ -234,6 +235,7 @@ def export(
 
 worker.command()(init)
 worker.command()(check)
+worker.command()(accept_backup)
 worker.command()(predict)
 worker.command()(specify)
 worker.command()(status)

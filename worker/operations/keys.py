@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.secure_sum.cards import Card
 from worker.settings import WorkerConfig
-from worker.site import private_state
+from worker.site import private_state, state_lock
 from worker.site.site_keys import make_keys, obtain_keys
 
 
@@ -31,7 +31,7 @@ def renew_keys(config: WorkerConfig, client: str) -> Card:
         PrivateStateError: a worker is using the client, or its state is damaged.
     """
     (found,) = config.only(client).clients
-    with private_state.locked(found.state_dir):
+    with state_lock.locked(found.state_dir):
         keys = make_keys(found.state_dir)
         private_state.forget_sums(found.state_dir)
     return keys.card(config.federation, found.name)

@@ -17,7 +17,7 @@ from worker.remote.connection import Transport
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import state_lock
 from worker.site.coordinator_address import coordinator_address
 from worker.site.enrolment import CREDENTIAL_NAME, read_credential
 from worker.site.peers import Peers, load_peers, save_peers
@@ -138,7 +138,7 @@ def _pin(config: WorkerConfig, card: Card) -> list[str]:
         )
     with ExitStack() as stack:
         for client in others:
-            stack.enter_context(private_state.locked(client.state_dir))
+            stack.enter_context(state_lock.locked(client.state_dir))
         before = [load_peers(client.state_dir) for client in others]
         for client, peers in zip(others, before, strict=True):
             save_peers(client.state_dir, peers.trust(card))

@@ -10,7 +10,7 @@ from worker.remote.connection import CoordinatorAddress, Transport
 from worker.remote.coordinator_api import CoordinatorApi
 from worker.remote.patience import Patience
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import enrolment, private_state
+from worker.site import enrolment, state_lock
 from worker.site.coordinator_address import coordinator_address
 from worker.site.enrolment import CREDENTIAL_NAME, read_credential
 
@@ -33,7 +33,7 @@ async def rotate_credentials(
     address = coordinator_address(config, settings, transport)
     patience = Patience(settings.give_up_after_seconds, is_found=False)
     for client in config.clients:
-        with private_state.locked(client.state_dir):
+        with state_lock.locked(client.state_dir):
             try:
                 await _rotate(client, address, config.federation, patience)
             except Refused as refusal:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -24,6 +24,7 @@ from shared.rest.schema import (
     Receipt,
     Task,
 )
+from shared.rest.state_generation import StateGeneration
 from shared.rest.worker_about import WorkerAbout
 from shared.secure_sum.cards import Card
 from shared.secure_sum.messages import Confirmation, Join, Unmasking
@@ -71,9 +72,15 @@ class CoordinatorApi:
         return _read(FederationView, answer)
 
     async def next_task(
-        self, federation: str, wait_seconds: float, about: WorkerAbout | None = None
+        self,
+        federation: str,
+        wait_seconds: float,
+        about: WorkerAbout | None = None,
+        state: StateGeneration | None = None,
     ) -> Task | None:
-        """Work, if there is some within ``wait_seconds``; the worker says what it is.
+        """Work, if there is some within ``wait_seconds``.
+
+        The worker says what it is, and how far the client's private state has come.
 
         Raises:
             FederationFinished: there will be no more tasks.
@@ -83,7 +90,7 @@ class CoordinatorApi:
             f"/v1/federations/{federation}/task",
             silence_seconds=wait_seconds,
             max_bytes=EXCHANGE_BYTES,
-            params={"wait": wait_seconds} | _said(about),
+            params={"wait": wait_seconds} | _said(about) | _said(state),
         )
         return None if answer.status == 204 else _read(Task, answer)
 
@@ -139,13 +146,15 @@ class CoordinatorApi:
         )
         _read(ExchangeReceipt, answer)
 
-    async def put_update(self, task: Task, update: bytes) -> Receipt:
-        """Sends an update; sending the same bytes again is safe."""
+    async def put_update(
+        self, task: Task, update: bytes, state: StateGeneration | None = None
+    ) -> Receipt:
+        """Sends an update, saved in this private state; sending the same bytes again is safe."""
         answer = await self._connection.send(
             "PUT",
             f"/v1/federations/{task.federation}/rounds/{task.round_number}/updates/{task.client}",
             silence_seconds=len(update) / self._connection.address.least_bytes_per_second,
-            params={"attempt": task.attempt},
+            params={"attempt": task.attempt} | _said(state),
             content=update,
             headers={"Content-Type": codec.MEDIA_TYPE},
         )
@@ -207,8 +216,8 @@ class CoordinatorApi:
             yield download
 
 
-def _said(about: WorkerAbout | None) -> dict[str, str]:
-    return {} if about is None else about.model_dump(exclude_none=True)
+def _said(what: WorkerAbout | StateGeneration | None) -> dict[str, Any]:
+    return {} if what is None else what.model_dump(exclude_none=True)
 
 
 def _read(model: type[Reply], answer: Answer) -> Reply:

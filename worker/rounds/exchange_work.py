@@ -12,10 +12,11 @@ from shared.crash_points import reached
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from shared.secure_sum.messages import Confirmation, ExchangeView, Join, Unmasking
-from worker.errors import PolicyRefused, PrivateStateError, Refused, SumRefused
+from worker.errors import PolicyRefused, Refused, SumRefused
 from worker.remote.patience import Patience
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
+from worker.rounds.restored_state import check_restored
 from worker.rounds.sitting_out import refuse_by_policy, refuse_sum
 from worker.secure_sum.member_state import MemberState, RoundExchange
 
@@ -69,14 +70,9 @@ class ExchangeWork:
         reached("exchange-answered")
 
     async def _give_up(self, one: HeldTask, refusal: Refused) -> None:
+        check_restored(one.client, refusal)
         if refusal.shuts_out:
             one.client.shut_out(refusal.problem.detail)
-        elif refusal.is_a(ProblemType.STATE_RESTORED):
-            raise PrivateStateError(
-                f"{refusal.problem.detail}: this site's private state is from a backup, and must "
-                "not answer rounds again that it has answered. To go on with new keys, which other "
-                f"sites have to trust: hyperfl worker keys renew --client {one.client.name}"
-            ) from refusal
         elif refusal.is_a(ProblemType.MALFORMED_UPDATE):
             await refuse_sum(one, SumRefused(refusal.problem.detail), self._patience)
         elif refusal.is_a(*_NOT_WANTED):

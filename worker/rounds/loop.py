@@ -29,6 +29,7 @@ from worker.rounds.masked_writer import MaskedWriter
 from worker.rounds.pause_notice import PauseNotice
 from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.progress import EventView, ProgressView, RoundProgress
+from worker.rounds.restored_state import check_restored
 from worker.rounds.round_work import RoundWork
 from worker.rounds.update_writer import PlainWriter, UpdateWriter
 from worker.settings import WorkerConfig, WorkerSettings
@@ -73,6 +74,7 @@ async def run(
 
     Raises:
         RequestFailed: every client was shut out; and as :func:`open_site`.
+        PrivateStateError: the coordinator knows of a newer private state than a client has.
     """
     working = asyncio.create_task(_work(config, settings, stop, parts, gather_seconds, view))
     stopping = asyncio.create_task(_wait_for(stop))
@@ -250,6 +252,7 @@ class _Worker:
             if client.state.pending is not None:
                 client.discard_pending()
         except Refused as refusal:
+            check_restored(client, refusal)
             if not refusal.shuts_out:
                 raise
             client.shut_out(refusal.problem.detail)
@@ -260,7 +263,7 @@ async def _ask(
     client: HostedClient, federation: str, wait_seconds: float, about: WorkerAbout
 ) -> Task | None:
     asked_at = time.monotonic()
-    task = await client.api.next_task(federation, wait_seconds, about)
+    task = await client.api.next_task(federation, wait_seconds, about, client.told_generation)
     if task is not None and (task.federation, task.client) != (federation, client.name):
         raise Unreachable(
             f"the coordinator gave client {client.name} of federation {federation} the task of "

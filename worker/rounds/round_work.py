@@ -16,7 +16,6 @@ from dataclasses import replace
 import structlog
 
 from shared.arrays import NamedArrays
-from shared.crash_points import reached
 from shared.rest.problems import ProblemType
 from shared.rest.schema import TaskKind
 from worker.errors import PolicyRefused, Refused, WeightsError
@@ -29,20 +28,10 @@ from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.progress import EventView, RoundProgress
 from worker.rounds.site_record import SiteRecord
-from worker.rounds.sitting_out import give_up, leave_out, refuse_by_policy
+from worker.rounds.sitting_out import give_up, refuse_by_policy
+from worker.rounds.update_sender import UpdateSender
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
-
-_NOT_WANTED = (
-    ProblemType.ROUND_CLOSED,
-    ProblemType.STALE_BASE_VERSION,
-    ProblemType.UPDATE_CONFLICT,
-    ProblemType.FEDERATION_FINISHED,
-    ProblemType.NOT_FOUND,
-)
-"""The round goes on without the update, is over, or is not known: nothing will record it."""
-_NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
-"""What the same update would be answered again."""
 
 _log = structlog.get_logger()
 
@@ -82,6 +71,7 @@ class RoundWork:
         self._trainer = trainer or method
         self._cache = cache
         self._patience = patience
+        self._sender = UpdateSender(patience, metrics)
         self._stop = stop
         self._sleep = sleep
         self._missing_digest = ""
@@ -98,6 +88,7 @@ class RoundWork:
         Raises:
             TrainingInterrupted: the worker is being stopped.
             WeightsError: the same weights were asked for again, and again others came.
+            PrivateStateError: the coordinator knows of a newer private state than a client has.
             Refused, Unreachable: the work cannot go on.
         """
         ordered = sorted(held, key=lambda one: one.client.name)
@@ -108,9 +99,9 @@ class RoundWork:
             try:
                 for one in [one for one in ordered if one.client.has_pending_for(one.task)]:
                     log.info("pending update sent again", client=one.client.name)
-                    uploads.append(asyncio.create_task(self._upload(one, leases)))
+                    uploads.append(asyncio.create_task(self._sender.upload(one, leases)))
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
-                await asyncio.gather(*(self._settle_pending(one) for one in fresh))
+                await asyncio.gather(*(self._sender.settle(one) for one in fresh))
                 fresh = [one for one in fresh if not one.client.is_shut_out]
                 ready = await self._writer.prepare(await self._admit(fresh))
                 leases.drop(*(one.client.name for one in fresh if one not in ready))
@@ -120,7 +111,7 @@ class RoundWork:
                     async for one, state in self._results(fresh, leases):
                         with self._metrics.phase("saving", client=one.client.name):
                             await asyncio.to_thread(one.client.save, state)
-                        uploads.append(asyncio.create_task(self._upload(one, leases)))
+                        uploads.append(asyncio.create_task(self._sender.upload(one, leases)))
                 await asyncio.gather(*uploads)
             except TrainingFailedError as failed:
                 for one in [one for one in ordered if one.client.name in failed.reasons]:
@@ -229,71 +220,6 @@ class RoundWork:
         self._metrics.steps.inc()
         self._progress.step()
         return self._stop.is_set() or not leases.is_wanted
-
-    async def _settle_pending(self, one: HeldTask) -> None:
-        """Sends an update of an earlier round again, whose answer a crash kept from us.
-
-        Whether it is recorded decides whether what it left out belongs into the next one. Its
-        attempt is not kept, nor needed: the round is over, and only a recorded update is known.
-        """
-        client, pending = one.client, one.client.state.pending
-        if pending is None:
-            return
-        earlier = one.task.model_copy(update={"round_number": pending.round_number, "attempt": 1})
-        log = _log.bind(client=client.name, round=pending.round_number)
-        try:
-            await self._patience.insist(
-                "settling an update",
-                lambda: client.api.put_update(earlier, pending.content),
-            )
-        except Refused as refusal:
-            if refusal.shuts_out:
-                client.shut_out(refusal.problem.detail)
-                return
-            if not refusal.is_a(ProblemType.LEASE_LOST, *_NOT_WANTED, *_NOT_ACCEPTED):
-                raise
-            log.warning("earlier update not recorded", detail=refusal.problem.detail)
-            await asyncio.to_thread(client.discard_pending)
-        else:
-            log.info("earlier update was recorded")
-            await asyncio.to_thread(client.confirm_pending)
-
-    async def _upload(self, one: HeldTask, leases: Leases) -> None:
-        """Sends the pending update until it is answered; then none is pending."""
-        client, task = one.client, one.task
-        pending = client.state.pending
-        if pending is None:
-            return
-        log = _log.bind(client=client.name, round=task.round_number)
-        try:
-            with self._metrics.phase(
-                "upload", client=client.name, attempt=task.attempt, bytes=len(pending.content)
-            ):
-                receipt = await self._patience.insist(
-                    "sending an update", lambda: client.api.put_update(task, pending.content)
-                )
-            reached("update-unconfirmed")
-        except Refused as refusal:
-            if refusal.is_a(ProblemType.LEASE_LOST):
-                # Kept: the next task may ask for the same round under a newer attempt.
-                log.warning("lease lost, update kept", detail=refusal.problem.detail)
-                return
-            if refusal.shuts_out:
-                client.shut_out(refusal.problem.detail)
-                return
-            if not refusal.is_a(*_NOT_ACCEPTED, *_NOT_WANTED):
-                raise
-            await asyncio.to_thread(client.discard_pending)
-            if refusal.is_a(*_NOT_WANTED):
-                log.warning("update not wanted", detail=refusal.problem.detail)
-                return
-            # Training again would give the same, so this client sits the round out.
-            await leave_out(one, refusal.problem.detail, self._patience)
-        else:
-            log.info("update sent", size_bytes=receipt.size_bytes)
-            await asyncio.to_thread(client.confirm_pending)
-        finally:
-            leases.drop(client.name)
 
     def close(self) -> None:
         """Ends the training thread after its current step."""

@@ -63,13 +63,12 @@ class PlainWriter:
             tensors={name: tensor.numpy() for name, tensor in result.private.items()},
             residual=encoded.residual,
             last_round=one.task.round_number,
-            pending=pending_update(one.task, content),
-        )
+        ).with_update(pending_update(one.task, content))
 
     def evaluated(self, one: HeldTask, metrics: dict[str, float]) -> PrivateState:
         """See :class:`UpdateWriter`."""
         content = self._serialise(one.task, {}, len(one.client.data.test), metrics)
-        return replace(one.client.state, pending=pending_update(one.task, content))
+        return one.client.state.with_update(pending_update(one.task, content))
 
     def _serialise(
         self, task: Task, wire: NamedArrays, num_examples: int, metrics: dict[str, float]

@@ -13,6 +13,7 @@ import torch
 from shared.crash_points import reached
 from shared.federation.specification import FederationSpecification
 from shared.rest.schema import Task
+from shared.rest.state_generation import StateGeneration
 from shared.secure_sum.cards import Card
 from worker.data.client_data import ClientData
 from worker.data.row_scaling import RowScaling
@@ -61,6 +62,11 @@ class HostedClient:
         self.failed_in_round: int | None = None
         """The client has nothing to send for this round and waits for the next."""
         self._folder = config.state_dir
+
+    @property
+    def told_generation(self) -> StateGeneration | None:
+        """What the coordinator is told of the private state; members of sums count their joins."""
+        return self.state.generation if self.member is None else None
 
     def participant(self) -> Participant:
         """The client as a training method sees it."""

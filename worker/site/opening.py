@@ -25,7 +25,7 @@ from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import enrolment, private_state
+from worker.site import enrolment, private_state, state_lock
 from worker.site.coordinator_address import coordinator_address
 from worker.site.device import about_worker, find_devices
 from worker.site.enrolment import check_token, obtain_credential
@@ -108,7 +108,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         members: list[tuple[ClientConfig, CoordinatorApi]] = []
         for client in config.clients:
-            stack.enter_context(private_state.locked(client.state_dir))
+            stack.enter_context(state_lock.locked(client.state_dir))
             http, found = await _admit(client, address, config.federation, patience)
             stack.push_async_callback(http.close)
             if found is not None:

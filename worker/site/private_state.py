@@ -6,8 +6,6 @@ always of the same round, and an update that was not answered is sent again byte
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +18,8 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.arrays import Array, NamedArrays, digest_arrays, digest_bytes
-from shared.rest.schema import TaskKind
+from shared.rest.schema import Count, TaskKind
+from shared.rest.state_generation import FIRST_GENERATION, StateGeneration
 from shared.tensors.factored_encoding import Delta
 from shared.validation import first_fault
 from worker.errors import PrivateStateError
@@ -29,8 +28,9 @@ from worker.secure_sum.member_state import MemberState
 from worker.site.private_state_residual import pack_residual, unpack_residual
 
 FILE_NAME = "private.safetensors"
-LOCK_NAME = "lock"
 _METADATA_KEY = "hyperfl-private-state"
+_ADDED = {2: {"pending_base_digest"}, 3: {"generation", "mark"}}
+"""What each format says that those before it do not."""
 _PRIVATE, _RESIDUAL, _PENDING, _SUMS = "private/", "residual/", "pending", "secure-sums"
 
 
@@ -63,6 +63,13 @@ class PrivateState:
     pending: PendingUpdate | None = None
     sums: MemberState = field(default_factory=MemberState)
     """What the client has drawn and sent for secure sums."""
+    generation: StateGeneration = FIRST_GENERATION
+    """How many updates it was saved with that others may read."""
+
+    def with_update(self, update: PendingUpdate) -> PrivateState:
+        """The same with an update that is to be sent: a state that no backup has yet."""
+        following = StateGeneration.after(self.generation.generation)
+        return replace(self, pending=update, generation=following)
 
     def without_pending(self) -> PrivateState:
         """The same, once the pending update is recorded."""
@@ -78,7 +85,7 @@ class PrivateState:
 class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1, 2] = 2
+    format: Literal[1, 2, 3] = 3
     federation: str
     specification_digest: str
     client: str
@@ -89,6 +96,9 @@ class _Description(BaseModel):
     pending_base_version: int | None
     pending_base_digest: str | None = None
     """Not in format 1."""
+    generation: Count = 0
+    """Not before format 3, as the mark."""
+    mark: str = ""
     digest: str = ""
     """Of every array in the file and of all that is said above."""
 
@@ -123,6 +133,8 @@ def save(folder: Path, state: PrivateState) -> None:
         pending_round=None if pending is None else pending.round_number,
         pending_base_version=None if pending is None else pending.base_version,
         pending_base_digest=None if pending is None else pending.base_digest,
+        generation=state.generation.generation,
+        mark=state.generation.mark,
     )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write_whole(folder / FILE_NAME, arrays, description)
@@ -171,6 +183,7 @@ def load(
         last_round=description.last_round,
         pending=_unpack_pending(arrays, description),
         sums=_unpack_sums(file, arrays),
+        generation=StateGeneration(generation=description.generation, mark=description.mark),
     )
 
 
@@ -244,27 +257,8 @@ def _read(file: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 def _digest(description: _Description, arrays: NamedArrays) -> str:
     said = description.model_copy(update={"digest": digest_arrays(arrays)})
-    unknown = {"pending_base_digest"} if said.format == 1 else set()
+    unknown = set().union(*(_ADDED[one] for one in _ADDED if one > said.format))
     return digest_bytes(said.model_dump_json(exclude=unknown).encode())
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps every other worker away from this state.
-
-    Raises:
-        PrivateStateError: another worker has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PrivateStateError(f"{folder} is in use by another worker") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _unpack_pending(arrays: NamedArrays, description: _Description) -> PendingUpdate | None:

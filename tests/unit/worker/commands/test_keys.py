@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from shared.secure_sum.cards import Card
 from worker.commands.worker import worker
-from worker.site import private_state
+from worker.site import state_lock
 from worker.site.peers import load_peers
 
 FINGERPRINT = r"\d{5}( \d{5}){11}"
@@ -82,7 +82,7 @@ def test_whoever_renews_keys_is_told_to_tell_the_others(config: Path) -> None:
 def test_a_mistake_is_one_line(
     config: Path, tmp_path: Path, words: tuple[str, ...], exit_code: int, message: str
 ) -> None:
-    with private_state.locked(tmp_path / "alice"):
+    with state_lock.locked(tmp_path / "alice"):
         done = command(config, *words)
     assert done.exit_code == exit_code
     assert done.stderr.startswith("error: ")

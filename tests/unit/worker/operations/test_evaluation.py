@@ -17,7 +17,7 @@ from worker.errors import ConfigError, PrivateStateError
 from worker.methods.interface import Participant
 from worker.operations.evaluation import evaluate_clients
 from worker.settings import WorkerSettings
-from worker.site import private_state
+from worker.site import state_lock
 from worker.site.private_state import FILE_NAME
 
 SETTINGS = WorkerSettings(device="cpu")
@@ -113,7 +113,7 @@ async def test_a_client_whose_worker_runs_is_not_evaluated_beside_it(
     coordinator: FakeCoordinator, method: RememberingMethod, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     with (
-        private_state.locked(tmp_path / "alice"),
+        state_lock.locked(tmp_path / "alice"),
         pytest.raises(PrivateStateError, match="in use by another worker"),
     ):
         await evaluate("alice")

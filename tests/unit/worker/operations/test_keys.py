@@ -18,7 +18,7 @@ from worker.errors import ConfigError, PrivateStateError
 from worker.operations.keys import own_cards, renew_keys
 from worker.secure_sum.drawing import draw_exchange
 from worker.secure_sum.member_state import MemberState
-from worker.site import private_state
+from worker.site import private_state, state_lock
 from worker.site.site_keys import FILE_NAME, load_keys, make_keys, obtain_keys
 
 
@@ -51,7 +51,7 @@ def test_keys_are_made_once_for_each_client(tmp_path: Path) -> None:
 
 def test_keys_are_shown_while_a_worker_runs(tmp_path: Path) -> None:
     config = worker_config(tmp_path, "tiny", "alice")
-    with private_state.locked(config.clients[0].state_dir):
+    with state_lock.locked(config.clients[0].state_dir):
         assert own_cards(config) == own_cards(config)
 
 
@@ -102,7 +102,7 @@ def test_keys_are_not_renewed_under_a_running_worker(tmp_path: Path) -> None:
     config = worker_config(tmp_path, "tiny", "alice")
     before = own_cards(config)
     with (
-        private_state.locked(tmp_path / "alice"),
+        state_lock.locked(tmp_path / "alice"),
         pytest.raises(PrivateStateError, match="alice is in use by another worker"),
     ):
         renew_keys(config, "alice")

@@ -16,7 +16,7 @@ from worker.errors import ConfigError, PeerRefused, PrivateStateError, RequestFa
 from worker.files import write_atomically
 from worker.operations.peers import Standing, list_peers, trust_card, verify_peer
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site import private_state
+from worker.site import state_lock
 from worker.site.enrolment import CREDENTIAL_NAME
 from worker.site.peers import Peers, load_peers, save_peers
 
@@ -91,7 +91,7 @@ async def test_another_client_of_the_same_worker_is_a_peer_as_any_other(site: Si
 
 async def test_peers_are_listed_while_a_worker_runs(site: Site) -> None:
     site.show(card_of("carol"))
-    with private_state.locked(site.folder / "alice"):
+    with state_lock.locked(site.folder / "alice"):
         assert len(await site.list()) == 2
 
 
@@ -151,7 +151,7 @@ def test_what_is_no_card_of_the_federation_is_refused(site: Site, content: str, 
 
 def test_no_hosted_client_trusts_a_card_while_a_worker_has_one_of_them(site: Site) -> None:
     with (
-        private_state.locked(site.folder / "bob"),
+        state_lock.locked(site.folder / "bob"),
         pytest.raises(PrivateStateError, match="bob is in use by another worker"),
     ):
         trust_card(site.config, site.file(card_of("carol")))

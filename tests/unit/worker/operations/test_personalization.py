@@ -34,7 +34,7 @@ from worker.methods.interface import (
 )
 from worker.operations.personalization import personalize_clients
 from worker.settings import WorkerSettings
-from worker.site import private_state
+from worker.site import private_state, state_lock
 from worker.site.private_state import FILE_NAME, PendingUpdate
 
 SETTINGS = WorkerSettings(device="cpu")
@@ -188,7 +188,7 @@ async def test_where_nothing_is_shared_there_is_nothing_to_fit_to(tmp_path: Path
 
 async def test_a_client_whose_worker_runs_is_left_alone(site: Site, tmp_path: Path) -> None:
     with (
-        private_state.locked(tmp_path / "alice"),
+        state_lock.locked(tmp_path / "alice"),
         pytest.raises(private_state.PrivateStateError, match="in use by another worker"),
     ):
         await site.personalize("alice")

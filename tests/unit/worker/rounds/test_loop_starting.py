@@ -15,7 +15,7 @@ from tests.support.looping_worker import Worker
 from tests.support.specifications import tiny_specification
 from worker.errors import ConfigError, NoCoordinator, PrivateStateError, Refused, RequestFailed
 from worker.settings import WorkerSettings
-from worker.site import private_state
+from worker.site import state_lock
 from worker.site.private_state import FILE_NAME
 from worker.site_policy import SitePolicy
 
@@ -53,7 +53,7 @@ async def test_clients_enrol_at_the_first_start_alone(worker: Worker) -> None:
 
 async def test_a_state_that_another_worker_has_is_left_alone(worker: Worker) -> None:
     with (
-        private_state.locked(worker.folder / "alice"),
+        state_lock.locked(worker.folder / "alice"),
         pytest.raises(PrivateStateError, match="in use by another worker"),
     ):
         await worker.run("alice")

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as arrays
 
 from shared.arrays import Array
 from shared.rest.schema import TaskKind
+from shared.rest.state_generation import FIRST_GENERATION, StateGeneration
 from shared.tensors import codec
 from shared.tensors.low_rank import FactoredDelta
 from worker.errors import PrivateStateError
@@ -36,6 +37,16 @@ SAVED_BY_0_1_0 = (
     "^YV^^KIXdu@2L2;$2k#{A1)FCo1?_=XmTA+*zzTd0#K_wx%K>!hF"
 )
 """The file of version 0.1.0, compressed, in base85: format 1, without the base digest."""
+
+SAVED_IN_FORMAT_2 = (
+    "c-nnZ!EW0y3?2F<fiAtMjV#--=fl=h|6r%NFer<Pg*mn%$sLLyKtFr8jaD+CXxs`A4f63lQl$Ufe2M4Cn&yB3Gz4"
+    "fGRvlUQGNCj5-Q?^u1ibTsEUVbDW@dB;2sNuDCkHh;2zDGOP_u6IlMT@Oni1$HY^||v#2an*=tE5N9msrF2_4hg-"
+    "r{fpEY*TD8Ij;B6EY#M2Ok<Y&chN*mdX<j+7A2XmyNNS1qXJB)c??Gz5<WUGdh3nIZ57QD}AacdkqxDP84m1rPdO"
+    "3t1~R}vM4|yXd^QKNQ}}cw57^Z!18OE<&aW>$XjicsM(2~IJ*paiwA{zX=K@e4zvQA_+u&=UkWbX&-972xTVn;kH"
+    "J$&@I*e5ibHSp4E=VT!!(C`Wx;<eB(H^NOj4{V{YJa*!nQ{fJ{C;)ilh`=mY+zv#eSx_@?Kf;EVg;s+FSaM^6eAF"
+    "H8~S}N95Bcp7Y=T`kl-JUHZO$JNxf$=x{Snq=mPBqh12~zyAQ($_H!"
+)
+"""The same state without a generation, and with the base digest."""
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -65,6 +76,7 @@ STATES = st.builds(
     residual=st.fixed_dictionaries({}, optional={"output.weight": FACTORS, "bias": floats(4)}),
     last_round=st.integers(0, 10**6),
     pending=st.none() | PENDINGS,
+    generation=st.builds(StateGeneration.after, st.integers(0, 10**6)),
 )
 
 
@@ -91,7 +103,8 @@ def load(folder: Path) -> PrivateState | None:
 
 def assert_same_bits(found: PrivateState | None, expected: PrivateState) -> None:
     assert found is not None
-    for name in ("federation", "specification_digest", "client", "seed", "last_round"):
+    owner = ("federation", "specification_digest", "client")
+    for name in (*owner, "seed", "last_round", "generation"):
         assert getattr(found, name) == getattr(expected, name)
     assert found.tensors.keys() == expected.tensors.keys()
     for name, tensor in expected.tensors.items():
@@ -237,8 +250,11 @@ def test_a_flipped_bit_of_the_header_is_seen_wherever_it_is(tmp_path: Path, save
         ("pending_kind", "evaluate"),
         ("pending_round", None),
         ("pending_base_digest", None),
+        ("generation", 12),
+        ("mark", "ab"),
         ("format", 1),
-        ("format", 3),
+        ("format", 2),
+        ("format", 4),
         ("digest", "sha256:00"),
         ("client", "site-b"),
     ],
@@ -279,6 +295,23 @@ def test_a_file_of_0_1_0_is_read_and_says_nothing_of_its_updates_base(tmp_path: 
     assert_same_bits(load(tmp_path), expected)
 
 
+def test_a_state_of_before_generations_is_read(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(zlib.decompress(base64.b85decode(SAVED_IN_FORMAT_2)))
+    found = load(tmp_path)
+    assert_same_bits(found, example_state())
+    assert found is not None
+    assert found.generation == FIRST_GENERATION
+
+
+def test_each_update_makes_a_generation_that_no_copy_has(tmp_path: Path) -> None:
+    first, other = (example_state().with_update(PENDING) for _ in range(2))
+    assert first.generation.generation == other.generation.generation == 1
+    assert first.generation.mark != other.generation.mark
+    private_state.save(tmp_path, first.without_pending())
+    assert_same_bits(load(tmp_path), first.without_pending())
+    assert first.with_update(PENDING).generation.generation == 2
+
+
 def test_bytes_after_the_end_are_seen(tmp_path: Path, saved: bytes) -> None:
     assert_refused_untouched(tmp_path, saved + b"\0")
 
@@ -315,25 +348,3 @@ def test_whatever_can_be_saved_can_be_loaded(tmp_path: Path, tensor: Array) -> N
     state = example_state(tensors={"buffers.mask": tensor})
     private_state.save(tmp_path, state)
     assert_same_bits(load(tmp_path), state)
-
-
-def test_a_second_worker_is_kept_away(tmp_path: Path) -> None:
-    with (
-        private_state.locked(tmp_path / "state"),
-        pytest.raises(PrivateStateError, match="state is in use by another worker") as raised,
-        private_state.locked(tmp_path / "state"),
-    ):
-        pytest.fail("two workers have the same state")
-    assert len(str(raised.value).splitlines()) == 1
-
-
-def test_a_lock_ends_with_its_worker(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), private_state.locked(tmp_path):
-        raise KeyboardInterrupt
-    with private_state.locked(tmp_path):
-        pass
-
-
-def test_two_clients_are_locked_on_their_own(tmp_path: Path) -> None:
-    with private_state.locked(tmp_path / "site-a"), private_state.locked(tmp_path / "site-b"):
-        pass
