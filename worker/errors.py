@@ -11,11 +11,13 @@ WorkerError
 ├── RefusedInput            InvalidInput: what a step of a demo was given
 ├── DownloadError           a hub did not give a backbone's weights
 ├── PrivateStateError       a client's private state cannot be used
+│   └── StateInUse          another worker has it
 ├── SumRefused              a secure sum's coordinator asked for what a member must not send
 ├── PolicyRefused           the site's policy lets a client take no part in a round
 ├── PeerChanged             another client of the federation shows other keys than before
 ├── PeerRefused             another client's card is not the one that people named
 ├── RequestFailed           a request to the coordinator did not succeed
+│   ├── NotSentYet          an update waits to be sent by another process
 │   ├── Refused             it answered with a problem; act on its type
 │   │   └── FederationFinished
 │   └── Unreachable         no answer of a coordinator, or one that asks to come again
@@ -86,6 +88,10 @@ class PrivateStateError(WorkerError):
     """The file cannot be used as it is; it was left untouched."""
 
 
+class StateInUse(PrivateStateError):
+    """Another worker has the client's private state now."""
+
+
 class SumRefused(WorkerError):
     """A coordinator asked for what would show more than the cohort's sum: one line why.
 
@@ -120,6 +126,10 @@ class PeerRefused(WorkerError):
 
 class RequestFailed(WorkerError):
     """A request that did not succeed."""
+
+
+class NotSentYet(RequestFailed):
+    """This process reaches no coordinator: the update stays saved until `worker send` sends it."""
 
 
 class Refused(RequestFailed):

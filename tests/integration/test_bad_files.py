@@ -98,6 +98,9 @@ TAKEN = [
             "worker export --client a --output a.pt2",
             "worker check",
             "worker accept-backup --client a",
+            "worker fetch --spool spool",
+            "worker train --spool spool",
+            "worker send --spool spool",
             "worker predict --client a a.png",
             "worker status",
             "worker keys show",
@@ -121,6 +124,8 @@ TAKEN = [
         {"worker.toml": CONFIG},
     ),
     Taken("worker peers trust FILE --config worker.toml", None, {"worker.toml": CONFIG}),
+    Taken("worker train --spool FILE --config worker.toml", None, {"worker.toml": CONFIG}),
+    Taken("worker send --spool FILE --config worker.toml", None, {"worker.toml": CONFIG}),
     Taken("privacy audit --config FILE --client a", CONFIG),
     Taken(
         "privacy audit --config worker.toml --specification FILE",

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +33,9 @@ from worker.commands.keys import keys
 from worker.commands.peers import peers
 from worker.commands.policy import policy
 from worker.commands.predict import predict
+from worker.commands.signals import run_until_signal
 from worker.commands.specify import specify
+from worker.commands.spool import fetch, send, train
 from worker.commands.status import status
 
 worker = typer.Typer(
@@ -62,21 +62,7 @@ def run(config: ConfigOption = None) -> None:
         stop = threading.Event()
         view = view_for(Console(stderr=True), settings.log_format)
         with recorded(settings.traces, "hyperfl-worker"), served_page(loaded, settings):
-            asyncio.run(_run_until_signal(loop.run(loaded, settings, stop, view=view), stop))
-
-
-async def _run_until_signal(running: Any, stop: threading.Event) -> Any:
-    """The first SIGTERM or SIGINT asks to stop; the second ends the process at once."""
-
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return await running
+            asyncio.run(run_until_signal(loop.run(loaded, settings, stop, view=view), stop))
 
 
 @worker.command()
@@ -140,7 +126,7 @@ def personalize(
         configure_logging("warning", settings.log_format)
         stop = threading.Event()
         rows = asyncio.run(
-            _run_until_signal(personalize_clients(loaded, settings, epochs, stop), stop)
+            run_until_signal(personalize_clients(loaded, settings, epochs, stop), stop)
         )
     if as_json:
         typer.echo(json.dumps(rows))
@@ -234,6 +220,9 @@ def export(
 
 
 worker.command()(init)
+worker.command()(fetch)
+worker.command()(train)
+worker.command()(send)
 worker.command()(check)
 worker.command()(accept_backup)
 worker.command()(predict)

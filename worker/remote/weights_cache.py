@@ -21,7 +21,7 @@ from shared.tensors.version_deltas import CHAIN_METADATA_KEY, advance_weights, s
 from worker.errors import Refused, WeightsError
 from worker.files import write_atomically
 from worker.remote.bounds import weights_bytes
-from worker.remote.coordinator_api import CoordinatorApi
+from worker.remote.coordinator import Coordinator
 from worker.remote.patience import Patience
 
 _VERSIONS_ON_DISK = 2
@@ -47,7 +47,7 @@ class WeightsCache:
         self._patience = patience
         self._held: _Held | None = None
 
-    async def get(self, client: CoordinatorApi, version: int, digest: str) -> NamedArrays:
+    async def get(self, client: Coordinator, version: int, digest: str) -> NamedArrays:
         """The weights of ``version``, obtained through ``client`` if they are not at hand.
 
         They are float32 by name, in the specification's shapes.
@@ -60,7 +60,7 @@ class WeightsCache:
         reached("weights-obtained")
         return self._held.arrays
 
-    async def _obtain(self, client: CoordinatorApi, version: int, digest: str) -> _Held:
+    async def _obtain(self, client: Coordinator, version: int, digest: str) -> _Held:
         if version == 0:
             built = await asyncio.to_thread(self._build_version_0)
             if built.digest != digest:
@@ -82,7 +82,7 @@ class WeightsCache:
         self._forget_old(file)
         return held
 
-    async def _rebuild(self, client: CoordinatorApi, version: int, digest: str) -> _Held | None:
+    async def _rebuild(self, client: Coordinator, version: int, digest: str) -> _Held | None:
         """From the version at hand and the deltas since; None if they do not lead there."""
         since = self._held
         if since is None or since.version >= version:
@@ -129,7 +129,7 @@ class WeightsCache:
             advance_weights(arrays, delta, self._specification.parameters)
         return arrays
 
-    async def _download(self, client: CoordinatorApi, version: int, file: Path) -> _Held:
+    async def _download(self, client: Coordinator, version: int, file: Path) -> _Held:
         part = file.with_suffix(".part")
         try:
             await self._patience.insist(

@@ -13,7 +13,7 @@ from shared.rest.problems import ProblemType
 from shared.rest.schema import Task
 from worker.errors import Refused, Unreachable
 from worker.remote.bounds import heartbeat_seconds
-from worker.remote.coordinator_api import CoordinatorApi
+from worker.remote.coordinator import Coordinator
 from worker.remote.patience import Sleep
 
 _log = structlog.get_logger()
@@ -54,7 +54,7 @@ class Leases:
 
 @contextlib.asynccontextmanager
 async def heartbeats(
-    held: Sequence[tuple[CoordinatorApi, Task]], sleep: Sleep = asyncio.sleep
+    held: Sequence[tuple[Coordinator, Task]], sleep: Sleep = asyncio.sleep
 ) -> AsyncIterator[Leases]:
     """Keeps every lease alive until it is dropped."""
     leases = Leases(task.client for _, task in held)
@@ -67,7 +67,7 @@ async def heartbeats(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _beat(api: CoordinatorApi, task: Task, leases: Leases, sleep: Sleep) -> None:
+async def _beat(api: Coordinator, task: Task, leases: Leases, sleep: Sleep) -> None:
     """A heartbeat at a third of the lease.
 
     One that fails is not the end: the upload decides. A lease that is lost may be had again, so

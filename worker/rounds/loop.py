@@ -1,49 +1,35 @@
-"""The worker's life: poll for all hosted clients, work round after round, end.
-
-As soon as one client gets a task, the others are asked without waiting: the assignments of a round
-appear together, so the group that trains together is decided by the round and not by timing.
-"""
+"""The worker's life: poll for all hosted clients, work round after round, end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import structlog
 
-from shared.rest.schema import Task, TaskKind
-from shared.rest.worker_about import WorkerAbout
-from shared.tracing.spans import in_round, past_span, span
-from worker.errors import FederationFinished, Refused, RequestFailed, Unreachable
+from shared.rest.schema import TaskKind
+from shared.tracing.spans import in_round, span
+from worker.errors import RequestFailed
 from worker.methods.interface import TrainingInterrupted
 from worker.metrics import WorkerMetrics
 from worker.remote.patience import Sleep
+from worker.rounds.assembly import round_work
 from worker.rounds.exchange_work import ExchangeWork
 from worker.rounds.held_task import HeldTask
-from worker.rounds.masked_writer import MaskedWriter
 from worker.rounds.pause_notice import PauseNotice
-from worker.rounds.policy_gate import PolicyGate
-from worker.rounds.progress import EventView, ProgressView, RoundProgress
-from worker.rounds.restored_state import check_restored
+from worker.rounds.polling import GATHER_SECONDS, Polls
+from worker.rounds.progress import ProgressView
 from worker.rounds.round_work import RoundWork
-from worker.rounds.update_writer import PlainWriter, UpdateWriter
 from worker.settings import WorkerConfig, WorkerSettings
-from worker.site.hosted_client import HostedClient
 from worker.site.opening import NOBODY_TAKEN, Site, open_site
 from worker.site.parts import STANDARD_PARTS, SiteParts
 
 _PAUSE_SECONDS = 1.0
 """Between polls that are answered at once and bring nothing to do: no busy loop, whatever the
 coordinator answers, and no delay that a round would feel."""
-
-GATHER_SECONDS = 2.0
-"""For the answers to the other clients' polls, once one has brought a task: they are sent at the
-same moment, and a client that is missed is asked again."""
 
 _EXCHANGE_KINDS = (TaskKind.JOIN, TaskKind.CONFIRM, TaskKind.UNMASK)
 
@@ -105,25 +91,7 @@ async def _work(
     async with AsyncExitStack() as stack:
         stack.enter_context(metrics.served(settings.metrics_host, settings.metrics_port))
         site = await stack.enter_async_context(open_site(config, settings, parts))
-        writer: UpdateWriter = PlainWriter(site.specification)
-        if site.specification.protection is not None:
-            writer = MaskedWriter(
-                site.specification,
-                site.patience,
-                shows_own_metrics=config.policy.own_metrics,
-            )
-        gate = PolicyGate(config.policy, site.specification.training)
-        work = RoundWork(
-            writer,
-            site.method,
-            site.cache,
-            site.patience,
-            stop,
-            gate,
-            metrics,
-            progress=RoundProgress(view or EventView()),
-            trainer=site.trainer,
-        )
+        work, gate = round_work(site, config.policy, stop, metrics, view)
         stack.callback(work.close)
         exchange = ExchangeWork(site.patience, gate)
         _log.info("worker ready", federation=site.specification.name, clients=len(site.clients))
@@ -132,8 +100,13 @@ async def _work(
             work,
             exchange,
             metrics,
-            poll_wait_seconds=settings.poll_wait_seconds,
-            gather_seconds=gather_seconds,
+            polls=Polls(
+                site.specification.name,
+                site.patience,
+                site.about,
+                poll_wait_seconds=settings.poll_wait_seconds,
+                gather_seconds=gather_seconds,
+            ),
             sleep=parts.sleep,
         )
         await worker.run()
@@ -152,14 +125,12 @@ class _Worker:
         exchange: ExchangeWork,
         metrics: WorkerMetrics,
         *,
-        poll_wait_seconds: float,
-        gather_seconds: float,
+        polls: Polls,
         sleep: Sleep,
     ) -> None:
         self._site = site
         self._work = work
-        self._poll_wait_seconds = poll_wait_seconds
-        self._gather_seconds = gather_seconds
+        self._polls = polls
         self._sleep = sleep
         self._exchange = exchange
         self._metrics = metrics
@@ -167,7 +138,8 @@ class _Worker:
 
     async def run(self) -> None:
         while active := [client for client in self._site.clients if not client.is_done]:
-            held = await self._collect(active)
+            tasks = await self._polls.collect(active)
+            held = [HeldTask(one, tasks[one.name]) for one in active if one.name in tasks]
             if held and await self._do(held):
                 continue
             if not held:
@@ -194,98 +166,3 @@ class _Worker:
             with self._metrics.phase("exchange"):
                 await self._exchange.do(held)
             return True
-
-    async def _collect(self, active: Sequence[HostedClient]) -> list[HeldTask]:
-        """Tasks of one round and kind that hosted clients hold; none after a poll without work."""
-        polls = {
-            asyncio.create_task(self._poll(client, self._poll_wait_seconds)): client
-            for client in active
-        }
-        waiting: set[asyncio.Task[Task | None]] = set(polls)
-        tasks: dict[str, Task] = {}
-        try:
-            while waiting and not tasks:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if any(poll.result() is not None for poll in done) and waiting:
-                    # A round opened, which answers every poll; nobody waits for one that is lost.
-                    more, waiting = await asyncio.wait(waiting, timeout=self._gather_seconds)
-                    done |= more
-                    if waiting:
-                        _log.info(
-                            "polls without an answer are asked again",
-                            clients=[polls[poll].name for poll in waiting],
-                            after_seconds=self._gather_seconds,
-                        )
-                for poll in done:
-                    if (task := poll.result()) is not None:
-                        tasks[polls[poll].name] = task
-        finally:
-            await _cancel(list(waiting))
-        if not tasks:
-            return []
-        newest = max(tasks.values(), key=lambda task: task.round_number)
-        round_number, kind = newest.round_number, newest.kind
-        others = [client for client in active if client.name not in tasks and not client.is_done]
-        for client, task in zip(
-            others, await asyncio.gather(*(self._poll(c, 0.0) for c in others)), strict=True
-        ):
-            if task is not None:
-                tasks[client.name] = task
-        return [
-            HeldTask(client, tasks[client.name])
-            for client in active
-            if client.name in tasks
-            and (tasks[client.name].round_number, tasks[client.name].kind) == (round_number, kind)
-            and client.failed_in_round != round_number
-        ]
-
-    async def _poll(self, client: HostedClient, wait_seconds: float) -> Task | None:
-        federation = self._site.specification.name
-        try:
-            return await self._site.patience.insist(
-                "polling for work",
-                lambda: _ask(client, federation, wait_seconds, self._site.about),
-            )
-        except FederationFinished as finished:
-            _log.info("federation ended", client=client.name, detail=finished.problem.detail)
-            client.is_done = True
-            if client.state.pending is not None:
-                client.discard_pending()
-        except Refused as refusal:
-            check_restored(client, refusal)
-            if not refusal.shuts_out:
-                raise
-            client.shut_out(refusal.problem.detail)
-        return None
-
-
-async def _ask(
-    client: HostedClient, federation: str, wait_seconds: float, about: WorkerAbout
-) -> Task | None:
-    asked_at = time.monotonic()
-    task = await client.api.next_task(federation, wait_seconds, about, client.told_generation)
-    if task is not None and (task.federation, task.client) != (federation, client.name):
-        raise Unreachable(
-            f"the coordinator gave client {client.name} of federation {federation} the task of "
-            f"client {task.client} of federation {task.federation}"
-        )
-    if task is not None:
-        with in_round(client.state.specification_digest, task.round_number):
-            past_span(
-                "lease",
-                time.monotonic() - asked_at,
-                federation=federation,
-                client=client.name,
-                round=task.round_number,
-                attempt=task.attempt,
-                kind=task.kind.value,
-            )
-    return task
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
-    """Cancels tasks; a task leased to a poll that is cancelled is delivered again to the next."""
-    for task in tasks:
-        task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, RequestFailed):
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,7 +9,7 @@ import structlog
 
 from shared.rest.schema import FederationState
 from worker.errors import RequestFailed
-from worker.remote.coordinator_api import CoordinatorApi
+from worker.remote.coordinator import Coordinator
 
 _LOOK_SECONDS = 60.0
 """Soon enough for people; rarer than polls, since the answer carries the specification."""
@@ -30,7 +30,7 @@ class PauseNotice:
         self._looked_at: float | None = None
         self._said_at: float | None = None
 
-    async def look(self, api: CoordinatorApi) -> None:
+    async def look(self, api: Coordinator) -> None:
         """Asks how the federation stands, unless that was asked a minute ago."""
         now = self._clock()
         if self._looked_at is not None and now < self._looked_at + _LOOK_SECONDS:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from shared.rest.problems import ProblemType
 from worker.errors import PrivateStateError, Refused
-from worker.site.hosted_client import HostedClient
+from worker.site.enrolled_client import EnrolledClient
 
 
-def check_restored(client: HostedClient, refusal: Refused) -> None:
+def check_restored(client: EnrolledClient, refusal: Refused) -> None:
     """Raises PrivateStateError, with what to do, if a refusal is of the client's private state."""
     if not refusal.is_a(ProblemType.STATE_RESTORED):
         return

@@ -8,7 +8,7 @@ from shared.rest.schema import MAX_REASON
 from shared.terminal.printable import printable
 from worker.errors import PolicyRefused, Refused, SumRefused
 from worker.remote.patience import Patience
-from worker.rounds.held_task import HeldTask
+from worker.rounds.held_task import LeasedTask
 
 TRAINING_FAILED = "training failed, no update is sent"
 SUM_REFUSED = "secure sum refused, round skipped"
@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 async def sit_out(
-    one: HeldTask,
+    one: LeasedTask,
     event: str,
     reason: str,
     patience: Patience,
@@ -56,17 +56,17 @@ async def sit_out(
             log.warning("decline not wanted", detail=refusal.problem.detail)
 
 
-async def refuse_sum(one: HeldTask, refusal: SumRefused, patience: Patience) -> None:
+async def refuse_sum(one: LeasedTask, refusal: SumRefused, patience: Patience) -> None:
     """Declines a round whose secure sum would show too much."""
     await sit_out(one, SUM_REFUSED, str(refusal), patience, joined_round=refusal.joined_round)
 
 
-async def refuse_by_policy(one: HeldTask, refusal: PolicyRefused, patience: Patience) -> None:
+async def refuse_by_policy(one: LeasedTask, refusal: PolicyRefused, patience: Patience) -> None:
     """Declines a round that the site's policy excludes; the site's own numbers stay in its log."""
     await sit_out(one, POLICY_REFUSED, str(refusal), patience, said=refusal.rule)
 
 
-async def give_up(one: HeldTask, reason: str, patience: Patience) -> None:
+async def give_up(one: LeasedTask, reason: str, patience: Patience) -> None:
     """Declines a round that the client has nothing to send for: training again fails again.
 
     In a secure sum the reason stays in the site's log: it may tell how many examples there are.
@@ -75,7 +75,7 @@ async def give_up(one: HeldTask, reason: str, patience: Patience) -> None:
     await sit_out(one, TRAINING_FAILED, reason, patience, said=said)
 
 
-async def leave_out(one: HeldTask, detail: str, patience: Patience) -> None:
+async def leave_out(one: LeasedTask, detail: str, patience: Patience) -> None:
     """Declines a round whose update the coordinator refuses: the same would be refused again."""
     said = f"the coordinator refuses its update: {detail}"
     await sit_out(one, UPDATE_REFUSED, detail, patience, said=said)

@@ -8,11 +8,11 @@ import structlog
 
 from shared.crash_points import reached
 from shared.rest.problems import ProblemType
-from worker.errors import Refused
+from worker.errors import NotSentYet, Refused
 from worker.metrics import WorkerMetrics
 from worker.remote.patience import Patience
 from worker.rounds.heartbeats import Leases
-from worker.rounds.held_task import HeldTask
+from worker.rounds.held_task import LeasedTask
 from worker.rounds.restored_state import check_restored
 from worker.rounds.sitting_out import leave_out
 
@@ -40,7 +40,7 @@ class UpdateSender:
         self._patience = patience
         self._metrics = metrics
 
-    async def settle(self, one: HeldTask) -> None:
+    async def settle(self, one: LeasedTask) -> None:
         """Sends an update of an earlier round again, whose answer a crash kept from us.
 
         Whether it is recorded decides whether what it left out belongs into the next one. Its
@@ -69,7 +69,7 @@ class UpdateSender:
             log.info("earlier update was recorded")
             await asyncio.to_thread(client.confirm_pending)
 
-    async def upload(self, one: HeldTask, leases: Leases) -> None:
+    async def upload(self, one: LeasedTask, leases: Leases) -> None:
         """Sends the pending update until it is answered; then none is pending."""
         client, task = one.client, one.task
         pending = client.state.pending
@@ -85,6 +85,8 @@ class UpdateSender:
                     lambda: client.api.put_update(task, pending.content, client.told_generation),
                 )
             reached("update-unconfirmed")
+        except NotSentYet:
+            log.info("update saved, to be sent by `hyperfl worker send`")
         except Refused as refusal:
             check_restored(client, refusal)
             if refusal.is_a(ProblemType.LEASE_LOST):

@@ -10,20 +10,18 @@ import numpy as np
 import structlog
 import torch
 
-from shared.crash_points import reached
 from shared.federation.specification import FederationSpecification
-from shared.rest.schema import Task
-from shared.rest.state_generation import StateGeneration
 from shared.secure_sum.cards import Card
 from worker.data.client_data import ClientData
 from worker.data.row_scaling import RowScaling
 from worker.errors import PrivateStateError
 from worker.methods.interface import Method, Participant
-from worker.remote.coordinator_api import CoordinatorApi
+from worker.remote.coordinator import Coordinator
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig
 from worker.site import best_version, history, private_state
 from worker.site.best_version import BestVersion, KeptVersion, load_best, read_best, save_best
+from worker.site.enrolled_client import EnrolledClient
 from worker.site.history import HistoryRow
 from worker.site.kept_scaling import load_scaling, save_scaling
 from worker.site.parts import Datasets
@@ -37,36 +35,21 @@ SEED_BITS = 128
 _log = structlog.get_logger()
 
 
-class HostedClient:
-    """One client with its way to the coordinator. ``state`` is always what is on disk."""
+class HostedClient(EnrolledClient):
+    """A client with its examples, which a worker trains."""
 
     def __init__(
         self,
         config: ClientConfig,
-        api: CoordinatorApi,
+        api: Coordinator,
         data: ClientData,
         state: PrivateState,
         member: Member | None = None,
     ) -> None:
-        self.name = config.name
+        super().__init__(config, api, state, member)
         self.source = config.data
         """Where its examples come from."""
-        self.member = member
-        """What it is in secure sums; None where the federation has none."""
-        self.api = api
         self.data = data
-        self.state = state
-        self.is_done = False
-        """No more work will come: the federation ended, or the client was shut out."""
-        self.is_shut_out = False
-        self.failed_in_round: int | None = None
-        """The client has nothing to send for this round and waits for the next."""
-        self._folder = config.state_dir
-
-    @property
-    def told_generation(self) -> StateGeneration | None:
-        """What the coordinator is told of the private state; members of sums count their joins."""
-        return self.state.generation if self.member is None else None
 
     def participant(self) -> Participant:
         """The client as a training method sees it."""
@@ -82,13 +65,6 @@ class HostedClient:
             np.array_equal(self.state.tensors[name], tensor.numpy(), equal_nan=True)
             for name, tensor in initial.items()
         )
-
-    def save(self, state: PrivateState) -> None:
-        """Makes ``state`` the client's, on disk first."""
-        reached("trained")
-        private_state.save(self._folder, state)
-        self.state = state
-        reached("state-saved")
 
     def best(self) -> BestVersion | None:
         """What was best on its validation split; None if nothing was measured yet.
@@ -150,34 +126,10 @@ class HostedClient:
             save_peers(self._folder, peers)
         self.member = replace(self.member, trusted=peers.trusted)
 
-    def shut_out(self, reason: str) -> None:
-        """The coordinator no longer accepts this client; its state stays as it is."""
-        _log.error("client shut out", client=self.name, detail=reason)
-        self.is_done = self.is_shut_out = True
-
-    def confirm_pending(self) -> None:
-        """The pending update is recorded."""
-        self.save(self.state.without_pending())
-        reached("update-confirmed")
-
-    def discard_pending(self) -> None:
-        """Nobody wants the pending update any longer."""
-        self.save(self.state.without_unwanted())
-
-    def has_pending_for(self, task: Task) -> bool:
-        """Whether the pending update is what ``task`` asks for."""
-        pending = self.state.pending
-        return pending is not None and (
-            pending.kind,
-            pending.round_number,
-            pending.base_version,
-            pending.base_digest,
-        ) == (task.kind, task.round_number, task.base_version, task.base_digest)
-
 
 def load_client(
     config: ClientConfig,
-    api: CoordinatorApi,
+    api: Coordinator,
     specification: FederationSpecification,
     specification_digest: str,
     method: Method,

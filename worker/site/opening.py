@@ -15,24 +15,23 @@ from shared.federation.specification import FederationSpecification, ParameterSp
 from shared.rest.schema import FederationView
 from shared.rest.worker_about import WorkerAbout
 from shared.validation import first_fault
-from worker.errors import ConfigError, Refused, RequestFailed
+from worker.errors import ConfigError, RequestFailed
 from worker.methods.interface import Method, SiteResources, Trains
 from worker.models.allowed_imports import AllowedImports
 from worker.models.registry import pixel_statistics
-from worker.remote.connection import CoordinatorAddress, way_to
-from worker.remote.coordinator_api import CoordinatorApi
+from worker.remote.coordinator import Coordinator
 from worker.remote.patience import Patience
 from worker.remote.weights_cache import WeightsCache
 from worker.secure_sum.member import Member
 from worker.settings import ClientConfig, WorkerConfig, WorkerSettings
-from worker.site import enrolment, private_state, state_lock
+from worker.site import private_state, state_lock
+from worker.site.admission import Door, NetworkDoor
 from worker.site.coordinator_address import coordinator_address
 from worker.site.device import about_worker, find_devices
-from worker.site.enrolment import check_token, obtain_credential
 from worker.site.free_memory import default_feature_cache_bytes, free_main_memory_bytes
 from worker.site.hosted_client import HostedClient, load_client
 from worker.site.needed_memory import FREE_SHARE, check_needed_memory
-from worker.site.parts import STANDARD_PARTS, Datasets, SiteParts
+from worker.site.parts import STANDARD_PARTS, SiteParts
 from worker.site.policy import check_examples, check_specification
 from worker.site.site_keys import obtain_keys
 from worker.site.spread_training import SpreadTraining
@@ -87,8 +86,11 @@ async def open_site(
     config: WorkerConfig,
     settings: WorkerSettings,
     parts: SiteParts = STANDARD_PARTS,
+    door: Door | None = None,
 ) -> AsyncIterator[Site]:
     """Enrols who is not yet, fetches the specification, builds the method, loads data and state.
+
+    ``door`` leads to the coordinator; None: the network.
 
     The way to the coordinator, device, tokens and data of clients that are not enrolled are looked
     at before: what is wrong at the site itself spends no token.
@@ -97,19 +99,18 @@ async def open_site(
         ConfigError, DataError, ModelError, PrivateStateError: this site is not in order.
         RequestFailed: the coordinator refuses, or is not reached.
     """
-    address = coordinator_address(config, settings, parts.transport)
-    way_to(address)
+    door = door or NetworkDoor(coordinator_address(config, settings, parts.transport))
     devices = find_devices(settings.device)
     max_bytes = settings.max_memory_bytes or int(FREE_SHARE * free_main_memory_bytes())
-    _check_before_enrolling(config, parts.datasets(None, max_bytes))
+    door.check(config, parts.datasets(None, max_bytes))
     patience = Patience(
         settings.give_up_after_seconds, parts.sleep, is_found=False, on_retry=parts.on_retry
     )
     async with AsyncExitStack() as stack:
-        members: list[tuple[ClientConfig, CoordinatorApi]] = []
+        members: list[tuple[ClientConfig, Coordinator]] = []
         for client in config.clients:
             stack.enter_context(state_lock.locked(client.state_dir))
-            http, found = await _admit(client, address, config.federation, patience)
+            http, found = await door.admit(client, config.federation, patience)
             stack.push_async_callback(http.close)
             if found is not None:
                 federation = found
@@ -143,24 +144,16 @@ async def open_site(
             clients.append(hosted)
         for (client, http), hosted in zip(members, clients, strict=True):
             hosted.member = await _membership(config, client, http, federation, patience)
-        cache_folder = config.clients[0].state_dir / "weights"
-        cache = WeightsCache(cache_folder, specification, patience)
+        cache = WeightsCache(door.weights_folder(config), specification, patience)
         trainer = SpreadTraining(others) if others else method
         about = about_worker(devices[0])
         yield Site(specification, method, trainer, clients, cache, patience, about)
 
 
-def _check_before_enrolling(config: WorkerConfig, datasets: Datasets) -> None:
-    """Raises ConfigError or DataError if a client could not work with its token or its data."""
-    new = [client for client in config.clients if check_token(client)]
-    for client in new:
-        datasets.try_out(client.data)
-
-
 async def _membership(
     config: WorkerConfig,
     client: ClientConfig,
-    http: CoordinatorApi,
+    http: Coordinator,
     federation: FederationView,
     patience: Patience,
 ) -> Member | None:
@@ -178,43 +171,6 @@ async def _membership(
         max(specification.round_policy.minimum_updates, config.policy.minimum_cohort),
         minimum_trusted=config.policy.minimum_trusted_peers,
     )
-
-
-async def _admit(
-    client: ClientConfig, address: CoordinatorAddress, federation: str, patience: Patience
-) -> tuple[CoordinatorApi, FederationView | None]:
-    """The client's way to the coordinator, and the federation; None if the client is shut out."""
-    http = CoordinatorApi(address, await obtain_credential(client, address, federation, patience))
-    found = await _fetch_federation(client, http, federation, patience)
-    if found is None and enrolment.forget_unused(client):
-        await http.close()
-        _log.info("enrolling again with the same token", client=client.name)
-        try:
-            credential = await obtain_credential(client, address, federation, patience)
-        except Refused as refusal:
-            if not refusal.shuts_out:
-                raise
-            return http, None
-        http = CoordinatorApi(address, credential)
-        found = await _fetch_federation(client, http, federation, patience)
-    if found is not None:
-        enrolment.confirm(client)
-    return http, found
-
-
-async def _fetch_federation(
-    client: ClientConfig, http: CoordinatorApi, federation: str, patience: Patience
-) -> FederationView | None:
-    """The federation as this client is shown it; None if the client is shut out."""
-    try:
-        return await patience.insist(
-            "fetching the federation", lambda: http.fetch_federation(federation)
-        )
-    except Refused as refusal:
-        if not refusal.shuts_out:
-            raise
-        _log.error("client shut out", client=client.name, detail=refusal.problem.detail)
-        return None
 
 
 def read_specification(federation: FederationView, asked: str) -> FederationSpecification:
@@ -267,7 +223,7 @@ def _check_specification(given: ParameterSpecification, method: Method) -> None:
 
 
 def _warn_of_known_noise(
-    specification: FederationSpecification, members: Sequence[tuple[ClientConfig, CoordinatorApi]]
+    specification: FederationSpecification, members: Sequence[tuple[ClientConfig, Coordinator]]
 ) -> None:
     if specification.training.privacy is None:
         return

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker.errors import PrivateStateError
+from worker.errors import StateInUse
 
 LOCK_NAME = "lock"
 
@@ -18,7 +18,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keeps every other worker away from this state.
 
     Raises:
-        PrivateStateError: another worker has it.
+        StateInUse: another worker has it.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
@@ -26,7 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise PrivateStateError(f"{folder} is in use by another worker") from error
+            raise StateInUse(f"{folder} is in use by another worker") from error
         yield
     finally:
         os.close(descriptor)
