@@ -33,6 +33,7 @@ WorkerError
 
 from __future__ import annotations
 
+from shared.rest.declines import DeclineKind
 from shared.rest.problems import Problem, ProblemType
 from shared.tensors.file_header import CodecError
 from shared.validation import InvalidInput
@@ -103,11 +104,13 @@ class PolicyRefused(WorkerError):
 
     Attributes:
         rule: what the policy says; it may leave the site.
+        kind: of the reason.
     """
 
-    def __init__(self, rule: str, why: str) -> None:
+    def __init__(self, rule: str, why: str, kind: DeclineKind = DeclineKind.POLICY) -> None:
         super().__init__(f"{rule}, and {why}")
         self.rule = rule
+        self.kind = kind
 
 
 class PeerChanged(WorkerError):

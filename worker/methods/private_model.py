@@ -15,6 +15,7 @@ from shared.privacy_accountant import (
     check_noise_multiplier,
     least_noise_multiplier,
 )
+from shared.rest.declines import DeclineKind
 from worker.data.client_data import Batch
 from worker.methods.interface import PrivateTensors, SiteResources
 from worker.methods.local_round.client import HEAD_PREFIX
@@ -100,18 +101,20 @@ class PrivateSteps:
         if known not in (0, client.num_examples):
             raise CannotTrain(
                 f"its privacy budget was made for {known} training examples, not for "
-                f"{client.num_examples}"
+                f"{client.num_examples}",
+                DeclineKind.PRIVACY,
             )
         if self._num_before + steps_per_round > num_planned:
             raise CannotTrain(
-                f"its privacy budget is spent: {self._num_before} of {num_planned} steps are taken"
+                f"its privacy budget is spent: {self._num_before} of {num_planned} steps are taken",
+                DeclineKind.PRIVACY,
             )
         self._client, self._parameters, self._plan = client, parameters, plan
         self._expected_batch = self._sample_rate * client.num_examples
         try:
             self._sigma = _noise_multiplier(plan, self._sample_rate, num_planned)
         except PrivacyBudgetError as error:
-            raise CannotTrain(str(error)) from error
+            raise CannotTrain(str(error), DeclineKind.PRIVACY) from error
         self._trains_head = any(name.startswith(HEAD_PREFIX) for name in parameters)
         function = client.logits if self._trains_head else client.features
         self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
@@ -173,7 +176,8 @@ def _sample_rate(plan: PrivateModelPlan, num_examples: int) -> float:
     if rate > 1:
         raise CannotTrain(
             f"batch_size {plan.batch_size} with {num_examples} training examples is a sample rate "
-            f"of {rate:.4g}, which is more than 1"
+            f"of {rate:.4g}, which is more than 1",
+            DeclineKind.PRIVACY,
         )
     return rate
 

@@ -28,21 +28,11 @@ from worker.rounds.heartbeats import Leases, heartbeats
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.progress import EventView, RoundProgress
+from worker.rounds.refused_updates import NOT_ACCEPTED, NOT_WANTED
 from worker.rounds.site_record import SiteRecord
-from worker.rounds.sitting_out import give_up, leave_out, refuse_by_policy
+from worker.rounds.sitting_out import break_down, give_up, leave_out, refuse_by_policy
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
-
-_NOT_WANTED = (
-    ProblemType.ROUND_CLOSED,
-    ProblemType.STALE_BASE_VERSION,
-    ProblemType.UPDATE_CONFLICT,
-    ProblemType.FEDERATION_FINISHED,
-    ProblemType.NOT_FOUND,
-)
-"""The round goes on without the update, is over, or is not known: nothing will record it."""
-_NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
-"""What the same update would be answered again."""
 
 _log = structlog.get_logger()
 
@@ -103,6 +93,7 @@ class RoundWork:
         ordered = sorted(held, key=lambda one: one.client.name)
         log = _log.bind(round=ordered[0].task.round_number, kind=ordered[0].task.kind.value)
         uploads: list[asyncio.Task[None]] = []
+        undone: list[HeldTask] = []
         held_leases = [(one.client.api, one.task) for one in ordered]
         async with heartbeats(held_leases, self._sleep) as leases:
             try:
@@ -110,6 +101,7 @@ class RoundWork:
                     log.info("pending update sent again", client=one.client.name)
                     uploads.append(asyncio.create_task(self._upload(one, leases)))
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
+                undone += fresh
                 await asyncio.gather(*(self._settle_pending(one) for one in fresh))
                 fresh = [one for one in fresh if not one.client.is_shut_out]
                 ready = await self._writer.prepare(await self._admit(fresh))
@@ -120,12 +112,14 @@ class RoundWork:
                     async for one, state in self._results(fresh, leases):
                         with self._metrics.phase("saving", client=one.client.name):
                             await asyncio.to_thread(one.client.save, state)
+                        undone.remove(one)
                         uploads.append(asyncio.create_task(self._upload(one, leases)))
                 await asyncio.gather(*uploads)
             except TrainingFailedError as failed:
                 for one in [one for one in ordered if one.client.name in failed.reasons]:
                     leases.drop(one.client.name)
-                    await give_up(one, failed.reasons[one.client.name], self._patience)
+                    name = one.client.name
+                    await give_up(one, failed.kinds[name], failed.reasons[name], self._patience)
                 await asyncio.gather(*uploads)
             except Refused as refusal:
                 if not refusal.is_a(ProblemType.VERSION_REMOVED, ProblemType.NOT_FOUND):
@@ -141,6 +135,9 @@ class RoundWork:
                 log.warning("weights are others now, work dropped", detail=str(error))
                 await asyncio.gather(*uploads)
                 return False
+            except Exception as error:
+                await break_down(undone, error, self._patience)
+                raise
             finally:
                 for upload in uploads:
                     upload.cancel()
@@ -250,7 +247,7 @@ class RoundWork:
             if refusal.shuts_out:
                 client.shut_out(refusal.problem.detail)
                 return
-            if not refusal.is_a(ProblemType.LEASE_LOST, *_NOT_WANTED, *_NOT_ACCEPTED):
+            if not refusal.is_a(ProblemType.LEASE_LOST, *NOT_WANTED, *NOT_ACCEPTED):
                 raise
             log.warning("earlier update not recorded", detail=refusal.problem.detail)
             await asyncio.to_thread(client.discard_pending)
@@ -281,10 +278,10 @@ class RoundWork:
             if refusal.shuts_out:
                 client.shut_out(refusal.problem.detail)
                 return
-            if not refusal.is_a(*_NOT_ACCEPTED, *_NOT_WANTED):
+            if not refusal.is_a(*NOT_ACCEPTED, *NOT_WANTED):
                 raise
             await asyncio.to_thread(client.discard_pending)
-            if refusal.is_a(*_NOT_WANTED):
+            if refusal.is_a(*NOT_WANTED):
                 log.warning("update not wanted", detail=refusal.problem.detail)
                 return
             # Training again would give the same, so this client sits the round out.

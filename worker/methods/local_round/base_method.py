@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from shared.arrays import NamedArrays
 from shared.federation.specification import ParameterSpecification
+from shared.rest.declines import DeclineKind
 from worker.methods.interface import (
     DIVERGED,
     Participant,
@@ -36,6 +37,7 @@ class NothingToSend:
 
     participant: str
     reason: str
+    kind: DeclineKind = DeclineKind.OTHER
 
 
 class BaseMethod(ABC, Generic[SharedT]):
@@ -140,14 +142,17 @@ def _sorted_out(
     outcomes: Iterator[TrainingResult | NothingToSend],
 ) -> Iterator[TrainingResult]:
     failed: dict[str, str] = {}
+    kinds: dict[str, DeclineKind] = {}
     for outcome in outcomes:
         if isinstance(outcome, NothingToSend):
             failed[outcome.participant] = outcome.reason
+            kinds[outcome.participant] = outcome.kind
         elif not all(map(math.isfinite, outcome.metrics.values())):
             failed[outcome.participant] = DIVERGED
+            kinds[outcome.participant] = DeclineKind.DIVERGENCE
         else:
             yield outcome
     if failed:
         if set(failed.values()) == {DIVERGED}:
             raise TrainingDivergedError(list(failed))
-        raise TrainingFailedError(failed)
+        raise TrainingFailedError(failed, kinds)

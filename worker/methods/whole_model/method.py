@@ -23,6 +23,7 @@ from shared.arrays import NamedArrays
 from shared.federation.initialisation import RowRange, TensorSpecification
 from shared.federation.plans import ModelPlan, TrainingPlan
 from shared.federation.specification import ParameterSpecification
+from shared.rest.declines import DeclineKind
 from worker.errors import ModelError, WorkerError
 from worker.methods.interface import (
     DEFAULT_RESOURCES,
@@ -50,7 +51,15 @@ Tensors = dict[str, torch.Tensor]
 
 
 class CannotTrain(WorkerError):
-    """A client may not train in this round; the message says why."""
+    """A client may not train in this round; the message says why.
+
+    Attributes:
+        kind: of the reason. The coordinator gets no message of kind ``other``.
+    """
+
+    def __init__(self, why: str, kind: DeclineKind = DeclineKind.OTHER) -> None:
+        super().__init__(why)
+        self.kind = kind
 
 
 class ModelMethod(BaseMethod[Tensors]):
@@ -200,7 +209,7 @@ class ModelMethod(BaseMethod[Tensors]):
             try:
                 yield self._train_one(client, shared)
             except CannotTrain as reason:
-                yield NothingToSend(participant.name, str(reason))
+                yield NothingToSend(participant.name, str(reason), reason.kind)
 
     def logits_of(self, participant: Participant, shared: Tensors) -> torch.Tensor:
         """See :class:`BaseMethod`."""
