@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.rest.declines import DeclineKind
+
 _REQUEST_BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 600.0)
 """Seconds. Polls take up to thirty by design, and updates as long as a site's line needs."""
 _AGGREGATION_BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
@@ -62,6 +64,14 @@ class CoordinatorMetrics:
         )
         for phase in ("committed", "failed"):
             self.rounds_closed.labels(phase)  # a rate needs the zero before the first
+        self.declines = Counter(
+            "hyperfl_declines",
+            "Rounds that clients declined, by the kind of their reason",
+            ["kind"],
+            registry=self.registry,
+        )
+        for kind in DeclineKind:
+            self.declines.labels(kind.value)
         self.aggregation_seconds = Histogram(
             "hyperfl_aggregation_seconds",
             "Seconds that aggregations took which were committed",

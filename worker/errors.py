@@ -27,7 +27,7 @@ WorkerError
 ├── ExportError             a model cannot be written in a format
 ├── DemoError               a step of a demo failed
 ├── RunFailedError          a run of an experiment failed
-├── CannotTrain             a client sits this round out (worker.methods.whole_model.method)
+├── CannotTrain             a client sits this round out (worker.methods.local_round.base_method)
 ├── TrainingInterrupted     training was asked to stop (worker.methods.interface)
 └── TrainingFailedError     a client has nothing to send (worker.methods.interface)
     └── TrainingDivergedError
@@ -35,6 +35,7 @@ WorkerError
 
 from __future__ import annotations
 
+from shared.rest.declines import DeclineKind
 from shared.rest.problems import Problem, ProblemType
 from shared.tensors.file_header import CodecError
 from shared.validation import InvalidInput
@@ -109,11 +110,13 @@ class PolicyRefused(WorkerError):
 
     Attributes:
         rule: what the policy says; it may leave the site.
+        kind: of the reason.
     """
 
-    def __init__(self, rule: str, why: str) -> None:
+    def __init__(self, rule: str, why: str, kind: DeclineKind = DeclineKind.POLICY) -> None:
         super().__init__(f"{rule}, and {why}")
         self.rule = rule
+        self.kind = kind
 
 
 class PeerChanged(WorkerError):

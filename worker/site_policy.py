@@ -75,6 +75,9 @@ class SitePolicy(BaseModel):
     own_metrics: bool = False
     """Whether a client's accuracies and losses leave by themselves too, where updates are summed.
     Otherwise only the cohort's mean is shown, which tells of a client what the others do not."""
+    decline_text: bool = True
+    """Whether a client that declines a round says why in a line of text. Otherwise it says only
+    which kind of reason it is; the worker's log has the rest."""
     max_model_parameters: int | None = Field(default=None, ge=1, examples=[10_000_000])
     """Most shared parameters. Unset: as many as memory allows."""
     approved_specifications: tuple[Digest, ...] = Field(

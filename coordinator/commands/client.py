@@ -16,6 +16,16 @@ from coordinator.commands.connection import (
 from shared.rest.schema import ClientView, InvitationReply
 from shared.terminal.tables import print_rows
 
+_LIST_COLUMNS = (
+    "name",
+    "state",
+    "enrolled_at",
+    "last_seen_at",
+    "updates_recorded",
+    "worker_version",
+    "device",
+)
+
 client = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -60,9 +70,7 @@ def list_all(
     """
     with connect(url, admin_token_file) as connection:
         found = connection.get(f"/v1/federations/{federation}/clients", list[ClientView])
-    print_rows(
-        found, ("name", "state", "enrolled_at", "last_seen_at", "updates_recorded"), as_json=as_json
-    )
+    print_rows(found, _LIST_COLUMNS, as_json=as_json)
 
 
 @client.command()

@@ -108,6 +108,7 @@ def show(
             "accuracy",
             "bytes_up",
             "bytes_down",
+            "reason_kind",
             "reason",
         ),
     )

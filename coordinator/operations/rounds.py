@@ -11,6 +11,7 @@ from coordinator.store import federations as federation_store
 from coordinator.store import rounds as round_store
 from coordinator.store import weights as weights_store
 from coordinator.store.tables import AssignmentRow, RoundRow, UpdateRow
+from shared.rest.declines import from_text
 from shared.rest.schema import (
     MAX_NAMED,
     AssignmentState,
@@ -92,10 +93,12 @@ def view_of(
     assignment: AssignmentRow, client: str, recorded: UpdateRow | None, *, is_masked: bool
 ) -> AssignmentView:
     """One client's part in a round; of a secure sum nobody knows how many examples it had."""
+    kind, reason = (None, None) if assignment.reason is None else from_text(assignment.reason)
     return AssignmentView(
         client=client,
         state=AssignmentState(assignment.state),
-        reason=assignment.reason,
+        reason=reason,
+        reason_kind=kind,
         attempt=assignment.attempt,
         num_examples=None if recorded is None or is_masked else recorded.num_examples,
         metrics={} if recorded is None else recorded.metrics,

@@ -19,6 +19,7 @@ from coordinator.store import clients as client_store
 from coordinator.store import rounds as round_store
 from coordinator.store.tables import AssignmentRow, RoundRow
 from shared.crash_points import reached
+from shared.rest.declines import as_text, from_text
 from shared.rest.schema import (
     AssignmentState,
     DeclineReply,
@@ -245,6 +246,7 @@ async def decline(
         LeaseLost: the work belongs to another attempt, is done, or was dropped.
         Unauthenticated: the client's credential has just ended.
     """
+    why = as_text(request.kind, request.reason)
     # Where there is noise, numbers are a budget, and one client's word must not spend it.
     may_skip = context.specification(principal.federation).training.privacy is None
     async with context.database.writing() as session:
@@ -253,19 +255,20 @@ async def decline(
         round_ = await round_store.find(session, principal.federation.id, round_number)
         assignment = await assignment_store.find(session, round_.id, principal.client.id)
         if assignment is not None and assignment.attempt == attempt and assignment.reason:
-            return DeclineReply(round_number=round_number, reason=assignment.reason)
+            _, first_reason = from_text(assignment.reason)
+            return DeclineReply(round_number=round_number, reason=first_reason)
         if round_.phase not in WAITING_PHASES or not await round_store.lock_in(
             session, round_.id, RoundPhase(round_.phase)
         ):
             raise RoundClosed(f"round {round_number} waits for nobody", phase=round_.phase)
         if assignment is None or not await assignment_store.decline(
-            session, assignment.id, attempt, request.reason
+            session, assignment.id, attempt, why
         ):
             raise LeaseLost(
                 f"round {round_number} is not leased to attempt {attempt} of this client",
                 attempt=None if assignment is None else assignment.attempt,
             )
-        await client_store.note_decline(session, principal.client.id, request.reason)
+        await client_store.note_decline(session, principal.client.id, why)
         if round_.is_protected and request.joined_round is not None and may_skip:
             next_number = min(request.joined_round, round_number + _FARTHEST_SKIP) + 1
             await round_store.skip_to(session, round_.id, next_number)
@@ -275,8 +278,10 @@ async def decline(
         federation=principal.federation.name,
         round=round_number,
         client=principal.client.name,
+        kind=request.kind.value,
         reason=request.reason,
     )
+    context.metrics.declines.labels(request.kind.value).inc()
     if was_last:
         context.driver_wake.set()
     return DeclineReply(round_number=round_number, reason=request.reason)

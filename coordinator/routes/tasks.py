@@ -84,9 +84,13 @@ async def heartbeat(
 async def decline(
     round_number: Annotated[int, Path(ge=1, le=MAX_COUNT)],
     attempt: Annotated[int, Query(ge=1, le=MAX_COUNT)],
-    request: DeclineRequest,
+    body: DeclineRequest,
+    request: Request,
     context: ContextDependency,
     client: ClientDependency,
 ) -> DeclineReply:
     """Take no part in the round, and say why; sending the same again is safe."""
-    return await tasks.decline(context, client, round_number, attempt, request)
+    request.state.subject = (
+        f"federation_name={client.federation.name} round_number={round_number} reason={body.kind}"
+    )
+    return await tasks.decline(context, client, round_number, attempt, body)

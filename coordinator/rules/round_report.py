@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from shared.rest.declines import DeclineKind
 from shared.rest.schema import MAX_METRICS
 
 
 @dataclass(frozen=True)
 class RoundPart:
-    """One client's part in a round; without an update, the last two are None."""
+    """One client's part in a round; without an update, the last two are None.
 
-    has_declined: bool
+    ``decline`` is the kind of its reason, where it declined.
+    """
+
+    decline: DeclineKind | None
     bytes_down: int
     bytes_up: int | None
     metrics: Mapping[str, float] | None
@@ -34,13 +38,17 @@ class Spread(BaseModel):
 
 
 class RoundReport(BaseModel):
-    """A round's counts, its bytes of HTTP bodies, and the spread of each metric by its name."""
+    """A round's counts, its bytes of HTTP bodies, and the spread of each metric by its name.
+
+    A report of before ``declined_by_kind`` has none of it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     cohort_size: int
     updates: int
     declined: int
+    declined_by_kind: dict[DeclineKind, int] = {}
     bytes_up: int
     bytes_down: int
     metrics: dict[str, Spread]
@@ -60,10 +68,12 @@ def report_of(parts: Sequence[RoundPart], means: Mapping[str, float] | None) -> 
     for name, value in (means or {}).items():
         values[name] = [value]
     kept = Counter({name: len(given) for name, given in sorted(values.items())})
+    declines = Counter(part.decline for part in parts if part.decline is not None)
     return RoundReport(
         cohort_size=len(parts),
         updates=len(updates),
-        declined=sum(part.has_declined for part in parts),
+        declined=declines.total(),
+        declined_by_kind={kind: declines[kind] for kind in DeclineKind if kind in declines},
         bytes_up=sum(part.bytes_up or 0 for part in updates),
         bytes_down=sum(part.bytes_down for part in parts),
         metrics={

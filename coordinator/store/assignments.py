@@ -237,7 +237,7 @@ async def submit(session: AsyncSession, assignment_id: int, attempt: int) -> boo
 
 
 async def decline(session: AsyncSession, assignment_id: int, attempt: int, reason: str) -> bool:
-    """Drops work that is still this attempt's, and notes why."""
+    """Drops work that is still this attempt's, and notes why; see :mod:`shared.rest.declines`."""
     transition = ASSIGNMENT_TRANSITIONS[AssignmentEvent.DECLINE]
     declined = await session.scalar(
         update(AssignmentRow)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.rules.round_report import RoundPart
 from coordinator.store.tables import AssignmentRow, RoundRow, UpdateRow
+from shared.rest.declines import from_text
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ async def parts_of(session: AsyncSession, round_id: int) -> Sequence[RoundPart]:
     """Every client's part in a round, in no order."""
     rows = await session.execute(
         select(
-            AssignmentRow.reason.is_not(None),
+            AssignmentRow.reason,
             AssignmentRow.bytes_down,
             UpdateRow.size_bytes,
             UpdateRow.metrics,
@@ -44,7 +45,10 @@ async def parts_of(session: AsyncSession, round_id: int) -> Sequence[RoundPart]:
         .outerjoin(UpdateRow, UpdateRow.assignment_id == AssignmentRow.id)
         .where(AssignmentRow.round_id == round_id)
     )
-    return [RoundPart(*row) for row in rows]
+    return [
+        RoundPart(None if reason is None else from_text(reason)[0], down, up, metrics)
+        for reason, down, up, metrics in rows
+    ]
 
 
 async def write(session: AsyncSession, round_id: int, report: str) -> None:

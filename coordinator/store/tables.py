@@ -80,7 +80,7 @@ class ClientRow(Base):
     num_examples: Mapped[int | None] = mapped_column(BigInteger)
     """Of its newest update; None where that is of a secure sum."""
     last_reason: Mapped[str | None] = mapped_column(Text)
-    """Why it declined the last round that it did."""
+    """Why it declined the last round that it did, as an assignment has it."""
     worker_version: Mapped[str | None]
     """What its worker said of itself with its last poll, as the two after this."""
     torch_version: Mapped[str | None]
@@ -203,7 +203,7 @@ class AssignmentRow(Base):
     client_id: Mapped[int] = mapped_column(ForeignKey("clients.id"), index=True)
     state: Mapped[str]
     reason: Mapped[str | None] = mapped_column(Text)
-    """Why the client declined; None where it did not."""
+    """Why the client declined, its kind first; None where it did not."""
     attempt: Mapped[int]
     lease_expires_at: Mapped[datetime | None]
     bytes_down: Mapped[int] = mapped_column(BigInteger)

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.federation.specification import (
     CLIENT_NAME,
@@ -15,9 +15,10 @@ from shared.federation.specification import (
     UpdateEncodingName,
     document_digest,
 )
+from shared.rest.declines import DeclineKind, DeclineReason
 from shared.rest.worker_about import WorkerAbout
 from shared.secure_sum.messages import ExchangeView
-from shared.validation import MAX_COUNT, MAX_EXAMPLES, require_printable
+from shared.validation import MAX_COUNT, MAX_EXAMPLES
 
 PROTOCOL_VERSION: Literal[1] = 1
 MAX_METRICS = 64
@@ -32,12 +33,6 @@ PositiveCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 LeaseSeconds = Annotated[float, Field(gt=0.0, le=86400.0, allow_inf_nan=False)]
 Credential = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 """What fits into a header."""
-
-MAX_REASON = 200
-DeclineReason = Annotated[
-    str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(require_printable)
-]
-"""Why a client takes no part in a round: one line for people."""
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Metrics = Annotated[
@@ -287,6 +282,7 @@ class DeclineRequest(_Model):
     """Body of ``PUT /v1/federations/{name}/rounds/{n}/decline``."""
 
     reason: DeclineReason
+    kind: DeclineKind = DeclineKind.OTHER
     joined_round: PositiveCount | None = Field(
         default=None, description="the secure sum that the client has joined, if that is why"
     )
@@ -384,6 +380,9 @@ class AssignmentView(_Reply):
     bytes_down: int
     submitted_at: datetime | None
     reason: str | None = Field(default=None, description="why the client declined")
+    reason_kind: DeclineKind | None = Field(
+        default=None, description="what kept the client from the round, if it declined"
+    )
 
 
 class RoundView(RoundSummary):

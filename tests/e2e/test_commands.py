@@ -76,6 +76,8 @@ def test_tables_name_what_they_show(coordinator: ServingCoordinator) -> None:
     clients = coordinator.admin("client", "list", "shown").output
     assert "site-a" in clients
     assert "invited" in clients
+    assert "worker version" in clients
+    assert "device" in clients
     assert coordinator.admin("client", "revoke", "shown", "site-a").exit_code == 0
     assert "revoked" in coordinator.admin("client", "list", "shown").output
     assert coordinator.admin("round", "list", "shown", "--json").json == []

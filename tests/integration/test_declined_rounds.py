@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from coordinator.operations import round_reports
 from shared.tensors import codec
 from tests.support.coordinator import RunningCoordinator
 from tests.support.rounds import phases, send_updates
@@ -27,11 +28,12 @@ async def decline(
     reason: Any = REASON,
     *,
     attempt: int | None = None,
+    **more: Any,
 ) -> httpx.Response:
     return await coordinator.http.put(
         f"/v1/federations/{task['federation']}/rounds/{task['round_number']}/decline",
         params={"attempt": attempt or task["attempt"]},
-        json={"reason": reason},
+        json={"reason": reason} | more,
         headers=coordinator.credentials[task["client"]],
     )
 
@@ -57,6 +59,36 @@ async def test_a_round_goes_on_without_those_who_decline(coordinator: RunningCoo
     a, b = (await coordinator.show("tiny/rounds/1"))["assignments"]
     assert (a["state"], a["reason"]) == ("dropped", REASON)
     assert (b["state"], b["reason"]) == ("submitted", None)
+
+
+async def test_the_kind_of_a_reason_is_in_the_round_its_report_the_audit_and_the_metrics(
+    coordinator: RunningCoordinator,
+) -> None:
+    await coordinator.started(tiny_specification(), "a", "b")
+    answer = await decline(coordinator, await coordinator.task("tiny", "a"), kind="policy")
+    assert answer.json() == {"round_number": 1, "reason": REASON}
+    await decline(coordinator, await coordinator.task("tiny", "b"), "a worker of before")
+    await coordinator.driver.step()
+    a, b = (await coordinator.show("tiny/rounds/1"))["assignments"]
+    assert (a["reason_kind"], a["reason"]) == ("policy", REASON)
+    assert (b["reason_kind"], b["reason"]) == ("other", "a worker of before")
+    (report,) = [
+        line.report
+        for line in await round_reports.list_newest(coordinator.context, "tiny", 10)
+        if line.number == 1
+    ]
+    assert report is not None
+    assert report.declined_by_kind == {"policy": 1, "other": 1}
+    events = (await coordinator.http.get("/v1/audit", headers=coordinator.admin)).json()
+    assert "federation_name=tiny round_number=1 reason=policy" in {one["subject"] for one in events}
+    counted = coordinator.context.metrics.declines.labels("policy")
+    assert counted._value.get() == 1
+
+
+async def test_a_kind_is_one_of_the_list(coordinator: RunningCoordinator) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = await coordinator.task("tiny", "a")
+    assert (await decline(coordinator, task, kind="weather")).status_code == 422
 
 
 async def test_the_driver_sleeps_while_others_are_awaited(coordinator: RunningCoordinator) -> None:

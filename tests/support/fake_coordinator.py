@@ -178,6 +178,10 @@ class FakeCoordinator:
             for request in self.asked("PUT", "/decline")
         ]
 
+    def decline_kinds(self) -> list[str]:
+        """What kept clients from rounds, of each round that was declined, with repetitions."""
+        return [json.loads(request.content)["kind"] for request in self.asked("PUT", "/decline")]
+
     def reply_to(self, request: Request) -> httpx.Response:
         """What it answers to a request whose body has been read."""
         self.requests.append(request)

@@ -28,10 +28,11 @@ from worker.methods.interface import (
     TrainingInterrupted,
     TrainingResult,
 )
+from worker.methods.local_round.base_method import CannotTrain
 from worker.methods.local_round.sgd import Descent, gradients_of, settings_of
 from worker.methods.registry import build_method
 from worker.methods.whole_model.client import ModelClient
-from worker.methods.whole_model.method import CannotTrain, ModelMethod
+from worker.methods.whole_model.method import ModelMethod
 
 __all__ = [
     "BuildsPersonalModel",

@@ -12,6 +12,7 @@ from torch import nn
 
 from shared.arrays import Array, NamedArrays
 from shared.federation.specification import ParameterSpecification
+from shared.rest.declines import DeclineKind
 from shared.tensors.low_rank import FactoredDelta
 from worker.data.client_data import ClientData
 from worker.errors import WorkerError
@@ -32,18 +33,27 @@ class TrainingFailedError(WorkerError):
 
     Attributes:
         reasons: why, by the client's name.
+        kinds: of the reasons, likewise. A reason of kind ``other`` does not leave the site: nobody
+            knows what a method writes.
     """
 
-    def __init__(self, reasons: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        reasons: Mapping[str, str],
+        kinds: DeclineKind | Mapping[str, DeclineKind] = DeclineKind.OTHER,
+    ) -> None:
         super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
         self.reasons = dict(reasons)
+        self.kinds = (
+            dict.fromkeys(reasons, kinds) if isinstance(kinds, DeclineKind) else dict(kinds)
+        )
 
 
 class TrainingDivergedError(TrainingFailedError):
     """A client's loss became NaN or infinite, so its update would be worthless."""
 
     def __init__(self, participants: Sequence[str]) -> None:
-        super().__init__(dict.fromkeys(participants, DIVERGED))
+        super().__init__(dict.fromkeys(participants, DIVERGED), DeclineKind.DIVERGENCE)
 
 
 @dataclass(frozen=True)

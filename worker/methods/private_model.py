@@ -16,8 +16,10 @@ from shared.privacy_accountant import (
     check_noise_multiplier,
     least_noise_multiplier,
 )
+from shared.rest.declines import DeclineKind
 from worker.data.client_data import Batch
 from worker.methods.interface import PrivateTensors, SiteResources
+from worker.methods.local_round.base_method import CannotTrain
 from worker.methods.local_round.client import HEAD_PREFIX
 from worker.methods.local_round.random_streams import client_generator
 from worker.methods.local_round.sgd import Descent, SGDSettings, head_settings_of, settings_of
@@ -27,7 +29,7 @@ from worker.methods.privacy.clipped_gradients import (
     check_examples_are_separate,
 )
 from worker.methods.whole_model.client import ModelClient
-from worker.methods.whole_model.method import CannotTrain, ModelMethod
+from worker.methods.whole_model.method import ModelMethod
 from worker.models.registry import FeatureExtractor
 
 HeadStep = Callable[[torch.Tensor, torch.Tensor], None]
@@ -101,18 +103,20 @@ class PrivateSteps:
         if known not in (0, client.num_examples):
             raise CannotTrain(
                 f"its privacy budget was made for {known} training examples, not for "
-                f"{client.num_examples}"
+                f"{client.num_examples}",
+                DeclineKind.PRIVACY,
             )
         if self._num_before + steps_per_round > num_planned:
             raise CannotTrain(
-                f"its privacy budget is spent: {self._num_before} of {num_planned} steps are taken"
+                f"its privacy budget is spent: {self._num_before} of {num_planned} steps are taken",
+                DeclineKind.PRIVACY,
             )
         self._client, self._parameters, self._plan = client, parameters, plan
         self._expected_batch = self._sample_rate * client.num_examples
         try:
             self._sigma = _noise_multiplier(plan, self._sample_rate, num_planned)
         except PrivacyBudgetError as error:
-            raise CannotTrain(str(error)) from error
+            raise CannotTrain(str(error), DeclineKind.PRIVACY) from error
         self._trains_head = any(name.startswith(HEAD_PREFIX) for name in parameters)
         function = client.logits if self._trains_head else client.features
         self._clipped = ClippedGradients(function, parameters, plan.clip_norm)
@@ -174,7 +178,8 @@ def _sample_rate(plan: PrivateModelPlan, num_examples: int) -> float:
     if rate > 1:
         raise CannotTrain(
             f"batch_size {plan.batch_size} with {num_examples} training examples is a sample rate "
-            f"of {rate:.4g}, which is more than 1"
+            f"of {rate:.4g}, which is more than 1",
+            DeclineKind.PRIVACY,
         )
     return rate
 

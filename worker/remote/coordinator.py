@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from shared.rest.declines import DeclineKind
 from shared.rest.schema import FederationView, HeartbeatReply, Receipt, Task
 from shared.rest.state_generation import StateGeneration
 from shared.rest.worker_about import WorkerAbout
@@ -33,7 +34,9 @@ class Coordinator(Protocol):
     async def heartbeat(self, task: Task) -> HeartbeatReply:
         """Prolongs the task's lease."""
 
-    async def decline(self, task: Task, reason: str, joined_round: int | None = None) -> None:
+    async def decline(
+        self, task: Task, kind: DeclineKind, reason: str, joined_round: int | None = None
+    ) -> None:
         """Says why the client takes no part in the task's round."""
 
     async def put_card(self, card: Card) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from shared.arrays import digest_bytes
 from shared.crash_points import reached
+from shared.rest.declines import DeclineKind
 from shared.rest.schema import (
     DIGEST,
     DeclineReply,
@@ -103,7 +104,9 @@ class CoordinatorApi:
         )
         return _read(HeartbeatReply, answer)
 
-    async def decline(self, task: Task, reason: str, joined_round: int | None = None) -> None:
+    async def decline(
+        self, task: Task, kind: DeclineKind, reason: str, joined_round: int | None = None
+    ) -> None:
         """Says why the client takes no part in the task's round; saying it again is safe.
 
         ``joined_round`` is the number of the secure sum that the client has joined before, where
@@ -113,7 +116,9 @@ class CoordinatorApi:
             "PUT",
             f"/v1/federations/{task.federation}/rounds/{task.round_number}/decline",
             params={"attempt": task.attempt},
-            json=DeclineRequest(reason=reason, joined_round=joined_round).model_dump(),
+            json=DeclineRequest(reason=reason, kind=kind, joined_round=joined_round).model_dump(
+                mode="json"
+            ),
         )
         _read(DeclineReply, answer)
 

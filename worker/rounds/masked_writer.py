@@ -11,6 +11,7 @@ import structlog
 
 from shared.arrays import Array, NamedArrays
 from shared.federation.specification import FederationSpecification
+from shared.rest.declines import DeclineKind
 from shared.rest.schema import TaskKind
 from shared.secure_sum.fixed_point import Ring32
 from shared.secure_sum.layout import METRICS, SumLayout
@@ -131,7 +132,9 @@ class MaskedWriter:
         try:
             sums = member.mask(one.client.state.sums, number, _joined(one), vector)
         except SumRefused as refusal:
-            raise TrainingFailedError({one.client.name: str(refusal)}) from refusal
+            raise TrainingFailedError(
+                {one.client.name: str(refusal)}, DeclineKind.SECURE_SUM
+            ) from refusal
         summed = METRICS[layout.kind] if self._shows_own_metrics else ()
         own = {name: metrics[name] for name in summed if name in metrics}
         return serialise(one.task, layout.to_wire(vector), "masked", 1, own), sums

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from shared.federation.plans import TrainingPlan
+from shared.rest.declines import DeclineKind
 from shared.secure_sum.messages import survivors_digest
 from worker.errors import PolicyRefused
 from worker.rounds.held_task import HeldTask
@@ -100,11 +101,13 @@ class PolicyGate:
             raise PolicyRefused(
                 f"the privacy budget is of {privacy.rounds} rounds",
                 f"round {number} would spend more of client {one.client.name}'s",
+                DeclineKind.PRIVACY,
             )
         if number <= one.client.state.last_round:
             raise PolicyRefused(
                 "the privacy budget is of one update a round",
                 f"client {one.client.name} has made one of round {one.client.state.last_round}",
+                DeclineKind.PRIVACY,
             )
 
     def admit(self, one: HeldTask) -> None:

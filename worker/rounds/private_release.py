@@ -9,6 +9,7 @@ import numpy as np
 from shared.arrays import Array, NamedArrays
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.specification import FederationSpecification
+from shared.rest.declines import DeclineKind
 from shared.secure_sum.fixed_point import Ring32
 from shared.secure_sum.layout import METRICS, SumLayout
 from shared.tensors.low_rank import FactoredDelta, Float64
@@ -83,7 +84,8 @@ class PrivateRelease:
                 {
                     result.participant: f"one example changes {sensitivity:.3g} of the sum, and "
                     f"the noise is made for {layout.noise.sensitivity:.3g}"
-                }
+                },
+                DeclineKind.PRIVACY,
             )
         deviation = layout.noise.deviation(layout.fixed_point)
         noise = rounded_normal(key, deviation, len(change))
@@ -100,12 +102,15 @@ class PrivateRelease:
         """The weighted change (m,), and what one unit of privacy can change in it."""
         change = weight * flat_change(result, weights, self._parameters)
         if not np.isfinite(change).all():
-            raise TrainingFailedError({result.participant: "its change is not finite"})
+            raise TrainingFailedError(
+                {result.participant: "its change is not finite"}, DeclineKind.DIVERGENCE
+            )
         if self._privacy.unit == "client":
             return clipped(change, self._privacy.clip_norm), self._privacy.clip_norm
         if result.sensitivity is None:
             raise TrainingFailedError(
-                {result.participant: "its method does not bound what one example changes"}
+                {result.participant: "its method does not bound what one example changes"},
+                DeclineKind.PRIVACY,
             )
         return change, weight * result.sensitivity
 

@@ -28,7 +28,7 @@ from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
 from worker.rounds.progress import EventView, RoundProgress
 from worker.rounds.site_record import SiteRecord
-from worker.rounds.sitting_out import give_up, refuse_by_policy
+from worker.rounds.sitting_out import break_down, give_up, refuse_by_policy
 from worker.rounds.update_sender import UpdateSender
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
@@ -94,6 +94,7 @@ class RoundWork:
         ordered = sorted(held, key=lambda one: one.client.name)
         log = _log.bind(round=ordered[0].task.round_number, kind=ordered[0].task.kind.value)
         uploads: list[asyncio.Task[None]] = []
+        undone: list[HeldTask] = []
         held_leases = [(one.client.api, one.task) for one in ordered]
         async with heartbeats(held_leases, self._sleep) as leases:
             try:
@@ -101,6 +102,7 @@ class RoundWork:
                     log.info("pending update sent again", client=one.client.name)
                     uploads.append(asyncio.create_task(self._sender.upload(one, leases)))
                 fresh = [one for one in ordered if not one.client.has_pending_for(one.task)]
+                undone += fresh
                 await asyncio.gather(*(self._sender.settle(one) for one in fresh))
                 fresh = [one for one in fresh if not one.client.is_shut_out]
                 ready = await self._writer.prepare(await self._admit(fresh))
@@ -111,12 +113,14 @@ class RoundWork:
                     async for one, state in self._results(fresh, leases):
                         with self._metrics.phase("saving", client=one.client.name):
                             await asyncio.to_thread(one.client.save, state)
+                        undone.remove(one)
                         uploads.append(asyncio.create_task(self._sender.upload(one, leases)))
                 await asyncio.gather(*uploads)
             except TrainingFailedError as failed:
                 for one in [one for one in ordered if one.client.name in failed.reasons]:
                     leases.drop(one.client.name)
-                    await give_up(one, failed.reasons[one.client.name], self._patience)
+                    name = one.client.name
+                    await give_up(one, failed.kinds[name], failed.reasons[name], self._patience)
                 await asyncio.gather(*uploads)
             except Refused as refusal:
                 if not refusal.is_a(ProblemType.VERSION_REMOVED, ProblemType.NOT_FOUND):
@@ -132,6 +136,9 @@ class RoundWork:
                 log.warning("weights are others now, work dropped", detail=str(error))
                 await asyncio.gather(*uploads)
                 return False
+            except Exception as error:
+                await break_down(undone, error, self._patience)
+                raise
             finally:
                 for upload in uploads:
                     upload.cancel()

@@ -13,19 +13,9 @@ from worker.metrics import WorkerMetrics
 from worker.remote.patience import Patience
 from worker.rounds.heartbeats import Leases
 from worker.rounds.held_task import LeasedTask
+from worker.rounds.refused_updates import NOT_ACCEPTED, NOT_WANTED
 from worker.rounds.restored_state import check_restored
 from worker.rounds.sitting_out import leave_out
-
-_NOT_WANTED = (
-    ProblemType.ROUND_CLOSED,
-    ProblemType.STALE_BASE_VERSION,
-    ProblemType.UPDATE_CONFLICT,
-    ProblemType.FEDERATION_FINISHED,
-    ProblemType.NOT_FOUND,
-)
-"""The round goes on without the update, is over, or is not known: nothing will record it."""
-_NOT_ACCEPTED = (ProblemType.MALFORMED_UPDATE, ProblemType.BODY_TOO_LARGE)
-"""What the same update would be answered again."""
 
 _log = structlog.get_logger()
 
@@ -61,7 +51,7 @@ class UpdateSender:
             if refusal.shuts_out:
                 client.shut_out(refusal.problem.detail)
                 return
-            if not refusal.is_a(ProblemType.LEASE_LOST, *_NOT_WANTED, *_NOT_ACCEPTED):
+            if not refusal.is_a(ProblemType.LEASE_LOST, *NOT_WANTED, *NOT_ACCEPTED):
                 raise
             log.warning("earlier update not recorded", detail=refusal.problem.detail)
             await asyncio.to_thread(client.discard_pending)
@@ -96,10 +86,10 @@ class UpdateSender:
             if refusal.shuts_out:
                 client.shut_out(refusal.problem.detail)
                 return
-            if not refusal.is_a(*_NOT_ACCEPTED, *_NOT_WANTED):
+            if not refusal.is_a(*NOT_ACCEPTED, *NOT_WANTED):
                 raise
             await asyncio.to_thread(client.discard_pending)
-            if refusal.is_a(*_NOT_WANTED):
+            if refusal.is_a(*NOT_WANTED):
                 log.warning("update not wanted", detail=refusal.problem.detail)
                 return
             # Training again would give the same, so this client sits the round out.

@@ -31,6 +31,8 @@ class EnrolledClient:
         """What it is in secure sums; None where the federation has none."""
         self.api = api
         self.state = state
+        self.tells_why = True
+        """Whether the coordinator gets a line of text on why a round is declined."""
         self.is_done = False
         """No more work will come: the federation ended, or the client was shut out."""
         self.is_shut_out = False

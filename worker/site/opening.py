@@ -141,6 +141,7 @@ async def open_site(
                 client, http, specification, federation.specification_digest, method, datasets
             )
             check_examples(config.policy, client.name, len(hosted.data.train))
+            hosted.tells_why = config.policy.decline_text
             clients.append(hosted)
         for (client, http), hosted in zip(members, clients, strict=True):
             hosted.member = await _membership(config, client, http, federation, patience)

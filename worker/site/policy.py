@@ -137,6 +137,9 @@ def _find(
     yield Finding("metric_digits", digits, "all digits", Verdict.ACCEPTED)
     own = "metrics of one client" if specification.protection is None else "the cohort's mean"
     yield Finding("own_metrics", str(policy.own_metrics).lower(), own, Verdict.ACCEPTED)
+    told = str(policy.decline_text).lower()
+    asks = "why a client takes no part in a round"
+    yield Finding("decline_text", told, asks, Verdict.ACCEPTED)
     size = specification.parameters.size_bytes // 4
     yield _bound("max_model_parameters", policy.max_model_parameters, f"{size} parameters", size)
     yield _named(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from shared.arrays import NamedArrays
+from shared.rest.declines import DeclineKind
 from worker.methods.interface import (
     Participant,
     TrainingFailedError,
@@ -77,6 +78,7 @@ def _taken(
 ) -> Iterator[TrainingResult]:
     """Results until ``number`` devices are done; then the clients that failed on any of them."""
     reasons: dict[str, str] = {}
+    kinds: dict[str, DeclineKind] = {}
     while number:
         item = results.get()
         if isinstance(item, TrainingResult):
@@ -85,10 +87,11 @@ def _taken(
         number -= 1
         if isinstance(item, TrainingFailedError):
             reasons |= item.reasons
+            kinds |= item.kinds
         elif item is not None:
             raise item
     if reasons:
-        raise TrainingFailedError(reasons)
+        raise TrainingFailedError(reasons, kinds)
 
 
 def divided(group: Sequence[Participant], number: int) -> list[list[Participant]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
+from shared.rest.declines import DeclineKind
 from shared.rest.problems import Problem, ProblemType
 from shared.rest.schema import FederationView, HeartbeatReply, Receipt, Task
 from shared.rest.state_generation import StateGeneration
@@ -60,9 +61,11 @@ class SpoolApi:
             round_number=kept.round_number, attempt=kept.attempt, lease_seconds=kept.lease_seconds
         )
 
-    async def decline(self, task: Task, reason: str, joined_round: int | None = None) -> None:
+    async def decline(
+        self, task: Task, kind: DeclineKind, reason: str, joined_round: int | None = None
+    ) -> None:
         """Keeps the reason until it is sent."""
-        self._spool.save_declined(Declined(task=task, reason=reason))
+        self._spool.save_declined(Declined(task=task, kind=kind, reason=reason))
 
     async def put_update(
         self, task: Task, update: bytes, state: StateGeneration | None = None

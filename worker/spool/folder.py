@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.rest.schema import DeclineReason, FederationView, Task
+from shared.rest.declines import DeclineKind, DeclineReason
+from shared.rest.schema import FederationView, Task
 from worker.errors import ConfigError
 from worker.settings import WorkerConfig
 from worker.site import json_file
@@ -29,6 +30,7 @@ class Declined(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Task
+    kind: DeclineKind
     reason: DeclineReason
 
 

@@ -195,7 +195,7 @@ class _Sending:
         try:
             await self._patience.insist(
                 "declining a round",
-                lambda: self._api.decline(declined.task, declined.reason),
+                lambda: self._api.decline(declined.task, declined.kind, declined.reason),
             )
         except Refused as refusal:
             if refusal.shuts_out:

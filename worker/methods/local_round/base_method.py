@@ -17,6 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from shared.arrays import NamedArrays
 from shared.federation.specification import ParameterSpecification
+from shared.rest.declines import DeclineKind
+from worker.errors import WorkerError
 from worker.methods.interface import (
     DIVERGED,
     Participant,
@@ -36,6 +38,19 @@ class NothingToSend:
 
     participant: str
     reason: str
+    kind: DeclineKind = DeclineKind.OTHER
+
+
+class CannotTrain(WorkerError):
+    """A client may not train in this round; the message says why.
+
+    Attributes:
+        kind: of the reason. The coordinator gets no message of kind ``other``.
+    """
+
+    def __init__(self, why: str, kind: DeclineKind = DeclineKind.OTHER) -> None:
+        super().__init__(why)
+        self.kind = kind
 
 
 class BaseMethod(ABC, Generic[SharedT]):
@@ -140,14 +155,17 @@ def _sorted_out(
     outcomes: Iterator[TrainingResult | NothingToSend],
 ) -> Iterator[TrainingResult]:
     failed: dict[str, str] = {}
+    kinds: dict[str, DeclineKind] = {}
     for outcome in outcomes:
         if isinstance(outcome, NothingToSend):
             failed[outcome.participant] = outcome.reason
+            kinds[outcome.participant] = outcome.kind
         elif not all(map(math.isfinite, outcome.metrics.values())):
             failed[outcome.participant] = DIVERGED
+            kinds[outcome.participant] = DeclineKind.DIVERGENCE
         else:
             yield outcome
     if failed:
         if set(failed.values()) == {DIVERGED}:
             raise TrainingDivergedError(list(failed))
-        raise TrainingFailedError(failed)
+        raise TrainingFailedError(failed, kinds)

@@ -26,7 +26,7 @@ from shared.federation.hyperparameters import ModelPlan
 from shared.federation.initialisation import RowRange, TensorSpecification
 from shared.federation.plans import TrainingPlan
 from shared.federation.specification import ParameterSpecification
-from worker.errors import ModelError, WorkerError
+from worker.errors import ModelError
 from worker.methods.interface import (
     DEFAULT_RESOURCES,
     Participant,
@@ -36,7 +36,12 @@ from worker.methods.interface import (
     TrainingDivergedError,
     TrainingResult,
 )
-from worker.methods.local_round.base_method import BaseMethod, NothingToSend, raising_stop
+from worker.methods.local_round.base_method import (
+    BaseMethod,
+    CannotTrain,
+    NothingToSend,
+    raising_stop,
+)
 from worker.methods.local_round.client import BUFFER_PREFIX, HEAD_PREFIX
 from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
 from worker.methods.local_round.head import head_module, head_shapes, initial_bound
@@ -50,10 +55,6 @@ from worker.models.layout import ParameterLayout, TrainableTensor, check_shapes
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
 Tensors = dict[str, torch.Tensor]
-
-
-class CannotTrain(WorkerError):
-    """A client may not train in this round; the message says why."""
 
 
 class ModelMethod(BaseMethod[Tensors]):
@@ -99,9 +100,8 @@ class ModelMethod(BaseMethod[Tensors]):
             mixed_precision=self.mixed_precision(device),
             max_cache_bytes=resources.max_feature_cache_bytes,
         )
-        shapes = head_shapes(
-            plan.num_classes, extractor.feature_width, extractor.private_hidden_width
-        )
+        hidden_width = extractor.private_hidden_width
+        shapes = head_shapes(plan.num_classes, extractor.feature_width, hidden_width)
         head = [
             TrainableTensor(name, shape, 0.0, initial_bound(shapes, name))
             for name, shape in shapes.items()
@@ -214,7 +214,7 @@ class ModelMethod(BaseMethod[Tensors]):
             try:
                 yield self._train_one(client, shared)
             except CannotTrain as reason:
-                yield NothingToSend(participant.name, str(reason))
+                yield NothingToSend(participant.name, str(reason), reason.kind)
 
     def logits_of(self, participant: Participant, shared: Tensors) -> torch.Tensor:
         """See :class:`BaseMethod`."""

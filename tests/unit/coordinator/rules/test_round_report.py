@@ -7,25 +7,27 @@ import sys
 import pytest
 
 from coordinator.rules.round_report import RoundPart, RoundReport, Spread, mean, report_of
+from shared.rest.declines import DeclineKind
 from shared.rest.schema import MAX_METRICS
 
 
-def part(metrics: dict[str, float] | None, *, has_declined: bool = False) -> RoundPart:
+def part(metrics: dict[str, float] | None, *, decline: DeclineKind | None = None) -> RoundPart:
     sent = None if metrics is None else 10
-    return RoundPart(has_declined, bytes_down=5, bytes_up=sent, metrics=metrics)
+    return RoundPart(decline, bytes_down=5, bytes_up=sent, metrics=metrics)
 
 
 def test_counts_bytes_and_spreads() -> None:
     parts = [
         part({"a": 1.0}),
         part({"a": 3.0, "b": 7.0}),
-        part(None, has_declined=True),
+        part(None, decline=DeclineKind.DISK),
         part(None),
     ]
     assert report_of(parts, None) == RoundReport(
         cohort_size=4,
         updates=2,
         declined=1,
+        declined_by_kind={DeclineKind.DISK: 1},
         bytes_up=20,
         bytes_down=20,
         metrics={
@@ -61,3 +63,9 @@ def test_a_report_survives_being_written() -> None:
 
 def test_a_round_without_clients() -> None:
     assert report_of([], None).cohort_size == 0
+
+
+def test_a_report_of_before_kinds_is_read() -> None:
+    report = report_of([part(None, decline=DeclineKind.OTHER)], None)
+    before = report.model_dump(exclude={"declined_by_kind"})
+    assert RoundReport.model_validate(before).declined_by_kind == {}

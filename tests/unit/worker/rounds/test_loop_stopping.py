@@ -36,7 +36,7 @@ async def test_a_killed_worker_sends_the_same_bytes_at_its_next_start(worker: Wo
     assert worker.on_disk("alice").pending is None
 
 
-async def test_a_full_disk_ends_the_worker_and_costs_a_round_of_training_alone(
+async def test_a_full_disk_ends_the_worker_and_the_round_goes_on_without_it(
     worker: Worker,
 ) -> None:
     worker.coordinator.add_task("alice", 1)
@@ -53,13 +53,15 @@ async def test_a_full_disk_ends_the_worker_and_costs_a_round_of_training_alone(
     kept = worker.on_disk("alice")
     assert (kept.last_round, kept.pending) == (1, None)
     assert len(worker.coordinator.asked("PUT", "/updates/alice")) == 1, "nothing unsaved is sent"
+    assert worker.coordinator.declined() == [("alice", 2, "its disk is full")]
 
     worker.method.before_step = lambda _: None
+    worker.coordinator.add_task("alice", 3)
     await worker.run("alice")
-    assert worker.method.trained == [("alice", 1), ("alice", 2), ("alice", 2)]
+    assert worker.method.trained == [("alice", 1), ("alice", 2), ("alice", 3)]
     kept = worker.on_disk("alice")
-    assert (kept.last_round, kept.pending) == (2, None)
-    assert kept.tensors["embedding"].tolist() == [3.0] * 3, "each round counts once"
+    assert (kept.last_round, kept.pending) == (3, None)
+    assert kept.tensors["embedding"].tolist() == [4.0] * 3, "each round counts once"
 
 
 async def test_a_worker_killed_while_training_trains_the_round_again(worker: Worker) -> None:

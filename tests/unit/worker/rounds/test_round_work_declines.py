@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import httpx
 import pytest
 
@@ -10,7 +12,7 @@ from shared.rest.schema import TaskKind
 from tests.support.fake_coordinator import Request, problem, unavailable
 from tests.support.hosted_clients import read_update
 from tests.support.round_bench import Bench, Killed
-from worker.methods.interface import DIVERGED
+from worker.methods.interface import DIVERGED, Participant
 from worker.site.round_ledger import load_ledger
 from worker.site_policy import SitePolicy
 
@@ -24,10 +26,27 @@ async def test_a_diverged_client_sends_nothing_and_the_others_go_on(bench: Bench
     assert bench.file("bob") == before
     assert held["bob"].client.failed_in_round == 1
     assert bench.coordinator.declined() == [("bob", 1, DIVERGED)]
+    assert bench.coordinator.decline_kinds() == ["divergence"]
     for name in ("alice", "carol"):
         assert len(bench.coordinator.updates(name)) == 1
         assert bench.on_disk(name).pending is None
         assert held[name].client.failed_in_round is None
+
+
+async def test_a_full_disk_is_told_for_those_without_a_result_and_ends_the_work(
+    bench: Bench,
+) -> None:
+    def fill_disk(participant: Participant) -> None:
+        if participant.name == "bob":
+            raise OSError(errno.ENOSPC, "No space left on device", "/srv/bob/state")
+
+    bench.method.before_step = fill_disk
+    held = [bench.held(name) for name in ("alice", "bob", "carol")]
+    with pytest.raises(OSError, match="No space"):
+        await bench.round_work().do(held)
+    told = [(name, 1, "its disk is full") for name in ("bob", "carol")]
+    assert bench.coordinator.declined() == told
+    assert bench.coordinator.decline_kinds() == ["disk", "disk"]
 
 
 async def test_a_client_that_is_shut_out_when_it_declines_is_done(bench: Bench) -> None:
@@ -54,6 +73,7 @@ async def test_a_client_that_its_sites_policy_excludes_declines_and_the_others_t
     await group.do([bench.held(name, round_number=2) for name in ("alice", "bob")])
     assert bench.method.trained == [("alice", 1), ("bob", 2)]
     assert bench.coordinator.declined() == [("alice", 2, "policy.rounds_in_all is 1")]
+    assert bench.coordinator.decline_kinds() == ["policy"]
 
 
 async def test_a_round_is_counted_before_it_is_trained_and_once(bench: Bench) -> None:

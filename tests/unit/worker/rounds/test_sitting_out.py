@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from shared.rest.declines import DECLINE_WORDS, MAX_REASON, DeclineKind
 from shared.rest.problems import ProblemType
-from shared.rest.schema import MAX_REASON, TaskKind
+from shared.rest.schema import TaskKind
 from shared.secure_sum.cards import SiteKeys
 from shared.secure_sum.messages import ExchangeView, Terms
 from tests.support.fake_coordinator import FakeCoordinator, problem
 from tests.support.hosted_clients import hosted_client
 from tests.support.specifications import tiny_specification
 from tests.support.waiting import RecordedSleep
-from worker.errors import PolicyRefused, SumRefused
+from worker.errors import DataError, PolicyRefused, SumRefused
 from worker.remote.patience import Patience
 from worker.rounds.exchange_work import ExchangeWork
 from worker.rounds.held_task import HeldTask
 from worker.rounds.policy_gate import PolicyGate
-from worker.rounds.sitting_out import TRAINING_FAILED, give_up, refuse_by_policy, refuse_sum
+from worker.rounds.sitting_out import break_down, give_up, leave_out, refuse_by_policy, refuse_sum
 from worker.secure_sum.member import Member
 from worker.site_policy import SitePolicy
 
@@ -99,16 +102,55 @@ async def test_the_sites_own_numbers_stay_in_its_log(bench: Bench) -> None:
 
 async def test_why_training_failed_leaves_a_site_only_where_updates_do(bench: Bench) -> None:
     reason = "its privacy budget was made for 70 training examples, not for 71"
-    await give_up(bench.held(), reason, PATIENCE)
+    await give_up(bench.held(), DeclineKind.PRIVACY, reason, PATIENCE)
     bench.client.member = bench.member
-    await give_up(bench.held(), reason, PATIENCE)
-    assert bench.reasons() == [reason, TRAINING_FAILED]
+    await give_up(bench.held(), DeclineKind.PRIVACY, reason, PATIENCE)
+    assert bench.reasons() == [reason, DECLINE_WORDS[DeclineKind.PRIVACY]]
+    assert bench.coordinator.decline_kinds() == ["privacy", "privacy"]
+
+
+async def test_what_a_method_of_its_own_writes_stays_at_the_site(bench: Bench) -> None:
+    await give_up(bench.held(), DeclineKind.OTHER, "/data/alice/7.png is grey", PATIENCE)
+    assert bench.reasons() == ["training failed, no update is sent"]
+
+
+async def test_a_site_that_switches_text_off_says_the_kind_alone(bench: Bench) -> None:
+    bench.client.tells_why = False
+    await refuse_by_policy(bench.held(), PolicyRefused("policy.x is 1", "it has 2"), PATIENCE)
+    await leave_out(bench.held(), "a tensor is missing", PATIENCE)
+    assert bench.coordinator.decline_kinds() == ["policy", "update_refused"]
+    assert bench.reasons() == [
+        "the site's policy excludes the round",
+        "the coordinator refuses its update",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space", "/srv/alice"), "disk", "its disk is full"),
+        (OSError(errno.EIO, "broken", "/srv/alice"), "disk", DECLINE_WORDS[DeclineKind.DISK]),
+        (MemoryError(), "memory", "its memory is too small"),
+        (torch.OutOfMemoryError("at 0x7f"), "memory", "its memory is too small"),
+        (DataError("/srv/alice/7.png: no image"), "data", "its data cannot be read"),
+    ],
+)
+async def test_an_error_of_the_machine_is_said_without_what_it_names(
+    bench: Bench, error: Exception, kind: str, reason: str
+) -> None:
+    await break_down([bench.held()], error, PATIENCE)
+    assert (bench.coordinator.decline_kinds(), bench.reasons()) == ([kind], [reason])
+
+
+async def test_an_error_of_the_code_is_no_reason(bench: Bench) -> None:
+    await break_down([bench.held()], RuntimeError("line 7 of /srv/x.py"), PATIENCE)
+    assert bench.reasons() == []
 
 
 @pytest.mark.parametrize("kind", [ProblemType.ROUND_CLOSED, ProblemType.LEASE_LOST])
 async def test_a_decline_that_nobody_wants_ends_nothing(bench: Bench, kind: ProblemType) -> None:
     bench.coordinator.answer("PUT", "/decline", problem(kind))
-    await give_up(bench.held(), "why", PATIENCE)
+    await give_up(bench.held(), DeclineKind.OTHER, "why", PATIENCE)
     assert not bench.client.is_done
 
 
@@ -135,6 +177,7 @@ async def test_a_round_before_one_that_was_joined_is_declined_with_the_number_of
     (decline,) = bench.coordinator.asked("PUT", "/decline")
     assert json.loads(decline.content) == {
         "reason": "this client has joined round 7 before",
+        "kind": "secure_sum",
         "joined_round": 7,
     }
 
