@@ -24,6 +24,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.operations.delta_chains import DeltaChains
 from coordinator.operations.metrics import Scrapes
 from coordinator.operations.upload_slots import UploadSlots
+from coordinator.page.readable_refusals import ReadableRefusals
 from coordinator.page.router import router as page_router
 from coordinator.rounds.driver import Driver
 from coordinator.routes import (
@@ -112,6 +113,8 @@ def create_app(
     if settings.allowed_hosts is not None:
         app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts.split(","))
     app.add_middleware(RequestMetrics, metrics=context.metrics)
+    if settings.page:
+        app.add_middleware(ReadableRefusals)
     record_requests(app)
     return app
 

@@ -59,17 +59,22 @@ async def _answer(request: Request, error: Exception) -> Response:
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{SIGN_IN}?next={quote(target)}", status_code=303)
     answer = await problem_handlers.answer(request, error)
-    problem = json.loads(bytes(answer.body) or b"{}")
+    return page_of(request, bytes(answer.body), answer.status_code, answer.headers)
+
+
+def page_of(request: Request, body: bytes, status: int, headers: Mapping[str, str]) -> Response:
+    """A problem document, and the headers that came with it, as a page."""
+    problem = json.loads(body or b"{}")
     page = render(
         request,
         "problem.html",
-        status=answer.status_code,
+        status=status,
         title=problem.get("title", "The request was not answered"),
         detail=problem.get("detail", ""),
-        sign_in=SIGN_IN if answer.status_code == 401 else None,
+        sign_in=SIGN_IN if status == 401 else None,
     )
-    page.status_code = answer.status_code
-    for name in ("Retry-After", "Connection"):
-        if name in answer.headers:
-            page.headers[name] = answer.headers[name]
+    page.status_code = status
+    for name in ("retry-after", "connection", "allow"):
+        if name in headers:
+            page.headers[name] = headers[name]
     return page

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from coordinator.operations.sessions import MOST_PER_TOKEN
 from coordinator.store.tables import SessionRow
+from shared.rest.problems import MEDIA_TYPE
 from tests.support.audit import create_token, events
 from tests.support.coordinator import RunningCoordinator, on_sqlite, running_coordinator
 from tests.support.page import SIGN_IN, form_fields, new_browser, signed_in
@@ -122,6 +123,18 @@ async def test_over_tls_the_cookie_is_sent_over_tls_alone(
 
 
 @on_sqlite
+async def test_a_wrong_method_is_answered_to_a_browser_as_a_page(
+    coordinator: RunningCoordinator,
+) -> None:
+    answer = await coordinator.http.put("/page/sessions")
+    assert answer.status_code == 405
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "<h1" in answer.text
+    interface = await coordinator.http.put("/v1/federations")
+    assert (interface.status_code, interface.headers["Content-Type"]) == (405, MEDIA_TYPE)
+
+
+@on_sqlite
 async def test_a_wrong_token_is_one_plain_line_an_event_and_limited(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -138,6 +151,12 @@ async def test_a_wrong_token_is_one_plain_line_an_event_and_limited(
         answer = await browser.sign_in("hyperfl-admin-nobody")
         assert answer.status_code == 429
         assert int(answer.headers["Retry-After"]) >= 1
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert "try again in" in answer.text
+        refused = await coordinator.http.post("/v1/enrolments", json={})
+        assert refused.status_code == 429
+        assert refused.headers["Content-Type"] == MEDIA_TYPE, "the interface answers as it did"
         coordinator.clock.advance(60)
         written = await events(coordinator)
     assert [(one["actor"], one["action"], one["outcome"]) for one in written[:5]] == [
