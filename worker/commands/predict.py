@@ -29,7 +29,9 @@ _DIGITS = 6
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, or folders of them; or tables of rows.")
+    ],
     client: Annotated[str, typer.Option(help="Name of a client in the TOML file.")],
     config: ConfigOption = None,
     output: Annotated[
@@ -39,12 +41,13 @@ def predict(
     untrained: UntrainedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify images with a client's own model; send nothing.
+    """Classify images or rows with a client's own model; send nothing.
 
     The images are read as the client's data are: upright, on white, at the
     model's size. A client that was trained on arrays takes .npz and .safetensors
-    with `images`. The CSV has a line for each image: the file, the most probable
-    class, and the probability of each class.
+    with `images` or `features`; one that was trained on rows of features takes
+    .csv and .parquet. The CSV has a line for each image or row: the file, the most
+    probable class, and the probability of each class.
 
     Example: hyperfl worker predict --client site-a --output predictions.csv new-images
     """
@@ -72,7 +75,7 @@ def predict(
     elif output is None:
         typer.echo(_csv(rows), nl=False)
     else:
-        typer.echo(f"{output}: {len(rows)} images, by weights version {found.weights_version}")
+        typer.echo(f"{output}: {len(rows)} predictions, by weights version {found.weights_version}")
 
 
 def _rows(found: Predictions) -> list[dict[str, str | float]]:

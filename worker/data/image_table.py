@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import numpy as np
-
 from worker.data.classes import AgreedClasses
-from worker.data.file_splits import SPLITS, TEST, TRAIN, FileSplits, raise_faults, read_splits
+from worker.data.file_splits import SPLITS, TRAIN, FileSplits, raise_faults, read_splits
 from worker.data.folder_scan import ScannedSplit
-from worker.data.held_out import hold_out
 from worker.data.images import Dataset, own_dataset
 from worker.data.source import DataSource
 from worker.data.table_file import Row, read_rows
+from worker.data.table_rows import faults_of_empty_splits, faults_of_splits, with_drawn_split
 from worker.data.wanted import Wanted
 from worker.errors import DataError
 
@@ -51,14 +48,10 @@ def look_at_table(source: DataSource) -> FileSplits:
     table, folder = _table(source), source.data_dir or Path()
     try:
         rows = read_rows(table)
-        faults = [*_faults_of_rows(table, folder, rows), *_faults_of_splits(table, rows, source)]
+        faults = [*_faults_of_rows(table, folder, rows), *faults_of_splits(table, rows, source)]
         if not faults:
-            rows = _with_drawn_split(table, rows, source)
-            faults = [
-                f"{table}: expected rows of split {name}, found none"
-                for name in (TRAIN, TEST)
-                if not any(row.split == name for row in rows)
-            ]
+            rows = with_drawn_split(table, rows, source)
+            faults = [*faults_of_empty_splits(table, rows)]
     except DataError as error:
         faults = [str(error)]
     if faults:
@@ -111,45 +104,3 @@ def _faults_of_rows(table: Path, folder: Path, rows: Sequence[Row]) -> Iterator[
 
 def _is_absolute(file: str) -> bool:
     return PurePosixPath(file).is_absolute() or bool(PureWindowsPath(file).drive)
-
-
-def _faults_of_splits(table: Path, rows: Sequence[Row], source: DataSource) -> Iterator[str]:
-    """Whether splits are known, or are to be drawn, and keep groups together."""
-    if rows[0].split is None:
-        if source.test_fraction is None:
-            yield f"{table}: expected a column split, or test_fraction in [clients.data]"
-    elif source.test_fraction is not None:
-        yield f"{table}: has a column split, so that test_fraction would draw another"
-    else:
-        for row in rows:
-            if row.split not in SPLITS:
-                where, known = f"{table}: row {row.number}", ", ".join(SPLITS)
-                yield f"{where}: expected a split of {known}, found {row.split!r}"
-    if rows[0].group is None:
-        return
-    splits_of: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        if not row.group:
-            yield f"{table}: row {row.number}: expected a group, found none"
-        elif row.split is not None:
-            splits_of[row.group][row.split] += 1
-    for group, splits in splits_of.items():
-        if len(splits) > 1:
-            said = ", ".join(f"{count} in {split}" for split, count in splits.items())
-            yield f"{table}: group {group} lies in more than one split: {said}"
-
-
-def _with_drawn_split(table: Path, rows: Sequence[Row], source: DataSource) -> list[Row]:
-    """The same rows with a split drawn for each, where the table has none."""
-    if source.test_fraction is None:
-        return list(rows)
-    labels = np.unique([row.label for row in rows], return_inverse=True)[1].astype(np.int64)
-    groups = None
-    if rows[0].group is not None:
-        named = np.unique([str(row.group) for row in rows], return_inverse=True)[1]
-        groups = named.astype(np.int64)
-    _, test = hold_out(labels, groups, source.test_fraction, source.seed, f"{table}: test_fraction")
-    drawn = [replace(row, split=TRAIN) for row in rows]
-    for place in test:
-        drawn[place] = replace(drawn[place], split=TEST)
-    return drawn

@@ -16,6 +16,7 @@ from worker.data.arrays_file import read_arrays
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import ClientData, Examples
 from worker.data.client_split import split_for_client
+from worker.data.feature_table import read_feature_table
 from worker.data.file_splits import FileSplits
 from worker.data.held_out import hold_out
 from worker.data.image_folder import find_classes, look_at_folder, read_folder
@@ -38,10 +39,11 @@ _OWN_READERS: dict[str, Reader] = {
     "image-folder": read_folder,
     "table": read_table,
     "arrays": read_arrays,
+    "features": read_feature_table,
 }
 """By kind of a site's own data."""
-_SMALL_SHAPE = (3, 8, 8)
-"""Keeps little of images that are read for their faults alone."""
+TRIED_OUT = Wanted((3, 8, 8))
+"""Keeps little of images that are read for their faults alone, before a federation is known."""
 
 
 def reader_of(dataset: str) -> Reader:
@@ -178,8 +180,8 @@ class DatasetCache:
             DataError: the data is missing, damaged, or too small for the partition.
         """
         public = PUBLIC_DATASETS.get(source.dataset)
-        shape = _SMALL_SHAPE if public is None else public.image_shape
-        anything = source.model_copy(update={"classes": {}, "features": {}})
+        shape = TRIED_OUT.image_shape if public is None else public.image_shape
+        anything = source.model_copy(update={"classes": {}})
         return self._part(anything, Wanted(shape, max_bytes=self._max_bytes))
 
     def dataset(self, source: DataSource, wanted: Wanted) -> Dataset:
@@ -235,6 +237,8 @@ class DatasetCache:
 def check_kind(dataset: str, image_shape: ImageShape) -> None:
     """Raises DataError unless a data set of this name can have what such a model takes."""
     takes_rows = len(image_shape) == 1
+    if not takes_rows and dataset == "features":
+        raise DataError("features: are rows, and the federation's model takes images")
     if not takes_rows and image_shape[0] not in (1, 3):
         raise DataError(f"{dataset}: expected a model of 1 or 3 channels, found {image_shape[0]}")
     if takes_rows and not has_rows(dataset):

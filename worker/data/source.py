@@ -13,10 +13,12 @@ PartitionName = Literal["none", "paper", "dirichlet", "iid"]
 
 DatasetName = Literal["digits", "fashion-mnist", "emnist", "cifar10", "cinic10", "image-folder"]
 """Data sets that a name and a folder are enough for."""
-OTHER_KINDS = ("table", "arrays")
+OTHER_KINDS = ("table", "arrays", "features")
 """Of a site's own data."""
 
-ROW_KINDS = ("arrays",)
+TABLE_KINDS = ("table", "features")
+"""Those of them that a table is read for."""
+ROW_KINDS = ("features", "arrays")
 """Those of them that may have rows of features."""
 
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -30,7 +32,7 @@ def is_function(dataset: str) -> bool:
 
 def has_files(dataset: str) -> bool:
     """Whether its images lie in files of their own, or are public; else the site makes arrays."""
-    return dataset != "arrays" and not is_function(dataset)
+    return dataset not in ROW_KINDS and not is_function(dataset)
 
 
 def has_rows(dataset: str) -> bool:
@@ -61,8 +63,9 @@ class DataSource(BaseModel):
         data_dir: folder that holds the data set's files; required for all but ``digits`` and
             functions. A function is called with it where it is given, else with nothing.
         table_file: of ``table``: a CSV or Parquet file that says what the files in ``data_dir``
-            are.
-        test_fraction: of ``table`` without a column ``split``: how many of the examples are for the
+            are; of ``features``: one that has the rows.
+        ignored_columns: of ``features``: columns that are no features, by this site's own names.
+        test_fraction: of these two without a column ``split``: how many of the examples are for the
             test, drawn by ``seed``, and by group where there are groups.
         dicom_window: of DICOM files, in place of their own: centre and width of the values that are
             shown, after rescaling.
@@ -93,6 +96,7 @@ class DataSource(BaseModel):
     dataset: Annotated[str, AfterValidator(_check_dataset)]
     data_dir: Path | None = None
     table_file: Path | None = None
+    ignored_columns: tuple[str, ...] = ()
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
     dicom_window: tuple[float, DicomWidth] | None = None
     partition: PartitionName = "none"
@@ -109,12 +113,16 @@ class DataSource(BaseModel):
 
     @model_validator(mode="after")
     def _check_fields_agree(self) -> Self:
-        if self.data_dir is None and self.dataset != "digits" and not is_function(self.dataset):
+        is_table = self.dataset in TABLE_KINDS
+        needs_folder = self.dataset not in ("digits", "features") and not is_function(self.dataset)
+        if self.data_dir is None and needs_folder:
             raise ValueError(f"data_dir is required for dataset {self.dataset!r}")
-        if (self.table_file is None) == (self.dataset == "table"):
-            raise ValueError("table_file belongs to dataset 'table', which needs it")
-        if self.test_fraction is not None and self.dataset != "table":
-            raise ValueError("test_fraction belongs to dataset 'table'")
+        if (self.table_file is None) == is_table:
+            raise ValueError("table_file belongs to datasets 'table' and 'features', which need it")
+        if self.test_fraction is not None and not is_table:
+            raise ValueError("test_fraction belongs to datasets 'table' and 'features'")
+        if self.ignored_columns and self.dataset != "features":
+            raise ValueError("ignored_columns belongs to dataset 'features'")
         if self.dicom_window is not None and self.dataset not in ("image-folder", "table"):
             raise ValueError("dicom_window belongs to datasets 'image-folder' and 'table'")
         if self.client_index >= self.num_clients:

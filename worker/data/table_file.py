@@ -1,38 +1,49 @@
-"""The rows of a site's table: which file has which label, split and group."""
+"""A site's table, a CSV or Parquet file: its columns, and the rows of one that names images."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared.terminal.text_files import UnreadableText, read_text
+from worker.data.table_rows import TableRow
 from worker.errors import DataError
 
 FILE, LABEL, SPLIT, GROUP = COLUMNS = ("file", "label", "split", "group")
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 
 
+Records = Iterator[tuple[int, dict[str, Any]]]
+"""Where each row stands, the line of a CSV or the row of a Parquet file from 1; and its values."""
+Choose = Callable[[Sequence[str]], Collection[str]]
+"""Which of a table's columns are read. Raises DataError if they are not what they should be."""
+
+
 @dataclass(frozen=True)
-class Row:
-    """One image of a table; text is without white space around it, and empty where none is.
+class Row(TableRow):
+    """One image of a table.
 
     Attributes:
-        number: where it stands: the line of a CSV, the row of a Parquet file from 1.
         file: as written.
-        label: the site's name of the class.
-        split: as written; None without such a column.
-        group: whose image it is; None without such a column.
     """
 
-    number: int
     file: str
-    label: str
-    split: str | None
-    group: str | None
+
+
+def read_table_file(table: Path, choose: Choose) -> tuple[Sequence[str], Records]:
+    """The columns of a CSV file with commas, or of a Parquet file by its suffix; and its rows.
+
+    Raises:
+        DataError: the file cannot be read; for a CSV also while its rows are taken.
+    """
+    if not table.is_file():
+        raise DataError(f"{table}: expected a CSV or Parquet file, found none")
+    is_parquet = table.suffix.lower() in PARQUET_SUFFIXES
+    return (_read_parquet if is_parquet else _read_csv)(table, choose)
 
 
 def read_rows(table: Path) -> list[Row]:
@@ -44,18 +55,19 @@ def read_rows(table: Path) -> list[Row]:
         DataError: the file cannot be read, or lacks ``file`` or ``label``; a column's name is a
             known one but for case or white space, or there twice.
     """
-    if not table.is_file():
-        raise DataError(f"{table}: expected a CSV or Parquet file, found none")
-    is_parquet = table.suffix.lower() in PARQUET_SUFFIXES
-    columns, records = (_read_parquet if is_parquet else _read_csv)(table)
-    _check_columns(table, columns)
+
+    def choose(columns: Sequence[str]) -> Collection[str]:
+        _check_columns(table, columns)
+        return [name for name in COLUMNS if name in columns]
+
+    columns, records = read_table_file(table, choose)
     rows = [
         Row(
-            number,
-            _text(record[FILE]),
-            _text(record[LABEL]),
-            _text(record[SPLIT]) if SPLIT in columns else None,
-            _text(record[GROUP]) if GROUP in columns else None,
+            number=number,
+            file=_text(record[FILE]),
+            label=_text(record[LABEL]),
+            split=_text(record[SPLIT]) if SPLIT in columns else None,
+            group=_text(record[GROUP]) if GROUP in columns else None,
         )
         for number, record in records
     ]
@@ -79,16 +91,25 @@ def _check_columns(table: Path, columns: Sequence[str]) -> None:
             raise DataError(f"{table}: expected columns file and label, found {list(columns)}")
 
 
-def _read_csv(table: Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[str, Any]]]]:
+def _read_csv(table: Path, choose: Choose) -> tuple[Sequence[str], Records]:
     try:
         text = read_text(table)
     except UnreadableText as error:
         raise DataError(str(error)) from error
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    return reader.fieldnames or (), _csv_records(table, reader)
+    columns = _fieldnames(table, reader)
+    choose(columns)
+    return columns, _csv_records(table, reader)
 
 
-def _csv_records(table: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _fieldnames(table: Path, reader: csv.DictReader[str]) -> Sequence[str]:
+    try:
+        return reader.fieldnames or ()
+    except csv.Error as error:
+        raise DataError(f"{table}: line {reader.line_num + 1}: {error}") from error
+
+
+def _csv_records(table: Path, reader: csv.DictReader[str]) -> Records:
     try:
         for record in reader:
             # What has no column of its own is under None; what is missing has the value None.
@@ -102,7 +123,7 @@ def _csv_records(table: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int
         raise DataError(f"{table}: line {reader.line_num + 1}: {error}") from error
 
 
-def _read_parquet(table: Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[str, Any]]]]:
+def _read_parquet(table: Path, choose: Choose) -> tuple[Sequence[str], Records]:
     try:
         import pyarrow  # noqa: PLC0415 - an extra
         import pyarrow.parquet  # noqa: PLC0415
@@ -113,9 +134,7 @@ def _read_parquet(table: Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[
     try:
         with pyarrow.parquet.ParquetFile(table) as opened:
             columns = list(opened.schema_arrow.names)
-            _check_columns(table, columns)
-            read = opened.read(columns=[name for name in COLUMNS if name in columns])
-            records = read.to_pylist()
+            records = opened.read(columns=list(choose(columns))).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{table}: expected Parquet, cannot read it: {reason}") from error

@@ -9,12 +9,14 @@ from itertools import combinations
 from shared.federation.specification import FederationSpecification
 from worker.data.classes import AgreedClasses
 from worker.data.client_data import Examples
+from worker.data.feature_survey import row_oddities
+from worker.data.feature_table import look_at_feature_table
 from worker.data.file_splits import FileSplits
-from worker.data.loading import DatasetCache, look_at_files
+from worker.data.loading import TRIED_OUT, DatasetCache, look_at_files
 from worker.data.source import DataSource
 from worker.data.survey import Survey, equal_across, oddities, summary, survey
 from worker.errors import ConfigError, DataError
-from worker.operations.check_rows import Row, fault, ok, warning
+from worker.operations.check_rows import Row, Verdict, fault, ok, warning, worst
 from worker.settings import ClientConfig, WorkerConfig
 from worker.site.policy import check_examples
 
@@ -43,6 +45,11 @@ def check_data(
             yield from _files(client.name, surveys[client.name])
             if any(split.faults for split in surveys[client.name].values()):
                 continue
+        elif source.dataset == "features":
+            found = [*_table_rows(client, specification, datasets)]
+            yield from found
+            if worst(found) is Verdict.FAULT:
+                continue
         yield from _part(config, client, specification, datasets, surveys)
     yield from _shared(config, surveys)
 
@@ -65,6 +72,34 @@ def _files(client: str, found: Survey) -> Iterator[Row]:
             yield fault(_CHECK, line, client)
     for line in oddities(found):
         yield warning(_CHECK, line, client)
+
+
+def _table_rows(
+    client: ClientConfig, specification: FederationSpecification | None, datasets: DatasetCache
+) -> Iterator[Row]:
+    """All that is wrong or odd with a table of features."""
+    try:
+        wanted = TRIED_OUT
+        if specification is not None:
+            training = specification.training
+            wanted = datasets.wanted(
+                client.data,
+                training.image_shape,
+                training.num_classes,
+                training.class_names,
+                training.features,
+            )
+    except DataError as error:
+        yield fault(_CHECK, error, client.name)
+        return
+    found = look_at_feature_table(client.data, wanted)
+    for line in found.faults:
+        yield fault(_CHECK, line, client.name)
+    if not found.faults:
+        for line in row_oddities(
+            found, () if wanted.features is None else wanted.features.features
+        ):
+            yield warning(_CHECK, line, client.name)
 
 
 def _part(

@@ -53,7 +53,8 @@ enrolment_token_file = {token_file}
 # seed = 1
 
 # A folder with train/CLASS/*.png and test/CLASS/*.png. Other kinds of data are "table", "arrays",
-# and "package.module:function" for code of your own: docs/own-data.md.
+# "features" for rows of a table, and "package.module:function" for code of your own:
+# docs/own-data.md.
 [clients.data]
 dataset = "image-folder"
 data_dir = {data_dir}

@@ -16,6 +16,7 @@ from worker.data.image_file import decode, one_limit
 from worker.data.images import ImageShape
 from worker.data.row_scaling import RowScaling
 from worker.data.source import has_files
+from worker.data.table_file import PARQUET_SUFFIXES
 from worker.errors import ConfigError, DataError
 from worker.methods.interface import BuildsPersonalModel, PersonalModel
 from worker.operations.row_prediction import read_inputs, wanted_rows
@@ -78,7 +79,7 @@ async def predict(
         settings: of the worker.
         client: its name.
         images: files, and folders of them; of a client that was trained on arrays, files of arrays
-            with ``images``.
+            with ``images`` or ``features``; of one that was trained on a table's rows, tables.
         which: version of the client's model.
         untrained: whether a client may predict that has trained nothing of its own.
 
@@ -88,7 +89,16 @@ async def predict(
         DataError: images cannot be read; names them.
     """
     alone = config.only(client)
-    if has_files(dataset := alone.clients[0].data.dataset):
+    dataset = alone.clients[0].data.dataset
+    if dataset == "features":
+        known = (".csv", *sorted(PARQUET_SUFFIXES), *SUFFIXES)
+        if strange := [file for file in images if file.suffix.lower() not in known]:
+            raise ConfigError(
+                f"client {client} was trained on rows of features: give {', '.join(known)}, "
+                f"not {strange[0]}"
+            )
+        files = list(images)
+    elif has_files(dataset):
         files = [file for given in images for file in images_below(given)]
     elif strange := [file for file in images if file.suffix not in SUFFIXES]:
         raise ConfigError(
@@ -116,7 +126,7 @@ async def _predict(
 
     def say() -> tuple[Prediction, ...]:
         if isinstance(scaling, RowScaling):
-            inputs, places = read_inputs(files, wanted_rows(training, source), scaling)
+            inputs, places = read_inputs(files, wanted_rows(training, source), source, scaling)
             return tuple(_predictions_of(model, inputs, places))
         return tuple(
             predictions(model, files, training.image_shape, mean, std, source.dicom_window)

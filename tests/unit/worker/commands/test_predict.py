@@ -50,7 +50,7 @@ def test_the_csv_has_the_classes_by_name(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert read(run(monkeypatch, tmp_path).stdout) == expected
     output = tmp_path / "predictions.csv"
     said = run(monkeypatch, tmp_path, "--output", str(output)).stdout
-    assert said == f"{output}: 2 images, by weights version 7\n"
+    assert said == f"{output}: 2 predictions, by weights version 7\n"
     assert read(output.read_text()) == expected
 
 
