@@ -70,6 +70,9 @@ class CoordinatorSettings(BaseSettings):
     many clients train and when, how large updates are, and what is refused, but no name."""
     page: bool = True
     """Whether browsers find a page at `/`, for administrators and readers who sign in."""
+    page_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """The path under which a proxy shows the page, such as `/hyperfl`. The proxy takes it off; the
+    page's links begin with it."""
     page_session_seconds: float = Field(default=12 * 3600.0, gt=0.0, le=30 * 86400.0)
     """How long a sign-in to the page lasts; it ends earlier with its token."""
     api_docs: bool = True

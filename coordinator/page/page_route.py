@@ -47,6 +47,9 @@ class PageRoute(APIRoute):
                 response = await _answer(request, error)
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
+            if response.headers.get("location", "").startswith("/"):
+                root = request.app.state.context.settings.page_path
+                response.headers["location"] = root + response.headers["location"]
             return response
 
         return handle_page

@@ -41,9 +41,10 @@ def environment() -> Environment:
 
 
 def render(request: Request, template: str, **values: Any) -> HTMLResponse:
-    """A page. What every page shows is added: who is signed in, and the time."""
+    """A page. What every page shows is added: who is signed in, the time, where links begin."""
     visitor = getattr(request.state, "visitor", None)
     now: datetime = request.app.state.context.clock()
+    root: str = request.app.state.context.settings.page_path
     text = (
         environment()
         .get_template(template)
@@ -51,6 +52,7 @@ def render(request: Request, template: str, **values: Any) -> HTMLResponse:
             asset=asset_url,
             visitor=visitor,
             now=now,
+            root=root,
             path=request.url.path,
             here=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             ago=lambda when: wording.ago(when, now),

@@ -140,5 +140,5 @@ async def test_what_a_client_did_is_counted_as_it_comes_and_for_the_time_before(
         for one in known.clients
     ] == [("a", 2, 10, None), ("b", 1, 10, "other: no data")]
     await asyncio.to_thread(go_to, database_url, command.downgrade, "0006")
-    await asyncio.to_thread(go_to, database_url, command.upgrade, "0007")
+    await asyncio.to_thread(go_to, database_url, command.upgrade, "head")
     assert (await client_pages.show(coordinator.context, "tiny", 1, 50)).clients == known.clients

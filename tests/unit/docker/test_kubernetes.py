@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from coordinator.app import create_app
+from coordinator.serving.page_requests import FOLDER
 from coordinator.settings import CoordinatorSettings
 from tests.support.docker import SETTINGS, check_command, dockerfile
 from tests.support.kubernetes import (
@@ -24,6 +26,7 @@ from tests.support.kubernetes import (
     pod_template,
     variables,
 )
+from tests.support.tools import run_tool
 from worker.settings import WorkerSettings, load_config
 
 _OLDEST = "1.31"
@@ -149,6 +152,25 @@ def test_the_ingress_has_tls_and_leads_to_what_sites_and_administrators_ask(
     assert asked == {"body-size": "2g", "read-timeout": "60", "request-buffering": "off"}
     assert int(asked["body-size"].removesuffix("g")) << 30 == CoordinatorSettings().max_update_bytes
     assert float(asked["read-timeout"]) > WorkerSettings().poll_wait_seconds
+
+
+@of_coordinators
+def test_the_component_lets_the_page_through_and_nothing_else(overlay: str, tmp_path: Path) -> None:
+    written = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(KUBERNETES / overlay, tmp_path)],
+        "components": [os.path.relpath(KUBERNETES / "page", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(written))
+    built = yaml.safe_load_all(run_tool("kubectl", "kubernetes-client", "kustomize", str(tmp_path)))
+    (ingress,) = (one for one in built if one["kind"] == "Ingress")
+    kubernetes_validate.validate(ingress, kubernetes_validate.latest_version(), strict=True)
+    before, *added = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert [before] == only(overlay, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    assert all(one["backend"] == before["backend"] for one in added)
+    found = [(one["path"], one["pathType"]) for one in added]
+    assert found == [("/", "Exact"), (FOLDER, "Prefix")]
 
 
 def test_one_of_two_coordinators_may_be_taken_away_at_a_time() -> None:
