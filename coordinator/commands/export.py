@@ -53,7 +53,7 @@ def export(
 
     Rounds, and clients' parts in them, have their metrics, bytes and digests; the
     specification gives the parameters. csv and parquet are three tables. All but
-    csv need the extra `tracking`: pip install 'hyperfl[tracking]'.
+    csv need hyperfl's extra `tracking`.
 
     An export that fails leaves nothing. With --follow every file is whole after
     each round, and stays.

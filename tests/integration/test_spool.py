@@ -263,6 +263,22 @@ async def test_what_training_declines_is_said_when_there_is_a_network(
     assert Spool(cluster.spool).declined("a") is None
 
 
+@pytest.mark.parametrize("decline_text", [True, False])
+async def test_a_refused_update_is_declined_with_as_much_text_as_the_policy_lets_leave(
+    coordinator: RunningCoordinator, tmp_path: Path, decline_text: bool
+) -> None:
+    refusing = plain(max_update_norm=1e-9, on_excess="reject")
+    cluster = await cluster_of(coordinator, refusing, tmp_path)
+    policy = cluster.config.policy.model_copy(update={"decline_text": decline_text})
+    cluster.config = cluster.config.model_copy(update={"policy": policy})
+    await cluster.fetch()
+    await cluster.train()
+    await cluster.send()
+    shown = (await coordinator.show("tiny/rounds/1"))["assignments"]
+    assert {one["reason_kind"] for one in shown} == {"update_refused"}
+    assert all(("max_update_norm" in one["reason"]) is decline_text for one in shown)
+
+
 async def test_a_stop_ends_training_and_keeps_the_task(
     coordinator: RunningCoordinator, tmp_path: Path
 ) -> None:

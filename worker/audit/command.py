@@ -96,9 +96,9 @@ def audit(
 ) -> None:
     """Replay what a client would upload, attack it as a coordinator could, and report.
 
-    Nothing is uploaded. The report, its pictures and its advice for [policy] are
-    written into a folder. If the command is killed, repeat it: it goes on where it
-    was.
+    Nothing is uploaded. The report, its pictures and its advice for a
+    site's policy are written into a folder. If the command is killed, repeat it: it
+    goes on where it was.
 
     Example: hyperfl privacy audit --config worker.toml --specification federation.json
     """

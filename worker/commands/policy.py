@@ -28,7 +28,7 @@ def init(
         typer.Option(help="File to write, which must not exist; the default is stdout."),
     ] = None,
 ) -> None:
-    """Write a [policy] table for worker.toml: every member, its meaning, its default.
+    """Write the table `policy` for worker.toml: every member, its meaning, its default.
 
     Example: hyperfl worker policy init >> worker.toml
     """

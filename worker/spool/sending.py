@@ -64,7 +64,9 @@ async def send(
                     raise ConfigError(f"client {client.name} is not enrolled: run fetch before")
                 api = CoordinatorApi(address, read_credential(file))
                 stack.push_async_callback(api.close)
-                sendings.append(_Sending(client, api, spool, federation, patience))
+                sendings.append(
+                    _Sending(client, api, spool, federation, patience, config.policy.decline_text)
+                )
             while True:
                 outcomes = [await one.go_on() for one in sendings]
                 left = [task for one in sendings if (task := one.task()) is not None]
@@ -112,8 +114,10 @@ class _Sending:
         spool: Spool,
         federation: FederationView,
         patience: Patience,
+        tells_why: bool,
     ) -> None:
         self._config = config
+        self._tells_why = tells_why
         self._api = api
         self._spool = spool
         self._federation = federation
@@ -132,6 +136,7 @@ class _Sending:
                 await self._decline()
                 state = read_state(self._config, self._federation)
                 client = _SpooledClient(self._config, self._api, state, self._spool)
+                client.tells_why = self._tells_why
                 if state.pending is not None:
                     return await self._send(client, state.pending, task)
         except StateInUse:
