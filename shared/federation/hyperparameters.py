@@ -96,6 +96,22 @@ class FedProxPlan(ModelPlan):
     """μ of μ/2·‖w − w_t‖², which is added to the loss; 0 is FedAvg."""
 
 
+class PFedHNPlan(ModelPlan):
+    """Hyperparameters of ``pfedhn``: those of local training, and of the step that follows it."""
+
+    embedding_size: int = Field(default=16, ge=1, le=4096)
+    """Length of v."""
+    hidden_size: int = Field(default=16, ge=1, le=4096)
+    feature_scale: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Factor on the hidden features f."""
+    output_spread: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Size of the part of θ that depends on v at the start, relative to the target layers'."""
+    hypernetwork_learning_rate: float = Field(default=1.0, gt=0.0, le=1000.0)
+    """η of φ ← φ + η·JᵀΔθ, and of the embedding's step alike; with 1, b moves as FedAvg's model."""
+    clip_norm: float = Field(default=50.0, gt=0.0, allow_inf_nan=False)
+    """Largest norm of JᵀΔθ, over φ and embedding together."""
+
+
 class DittoPlan(ModelPlan):
     """Hyperparameters of ``ditto``: FedAvg's round, then one of the client's own model."""
 

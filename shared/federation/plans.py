@@ -26,6 +26,7 @@ from shared.federation.hyperparameters import (
     HyperFLLPMPlan,
     HyperFLPlan,
     ModelPlan,
+    PFedHNPlan,
     PPSGDPlan,
     PrivateModelPlan,
 )
@@ -65,6 +66,7 @@ KNOWN_METHODS: Mapping[str, KnownMethod] = MappingProxyType(
         "fedper": KnownMethod(ModelPlan, ("extractor",)),
         "fedbn": KnownMethod(ModelPlan, ("extractor", "head")),
         "ditto": KnownMethod(DittoPlan, ("extractor", "head")),
+        "pfedhn": KnownMethod(PFedHNPlan, ("hypernetwork",)),
         "dp-fedavg": KnownMethod(PrivateModelPlan, ("extractor", "head")),
         "centaur": KnownMethod(CentaurPlan, ("extractor",)),
         "ppsgd": KnownMethod(PPSGDPlan, ("extractor",)),
@@ -125,6 +127,18 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "batch_size": 32,
             "momentum": 0.0,
             "weight_decay": 0.0,
+        },
+    },
+    "pfedhn": {
+        "default": {},
+        "paper": {
+            "embedding_size": 6,
+            "hidden_size": 100,
+            "epochs": 5,
+            "batch_size": 64,
+            "learning_rate": 5e-3,
+            "momentum": 0.9,
+            "weight_decay": 5e-5,
         },
     },
 }

@@ -58,7 +58,12 @@ def _check_inseparable(training: TrainingPlan) -> None:
         )
     shared_part = training.hyperparameters.get("shared_part")
     if "hypernetwork" in KNOWN_METHODS[training.method].shares and shared_part != "output-bias":
+        remedy = "say allow_separable to sum them all the same"
+        if shared_part is not None:
+            remedy = (
+                "use training.hyperparameters.shared_part = output-bias, or say allow_separable"
+            )
         raise ValueError(
             "the sum of clients' hypernetwork updates can be taken apart into each client's part: "
-            "use training.hyperparameters.shared_part = output-bias, or say allow_separable"
+            + remedy
         )

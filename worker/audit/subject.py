@@ -101,6 +101,11 @@ def check_audited(specification: FederationSpecification) -> None:
             f"method {training.method} trains on a frozen backbone, for which there are no "
             "attacks here"
         )
+    if training.method == "pfedhn":
+        raise AuditError(
+            "updates of method pfedhn are changes of a generated extractor and head together, and "
+            "the attacks here read them from a model or an extractor"
+        )
     if training.method == "fedbn":
         raise AuditError(
             "updates of method fedbn are without batch normalisation, and the attacks here need "

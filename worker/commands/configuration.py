@@ -32,6 +32,11 @@ UntrainedOption = Annotated[
 ]
 
 
+def dash_is_stdout(file: Path | None) -> Path | None:
+    """Callback of an option whose default is stdout: ``-`` is no file, as for other programs."""
+    return None if file == Path("-") else file
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """As for every command; and code of the user's own that ends the process has failed."""

@@ -10,7 +10,14 @@ import typer
 
 from shared.terminal.logs import configure_logging
 from shared.terminal.tables import print_table
-from worker.commands.configuration import ConfigOption, JsonOption, failures, load, write_new
+from worker.commands.configuration import (
+    ConfigOption,
+    JsonOption,
+    dash_is_stdout,
+    failures,
+    load,
+    write_new,
+)
 from worker.settings import WorkerSettings
 from worker.site_policy import SitePolicy
 
@@ -25,7 +32,10 @@ policy = typer.Typer(
 def init(
     output: Annotated[
         Path | None,
-        typer.Option(help="File to write, which must not exist; the default is stdout."),
+        typer.Option(
+            help="File to write, which must not exist; the default is stdout.",
+            callback=dash_is_stdout,
+        ),
     ] = None,
 ) -> None:
     """Write the table `policy` for worker.toml: every member, its meaning, its default.

@@ -17,6 +17,7 @@ from worker.commands.configuration import (
     JsonOption,
     UntrainedOption,
     WhichOption,
+    dash_is_stdout,
     failures,
     load,
 )
@@ -35,7 +36,8 @@ def predict(
     client: Annotated[str, typer.Option(help="Name of a client in the TOML file.")],
     config: ConfigOption = None,
     output: Annotated[
-        Path | None, typer.Option(help="CSV file to write; the default is stdout.")
+        Path | None,
+        typer.Option(help="CSV file to write; the default is stdout.", callback=dash_is_stdout),
     ] = None,
     which: WhichOption = "final",
     untrained: UntrainedOption = False,

@@ -21,6 +21,7 @@ from worker.commands.aggregation_options import (
     aggregation_plan,
     policy_caps,
 )
+from worker.commands.configuration import dash_is_stdout
 from worker.commands.protection_options import (
     AllowSeparableOption,
     DeltaOption,
@@ -141,7 +142,8 @@ def specify(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write; the default is stdout.")
+        Path | None,
+        typer.Option(help="File to write; the default is stdout.", callback=dash_is_stdout),
     ] = None,
 ) -> None:
     """Write a federation's specification, for `hyperfl federation create`.

@@ -25,13 +25,14 @@ from worker.methods.hyperfl import HyperFL
 from worker.methods.hyperfl_lpm import HyperFLLPM
 from worker.methods.interface import DEFAULT_RESOURCES, Method, SiteResources, Trains
 from worker.methods.on_backbone import FedAvgAdapter, FedAvgFixed, LocalAdapter, LocalFixed
+from worker.methods.pfedhn import PFedHN
 from worker.methods.ppsgd import PPSGD
 from worker.methods.whole_model.method import ModelMethod
 from worker.models.allowed_imports import AllowedImports
 from worker.models.import_path import load_by_import_path
 from worker.user_code import said
 
-METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
+METHODS: Mapping[str, type[HyperFL | PFedHN | ModelMethod]] = MappingProxyType(
     {
         "hyperfl": HyperFL,
         "hyperfl-lpm": HyperFLLPM,
@@ -41,6 +42,7 @@ METHODS: Mapping[str, type[HyperFL | ModelMethod]] = MappingProxyType(
         "fedper": FedPer,
         "fedbn": FedBN,
         "ditto": Ditto,
+        "pfedhn": PFedHN,
         "dp-fedavg": DPFedAvg,
         "centaur": Centaur,
         "ppsgd": PPSGD,

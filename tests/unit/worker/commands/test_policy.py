@@ -56,6 +56,12 @@ def test_every_example_of_the_table_may_be_written() -> None:
     SitePolicy.model_validate(table)
 
 
+def test_a_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("init", "--output", "-").stdout == command("init").stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     assert command("init", "--output", str(file)).exit_code == 0
