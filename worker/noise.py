@@ -12,7 +12,6 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from scipy.special import ndtri
 
 from shared.secure_sum.fixed_point import Float64, Int64
 
@@ -38,6 +37,8 @@ def rounded_normal(key: bytes, standard_deviation: float, count: int) -> Int64:
 
     By inversion of 128 random bits, which reach 13 standard deviations.
     """
+    from scipy.special import ndtri  # noqa: PLC0415 - slow to import, and most rounds have no noise
+
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     drawn = np.empty(count, np.int64)
     for start in range(0, count, _AT_A_TIME):

@@ -108,6 +108,27 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "feature_dropout": 0.0,
         },
     },
+    "fedprox": {
+        "default": {},
+        "paper": {
+            "proximal_weight": 1.0,
+            "epochs": 20,
+            "learning_rate": 0.03,
+            "batch_size": 10,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+        },
+    },
+    "fedbn": {
+        "default": {},
+        "paper": {
+            "epochs": 1,
+            "learning_rate": 0.01,
+            "batch_size": 32,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+        },
+    },
     "pfedhn": {
         "default": {},
         "paper": {
@@ -121,8 +142,10 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
         },
     },
 }
-"""Named hyperparameters by method. What a preset does not name keeps the plan's default; every
-known method has the preset ``default``, which names nothing. A specification records all values."""
+"""Named hyperparameters by method; docs/methods.md says where those of papers are from.
+
+What a preset does not name keeps the plan's default; every known method has the preset ``default``,
+which names nothing. A specification records all values."""
 
 
 class UnknownPresetError(InvalidInput, ValueError):

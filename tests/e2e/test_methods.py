@@ -31,7 +31,7 @@ def demo(images: Path, tmp_path: Path) -> Callable[..., Finished]:
     """Runs ``hyperfl demo`` on small images; its coordinator, worker and steps are processes."""
 
     def run(*options: object) -> Finished:
-        return hyperfl_here(
+        return hyperfl(
             *("demo", "--dataset", "image-folder", "--data-dir", images, "--json"),
             *_MODEL,
             *options,
@@ -101,7 +101,7 @@ def test_a_demo_whose_client_diverges_ends_at_once_with_the_reason(
 def test_a_demo_without_its_data_does_not_begin(
     tmp_path: Path, options: tuple[str | int, ...], message: str
 ) -> None:
-    done = hyperfl_here("demo", *options, "--state-dir", "demo", folder=tmp_path)
+    done = hyperfl("demo", *options, "--state-dir", "demo", folder=tmp_path)
     assert (done.exit_code, done.errors.count("\n")) == (2, 1), done.errors
     assert message in done.errors
     assert list(tmp_path.iterdir()) == []
@@ -147,7 +147,7 @@ def test_every_method_runs_a_round(method: str, tmp_path: Path) -> None:
 
 
 def test_a_demo_with_too_few_clients_for_its_rule_says_so(tmp_path: Path) -> None:
-    done = hyperfl_here("demo", "--clients", 2, "--aggregation", "median", folder=tmp_path)
+    done = hyperfl("demo", "--clients", 2, "--aggregation", "median", folder=tmp_path)
     assert done.exit_code == 2
     assert done.errors.strip() == (
         "error: aggregation median needs minimum_updates of at least 3, not 2"

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from coordinator.settings import CoordinatorSettings
 from shared.terminal.cli import app
-from tests.support.processes import PROJECT, ServingCoordinator, hyperfl_here
+from tests.support.processes import PROJECT, ServingCoordinator, hyperfl, hyperfl_here
 from worker.data.source import DataSource
 from worker.settings import WorkerSettings
 
@@ -106,10 +106,10 @@ def test_the_method_shown_trains(tmp_path: Path) -> None:
     (words,) = (words for words in _HYPERFL_COMMANDS if "radiology.methods:FedProx" in words)
     model = ("--model", "tests.support.extractors:one_layer_on_digits", "--image-shape", "1x8x8")
     sizes = ("--clients", "2", "--rounds", "1", *model, "--json")
-    done = hyperfl_here(*words[1:], *sizes, folder=tmp_path)
+    done = hyperfl(*words[1:], *sizes, folder=tmp_path)
     assert done.exit_code == 0, done.errors
     assert done.json["accuracy_mean"] > 60
-    refused = hyperfl_here(*words[1:], *sizes, "--set", "epochs=0", folder=tmp_path)
+    refused = hyperfl(*words[1:], *sizes, "--set", "epochs=0", folder=tmp_path)
     assert refused.exit_code == 2
     assert refused.errors.strip().endswith(
         "building 'radiology.methods:FedProx' failed: epochs: "

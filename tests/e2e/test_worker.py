@@ -147,7 +147,7 @@ def test_the_demo_reports_what_it_measured_and_repeats_itself(tmp_path: Path) ->
     assert 50.0 < first["accuracy_final_mean"] <= 100.0
     assert (tmp_path / "first" / "coordinator" / "hyperfl.db").exists()
 
-    again = hyperfl_here("demo", *options, folder=tmp_path)
+    again = hyperfl("demo", *options, folder=tmp_path)
     assert json.loads(again.output.splitlines()[-1])["weights_digest"] == first["weights_digest"]
 
     used = hyperfl_here("demo", *options, "--state-dir", tmp_path / "first", folder=tmp_path)

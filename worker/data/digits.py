@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,18 +22,29 @@ def read_digits() -> tuple[LabelledImages, LabelledImages]:
 
     The data set has no split of its own. Here every fifth image of each class is a test image:
     80 to 20, stratified, and the same for every seed of a partition.
-    """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import
 
-    digits = load_digits()
-    labels = np.asarray(digits.target, dtype=np.int64)
-    pixels = np.round(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
+    Raises:
+        OSError: scikit-learn has no such file.
+    """
+    # A row: 64 pixels and the label.
+    with gzip.open(_digits_file(), "rt") as file:
+        rows = np.loadtxt(file, np.int64, delimiter=",")
+    labels = rows[:, -1]
+    pixels = np.round(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     place_in_class = np.empty_like(labels)
     for label in range(10):
         members = labels == label
         place_in_class[members] = np.arange(members.sum())
     is_test = place_in_class % _TEST_EVERY == _TEST_EVERY - 1
     return _select(pixels, labels, ~is_test), _select(pixels, labels, is_test)
+
+
+def _digits_file() -> Path:
+    """The file that ``sklearn.datasets.load_digits`` reads; importing that takes over a second."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def _select(

@@ -43,6 +43,7 @@ from worker.commands.protection_options import (
 from worker.data.source import DataSource
 from worker.demo.defaults import default_model
 from worker.demo.federation import Demo, run_demo
+from worker.demo.steps import call
 from worker.errors import FAILURES
 from worker.operations.specification_request import SpecificationRequest
 
@@ -196,7 +197,7 @@ def _most_examples(data: dict[str, Any]) -> int:
     """Training examples of the client that has the most of them."""
     from worker.demo.examples import examples_of_clients  # noqa: PLC0415 - torch
 
-    return max(examples_of_clients(data))
+    return max(call(examples_of_clients, data))
 
 
 def _examples_per_client(method: str, settings: Sequence[str], data: dict[str, Any]) -> int | None:
@@ -207,5 +208,5 @@ def _examples_per_client(method: str, settings: Sequence[str], data: dict[str, A
         return None
     from worker.demo.examples import examples_of_clients  # noqa: PLC0415 - torch
 
-    counts = examples_of_clients(data)
+    counts = call(examples_of_clients, data)
     return round(sum(counts) / len(counts))

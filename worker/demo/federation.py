@@ -18,7 +18,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from shared.federation.model_names import import_paths
 from shared.validation import InvalidInput
 from worker.demo import report
-from worker.demo.processes import BackgroundProcess, run_in_background, run_step, stream_step
+from worker.demo.processes import (
+    BackgroundProcess,
+    fork_in_background,
+    run_in_background,
+    stream_step,
+)
+from worker.demo.steps import call, run_step
 from worker.errors import DemoError
 from worker.operations.specification_request import SpecificationRequest
 
@@ -80,15 +86,17 @@ def run_demo(demo: Demo, state_dir: Path | None, console: Console) -> dict[str, 
 
 
 def _run(demo: Demo, folder: Path, console: Console) -> dict[str, Any]:
-    from worker.data.public_datasets import find_public  # noqa: PLC0415 - torch
-    from worker.operations.specification import specify  # noqa: PLC0415 - torch
-
     name = demo.request.name
     serve = ("coordinator", "serve", "--data-dir", str(folder / "coordinator"), "--port", "0")
     with run_in_background("coordinator", folder, *serve) as coordinator:
+        # Imported while the coordinator starts, with all that the forks need.
+        from worker.data.public_datasets import find_public  # noqa: PLC0415 - torch
+        from worker.operations.specification import specify  # noqa: PLC0415 - torch
+        from worker.rounds import loop  # noqa: F401, PLC0415 - torch
+
         find_public(demo.data["dataset"], demo.request.data_dir)
         file = folder / "federation.json"
-        file.write_text(specify(demo.request).model_dump_json(indent=1) + "\n")
+        file.write_text(call(specify, demo.request).model_dump_json(indent=1) + "\n")
         address = coordinator.wait_for_event("listening")
         url = f"http://{address['host']}:{address['port']}"
         admin = ("--url", url, "--admin-token-file", str(folder / "coordinator" / "admin-token"))
@@ -96,7 +104,7 @@ def _run(demo: Demo, folder: Path, console: Console) -> dict[str, Any]:
         invited = run_step("client", "enroll", name, *demo.client_names, *admin, "--json")
         config = folder / "worker.toml"
         config.write_text(_worker_config(demo, url, invited))
-        with run_in_background(
+        with fork_in_background(
             "worker", folder, "worker", "run", "--config", str(config)
         ) as worker:
             if demo.is_sampled:

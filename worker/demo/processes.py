@@ -11,16 +11,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.terminal.command_line import command_line
-from shared.terminal.failures import INVALID_INPUT
-from worker.errors import DemoError, RefusedInput
+from worker.demo.fork import Fork, fork_command
+from worker.errors import DemoError
 
 _STOP_SECONDS = 20
 _START_SECONDS = 60
-_STEP_SECONDS = 120
 _LOOK_AROUND_SECONDS = 1.0
+
+
+ProcessT = TypeVar("ProcessT", subprocess.Popen[bytes], Fork)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class BackgroundProcess:
     """A command that runs beside the demo, and the file that its log goes to."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     log_file: Path
 
     def last_words(self) -> str:
@@ -78,8 +80,25 @@ def run_in_background(name: str, folder: Path, *arguments: str) -> Iterator[Back
     log_file = folder / f"{name}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(command_line(*arguments), stdout=log, stderr=log)
-    try:
+    with ended_after(process):
         yield BackgroundProcess(name, process, log_file)
+
+
+@contextmanager
+def fork_in_background(name: str, folder: Path, *arguments: str) -> Iterator[BackgroundProcess]:
+    """As :func:`run_in_background`, in a fork of this process."""
+    log_file = folder / f"{name}.log"
+    with log_file.open("wb") as log:
+        fork = fork_command(arguments, log, log)
+    with ended_after(fork):
+        yield BackgroundProcess(name, fork, log_file)
+
+
+@contextmanager
+def ended_after(process: ProcessT) -> Iterator[ProcessT]:
+    """A process that does not outlive the block: it is asked to end, and after a while killed."""
+    try:
+        yield process
     finally:
         process.terminate()
         try:
@@ -87,32 +106,6 @@ def run_in_background(name: str, folder: Path, *arguments: str) -> Iterator[Back
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def run_step(*arguments: str) -> Any:
-    """Runs ``hyperfl ARGUMENTS`` to its end and returns the JSON it printed.
-
-    Raises:
-        RefusedInput: it ended as for invalid input.
-        DemoError: it failed otherwise; the message is what it said.
-    """
-    try:
-        done = subprocess.run(
-            command_line(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=_STEP_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise DemoError(
-            f"hyperfl {arguments[0]} {arguments[1]} did not end within {_STEP_SECONDS} s"
-        ) from None
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        message = said[-1].removeprefix("error: ") if said else "a step failed"
-        raise (RefusedInput if done.returncode == INVALID_INPUT else DemoError)(message)
-    return json.loads(done.stdout) if done.stdout.strip() else None
 
 
 def stream_step(*arguments: str) -> Iterator[dict[str, Any] | None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from shared.federation.hyperparameters import HyperFLPlan
-from shared.federation.plans import KNOWN_METHODS, TrainingPlan
+from shared.federation.plans import KNOWN_METHODS, PRESETS, TrainingPlan
 
 
 def plan(**changed: Any) -> TrainingPlan:
@@ -266,3 +267,16 @@ def test_a_plan_that_names_no_classes_has_the_document_that_it_always_had() -> N
 def test_names_that_nobody_could_compare_are_refused(names: list[str], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         plan(num_classes=2, class_names=names)
+
+
+def test_the_page_has_the_settings_of_the_papers() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "methods.md").read_text()
+    table = page.partition("## Settings of the papers")[2].partition("\n\n## ")[0]
+    rows = dict(
+        line.strip("| ").split(" | ")[:2] for line in table.splitlines() if line.startswith("| `")
+    )
+    assert rows == {
+        f"`{method}`": ", ".join(f"`{name}={value}`" for name, value in presets["paper"].items())
+        for method, presets in PRESETS.items()
+        if "paper" in presets
+    }
