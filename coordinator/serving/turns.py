@@ -7,8 +7,7 @@ Nothing of the application runs for it meanwhile, and nothing of its body is rea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,14 +24,16 @@ _FOR_ONE_PASS = ("principal", "token_is_valid")
 _FOR_THOSE_AROUND = ("route", "path_params")
 """What the audit and the metrics are told of a request by the application."""
 
+_Ask = Callable[..., Awaitable[Any]]
+
 
 class Turns:
     """ASGI middleware, innermost: polls and messages of secure sums pass it a few at a time.
 
-    Whoever takes longer than ``turn_seconds``, for a slow client or database, goes on, and the next
-    has its turn. A poll for which there is no work yet is put to the application again when the
-    bell of its federation rings: the route leaves a :class:`Wait` in ``scope["state"]["wait"]``,
-    and finds it in ``"waited"``.
+    A client that lets its turn wait for longer than ``turn_seconds``, to send its body or to read
+    its answer, gives it up: it goes on, and the next has its turn. A poll for which there is no
+    work yet is put to the application again when the bell of its federation rings: the route leaves
+    a :class:`Wait` in ``scope["state"]["wait"]``, and finds it in ``"waited"``.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Turns:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope.setdefault("state", {})
         known = frozenset(scope) | frozenset(_FOR_THOSE_AROUND)
         if scope["method"] == "GET" and scope["path"].endswith(POLL):
             await self._poll(scope, receive, send, known)
@@ -62,7 +64,7 @@ class Turns:
     async def _poll(
         self, scope: Scope, receive: Receive, send: Send, known: frozenset[str]
     ) -> None:
-        state = scope.setdefault("state", {})
+        state = scope["state"]
         await self._pass(scope, receive, send, known, self._polls)
         while (wait := state.pop("wait", None)) is not None:
             with self._context.metrics.open_polls.track_inprogress():
@@ -85,33 +87,50 @@ class Turns:
             if turns is None:
                 await self._app(scope, receive, send)
                 return
-            async with _turn(turns, self._turn_seconds):
-                await self._app(scope, receive, send)
+            async with _Turn(turns, self._turn_seconds) as turn:
+                await self._app(scope, turn.watched(receive), turn.watched(send))
         finally:
             # An idle connection, too, keeps the scope of its last request.
             for name in scope.keys() - known:
                 del scope[name]
             for name in _FOR_ONE_PASS:
-                scope.get("state", {}).pop(name, None)
+                scope["state"].pop(name, None)
 
 
-@asynccontextmanager
-async def _turn(turns: asyncio.Semaphore, seconds: float) -> AsyncIterator[None]:
-    await turns.acquire()
-    is_held = True
+class _Turn:
+    """A place among those that are worked on, which a client that keeps it waiting gives up."""
 
-    def end() -> None:
-        nonlocal is_held
-        if is_held:
-            is_held = False
-            turns.release()
+    def __init__(self, places: asyncio.Semaphore, seconds: float) -> None:
+        self._places, self._seconds_left = places, seconds
+        self._is_held = False
 
-    timer = asyncio.get_running_loop().call_later(seconds, end)
-    try:
-        yield
-    finally:
-        timer.cancel()
-        end()
+    async def __aenter__(self) -> _Turn:
+        await self._places.acquire()
+        self._is_held = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._end()
+
+    def watched(self, ask: _Ask) -> _Ask:
+        """``ask`` waits for the client: the turn ends if that takes too long altogether."""
+
+        async def ask_in_time(*arguments: Any) -> Any:
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            timer = loop.call_later(self._seconds_left, self._end)
+            try:
+                return await ask(*arguments)
+            finally:
+                timer.cancel()
+                self._seconds_left = max(0.0, self._seconds_left - (loop.time() - begun))
+
+        return ask_in_time
+
+    def _end(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._places.release()
 
 
 async def _rings(wait: Wait, receive: Receive) -> bool:

@@ -68,29 +68,46 @@ async def test_few_are_worked_on_at_a_time(path: str, at_once: int) -> None:
     assert most == at_once
 
 
-async def test_who_is_slow_gives_up_its_turn_and_is_answered_all_the_same() -> None:
+async def test_whose_client_is_slow_gives_up_its_turn_and_is_answered_all_the_same() -> None:
     go_on, answered = asyncio.Event(), 0
 
-    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
         nonlocal answered
-        if scope["state"].get("is_slow"):
-            await go_on.wait()
+        await receive()
         answered += 1
 
+    async def slowly() -> Message:
+        await go_on.wait()
+        return {"type": "http.request"}
+
     bounded = turns(app, turn_seconds=0.01)
-    slow = [
-        asyncio.ensure_future(
-            bounded(scope_of(MESSAGE) | {"state": {"is_slow": True}}, never, never)
-        )
-        for _ in range(8)
-    ]
+    slow = [asyncio.ensure_future(bounded(scope_of(MESSAGE), slowly, never)) for _ in range(8)]
     async with asyncio.timeout(5):
         await asyncio.sleep(0)
-        await bounded(scope_of(MESSAGE), never, never)
+        await bounded(scope_of(MESSAGE), gone, never)
         assert answered == 1
         go_on.set()
         await asyncio.gather(*slow)
     assert answered == 9
+
+
+async def test_who_waits_for_the_database_keeps_its_turn() -> None:
+    go_on, begun = asyncio.Event(), 0
+
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        nonlocal begun
+        begun += 1
+        await receive()
+        await go_on.wait()
+
+    bounded = turns(app, turn_seconds=0.01)
+    requests = [asyncio.ensure_future(bounded(scope_of(MESSAGE), gone, never)) for _ in range(9)]
+    async with asyncio.timeout(5):
+        await asyncio.sleep(0.1)
+        assert begun == 8
+        go_on.set()
+        await asyncio.gather(*requests)
+    assert begun == 9
 
 
 async def test_who_fails_gives_the_turn_back() -> None:
