@@ -1,7 +1,7 @@
 """Turns: requests of which a whole cohort sends one at once, and few are worked on at a time.
 
 A request that waits for its turn, or a poll that waits for work, holds its connection and its head.
-Nothing of the application runs for it meanwhile, and nothing of its body is read.
+Nothing of the application runs for it meanwhile. Of its body is there what uvicorn reads ahead.
 """
 
 from __future__ import annotations
