@@ -48,6 +48,7 @@ from coordinator.serving.audit_trail import AuditTrail
 from coordinator.serving.request_limits import RequestLimits
 from coordinator.serving.request_metrics import RequestMetrics
 from coordinator.serving.request_spans import record_requests
+from coordinator.serving.turns import Turns
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.blobs import CHUNK_BYTES, BlobStore
 from shared.rest.problems import MEDIA_TYPE, Problem
@@ -58,11 +59,8 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "5XX": {"description": "Not possible now", **_PROBLEM},
 }
 
-_EXCHANGES_AT_ONCE = 8
-"""Messages of secure sums that are parsed and checked, or wait to be written."""
-
-_VIEWS_AT_ONCE = 16
-"""Tasks that show members of a secure sum each other's messages, and are being made and sent."""
+_EXCHANGES_AT_ONCE = 2
+"""Messages of secure sums that are parsed and checked: one is written while the next is parsed."""
 
 _log = structlog.get_logger()
 
@@ -99,7 +97,6 @@ def create_app(
     app.state.delta_chains = DeltaChains()
     app.state.upload_slots = UploadSlots()
     app.state.large_bodies = asyncio.Semaphore(1)
-    app.state.view_turns = asyncio.Semaphore(_VIEWS_AT_ONCE)
     app.state.exchange_turns = asyncio.Semaphore(_EXCHANGES_AT_ONCE)
     app.state.readiness = Readiness(context.database, clock)
     app.state.scrapes = Scrapes(context)
@@ -107,6 +104,7 @@ def create_app(
     if settings.page:
         app.router.routes.extend(page_router.routes)
     problem_handlers.install(app)
+    app.add_middleware(Turns, context=context, no_work=tasks.no_work())
     # Those added later are asked earlier: even what the limits refuse leaves its event.
     app.add_middleware(RequestLimits, settings=settings, clock=clock)
     app.add_middleware(AuditTrail, audit=AuditLog(context))

@@ -52,6 +52,21 @@ class Bell:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """A poll that waits for work.
+
+    Attributes:
+        rung: set when the poll may find another answer than before.
+        give_up_at: by the event loop's clock.
+        round_number: of the live round that it found first; None if there was none.
+    """
+
+    rung: asyncio.Event
+    give_up_at: float
+    round_number: int | None
+
+
+@dataclass(frozen=True)
 class SpecificationOutline:
     """What lists show of a specification; only ``fault`` where it cannot be read."""
 

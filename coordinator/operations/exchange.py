@@ -6,6 +6,7 @@ What protects a member is what that checks by itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -34,7 +35,6 @@ from shared.rest.schema import ExchangeReceipt, RoundPhase, TaskKind
 from shared.secure_sum.cards import canonical, to_bytes
 from shared.secure_sum.messages import (
     Confirmation,
-    ExchangeView,
     Join,
     Terms,
     Unmasking,
@@ -49,15 +49,18 @@ _log = structlog.get_logger()
 
 async def view_of(
     context: Context, principal: ClientPrincipal, round_: RoundRow
-) -> ExchangeView | None:
-    """What a member is shown in the phase that its round was found in; None if that has ended."""
+) -> list[bytes] | None:
+    """What a member is shown in the phase that its round was found in; None if that has ended.
+
+    It is an ``ExchangeView`` as JSON, in pieces.
+    """
     shown = await context.exchange_views.shown(context.database, round_, RoundPhase(round_.phase))
     if shown is None or shown.phase is not RoundPhase.UNMASKING:
-        return None if shown is None else shown.view
+        return None if shown is None else [b"{", shown.members, b"}"]
     async with context.database.reading() as session:
-        shares = await store.shares_for(session, round_.id, principal.client.id)
-    sealed = {name: one.sealed for name, one in shares.items()}
-    return shown.view.model_copy(update={"sealed": sealed})
+        sealed = await store.sealed_for(session, round_.id, principal.client.id)
+    own = json.dumps(sealed, separators=(",", ":")).encode()
+    return [b"{", shown.members, b',"sealed":', own, b"}"]
 
 
 async def join(
@@ -114,7 +117,7 @@ async def confirm(
     async def record(_session: AsyncSession, _round: RoundRow, terms: Terms) -> str:
         name = principal.client.name
         if shown is None or not confirms(
-            terms, name, message.signature, shown.joined, shown.survivors
+            terms, name, message.signature, shown.joined_digest, shown.survivors_digest
         ):
             raise MalformedUpdate(
                 f"the confirmation is not client {name}'s of the survivors of round {round_number}",
@@ -147,7 +150,7 @@ async def unmask(
             raise MalformedUpdate(
                 "there must be one share of every member that joined", member="shares"
             )
-        survivors = set(shown.view.survivors)
+        survivors = frozenset(shown.survivors)
         for sender, share in message.shares.items():
             row = sealed[sender]
             is_seed = sender in survivors

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
 
 from coordinator.access.identity import ClientPrincipal, credential_ended, require_admitted
-from coordinator.context import Context
+from coordinator.context import Context, Wait
 from coordinator.errors import FederationFinished, LeaseLost, RoundClosed
 from coordinator.operations import client_sightings, exchange, state_generations
 from coordinator.rules.phases import EXCHANGE_TASKS, WAITING_PHASES, is_over
@@ -58,72 +57,67 @@ async def next_work(
     context: Context,
     principal: ClientPrincipal,
     wait_seconds: float,
-    hung_up: Callable[[], Awaitable[None]],
     about: WorkerAbout,
     told: StateGeneration | None = None,
-) -> Work | None:
-    """The client's task in the open round; None if there is none within ``wait_seconds``.
+) -> Work | Wait | None:
+    """The client's task in the open round; else how long to wait for it, None for no longer.
 
-    A poll that waits is also answered when another round opens, whether the client takes part or
-    not: so a worker knows at once which of its clients do. ``hung_up`` returns when nobody waits
-    for the answer any more, who could take a task. ``about`` is noted, and so is ``told``, how far
-    the client's private state has come.
+    ``about`` is noted, and so is ``told``, how far the client's private state has come.
 
     Raises:
         FederationFinished: there will be no more tasks.
-        Unauthenticated: the client's credential ended while it waited.
         StateRestored: the client has sent more than its private state knows of.
     """
     await state_generations.note_poll(context, principal, told)
     give_up_at = asyncio.get_running_loop().time() + min(wait_seconds, MAX_WAIT_SECONDS)
     await client_sightings.note(context, principal, about)
-    with context.metrics.open_polls.track_inprogress():
-        return await _wait_for_work(context, principal, give_up_at, hung_up)
-
-
-async def with_view(context: Context, principal: ClientPrincipal, work: Work) -> Task | None:
-    """The task of a secure sum with what its member is shown; None if the phase has ended."""
-    if work.summed is None:
-        return work.task
-    view = await exchange.view_of(context, principal, work.summed)
-    return None if view is None else work.task.model_copy(update={"exchange": view})
-
-
-async def _wait_for_work(
-    context: Context,
-    principal: ClientPrincipal,
-    give_up_at: float,
-    hung_up: Callable[[], Awaitable[None]],
-) -> Work | None:
-    loop = asyncio.get_running_loop()
     rung = context.tasks_bell.listen(principal.federation.id)
-    first_round, work = await _look_for_work(context, principal)
-    round_number = first_round
-    while work is None and round_number in (first_round, None):
-        remaining = give_up_at - loop.time()
-        if remaining <= 0 or context.tasks_bell.closed:
-            return None
-        if not await _rings(rung, remaining, hung_up):
-            return None
-        rung = context.tasks_bell.listen(principal.federation.id)
-        round_number, work = await _look_for_work(context, principal)
-    return work
+    round_number, work = await _look_for_work(context, principal)
+    return work or _unless_over(context, Wait(rung, give_up_at, round_number))
 
 
-async def _rings(
-    rung: asyncio.Event, timeout_seconds: float, hung_up: Callable[[], Awaitable[None]]
-) -> bool:
-    """Whether the bell rings before the time is over or the client is gone."""
-    ringing = asyncio.ensure_future(rung.wait())
-    leaving = asyncio.ensure_future(hung_up())
-    try:
-        await asyncio.wait(
-            {ringing, leaving}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        return ringing.done() and not leaving.done()
-    finally:
-        ringing.cancel()
-        leaving.cancel()
+async def look_again(
+    context: Context, principal: ClientPrincipal, waited: Wait
+) -> Work | Wait | None:
+    """The same for a poll that has waited.
+
+    It is also answered when another round opens, whether the client takes part or not: so a worker
+    knows at once which of its clients do.
+
+    Raises:
+        FederationFinished: there will be no more tasks.
+        Unauthenticated: the client's credential ended while it waited.
+    """
+    rung = context.tasks_bell.listen(principal.federation.id)
+    round_number, work = await _look_for_work(context, principal)
+    if work is not None:
+        return work
+    if round_number not in (waited.round_number, None):
+        return None
+    return _unless_over(context, replace(waited, rung=rung))
+
+
+def _unless_over(context: Context, wait: Wait) -> Wait | None:
+    is_over = context.tasks_bell.closed or wait.give_up_at <= asyncio.get_running_loop().time()
+    return None if is_over else wait
+
+
+async def with_view(context: Context, principal: ClientPrincipal, work: Work) -> list[bytes] | None:
+    """A task's JSON, with what a secure sum's member is shown; None if the phase has ended.
+
+    In pieces, of which the cohort's members are shown the largest alike: it is there once.
+    """
+    if work.summed is None:
+        return [work.task.model_dump_json().encode()]
+    view = await exchange.view_of(context, principal, work.summed)
+    if view is None:
+        return None
+    return [
+        work.task.model_dump_json(exclude={"exchange"})[:-1].encode(),
+        b',"exchange":',
+        *view,
+        b"}",
+    ]
 
 
 async def _look_for_work(

@@ -20,19 +20,19 @@ NameInPath = Annotated[str, Path(pattern=FEDERATION_NAME)]
 """A federation, client or token; nothing else reaches the database."""
 
 
-def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> Context:
     """The context that app.py built."""
     context: Context = request.app.state.context
     return context
 
 
-def get_delta_chains(request: Request) -> DeltaChains:
+async def get_delta_chains(request: Request) -> DeltaChains:
     """The files of deltas that this process keeps."""
     chains: DeltaChains = request.app.state.delta_chains
     return chains
 
 
-def get_upload_slots(request: Request) -> UploadSlots:
+async def get_upload_slots(request: Request) -> UploadSlots:
     """The slots that bound this process's uploads."""
     slots: UploadSlots = request.app.state.upload_slots
     return slots
@@ -43,7 +43,7 @@ DeltaChainsDependency = Annotated[DeltaChains, Depends(get_delta_chains)]
 UploadSlotsDependency = Annotated[UploadSlots, Depends(get_upload_slots)]
 
 
-def get_generation(
+async def get_generation(
     generation: Annotated[int | None, Query(ge=0, le=MAX_COUNT)] = None,
     mark: Annotated[str, Query(pattern=MARK)] = "",
 ) -> StateGeneration | None:

@@ -14,7 +14,7 @@ from shared.rest.schema import PROTOCOL_VERSION, Health
 router = APIRouter(tags=["health"])
 
 
-def get_readiness(request: Request) -> Readiness:
+async def get_readiness(request: Request) -> Readiness:
     """What app.py built, one for all requests."""
     readiness: Readiness = request.app.state.readiness
     return readiness

@@ -48,7 +48,7 @@ class JsonRoute(APIRoute):
         async def handle_json(request: Request) -> Response:
             limit = await self._limit_for(request)
             json_request = _JsonRequest(request.scope, request.receive)
-            await json_request.read(limit, get_context(request).settings.json_body_seconds)
+            await json_request.read(limit, (await get_context(request)).settings.json_body_seconds)
             if _FOR_MEMBERS not in self.path:
                 return await handle(json_request)
             # A cohort sends at once. Parsed, a message is several times as large, and all wait for
@@ -62,7 +62,7 @@ class JsonRoute(APIRoute):
         if self.path == _FOR_ANYBODY:
             return OTHER_BYTES
         authorization = request.headers.get("authorization")
-        principal = await get_principal(request, get_context(request), authorization)
+        principal = await get_principal(request, await get_context(request), authorization)
         is_administrator = isinstance(principal, Admin) and principal.may_write
         if is_administrator and self.path == _FOR_SPECIFICATIONS:
             return SPECIFICATION_BYTES

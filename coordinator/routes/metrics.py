@@ -18,7 +18,7 @@ from coordinator.routes.dependencies import (
 router = APIRouter(tags=["health"])
 
 
-def get_scrapes(request: Request) -> Scrapes:
+async def get_scrapes(request: Request) -> Scrapes:
     """What app.py built, one for all requests."""
     scrapes: Scrapes = request.app.state.scrapes
     return scrapes

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
+from coordinator.context import Wait
 from coordinator.operations import tasks
-from coordinator.routes.answer_in_turn import AnswerInTurn
 from coordinator.routes.dependencies import ClientDependency, ContextDependency, ToldGeneration
 from coordinator.routes.json_route import JsonRoute
 from shared.rest.schema import (
@@ -25,7 +28,7 @@ router = APIRouter(prefix="/v1/federations/{federation_name}", tags=["work"], ro
 _POLL_AGAIN_SECONDS = 1
 
 
-def get_about(
+async def get_about(
     worker_version: Annotated[AboutText | None, Query()] = None,
     torch_version: Annotated[AboutText | None, Query()] = None,
     device: Annotated[AboutText | None, Query()] = None,
@@ -46,27 +49,41 @@ async def next_task(
     wait: Annotated[float, Query(ge=0, le=tasks.MAX_WAIT_SECONDS)] = 0,
 ) -> Response:
     """Wait up to ``wait`` seconds for work."""
-
-    async def hung_up() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    work = await tasks.next_work(context, client, wait, hung_up, about, told)
-    if work is None or work.summed is None:
-        return _answer(None if work is None else work.task)
-
-    async def with_view() -> Response:
-        return _answer(await tasks.with_view(context, client, work))
-
-    return AnswerInTurn(request.app.state.view_turns, with_view)
+    waited: Wait | None = getattr(request.state, "waited", None)
+    if waited is None:
+        work = await tasks.next_work(context, client, wait, about, told)
+    else:
+        work = await tasks.look_again(context, client, waited)
+    if isinstance(work, Wait):
+        request.state.wait = work
+        return _NoAnswerYet()
+    pieces = None if work is None else await tasks.with_view(context, client, work)
+    return no_work() if pieces is None else _answer(pieces)
 
 
-def _answer(task: Task | None) -> Response:
-    if task is not None:
-        return Response(task.model_dump_json(), media_type="application/json")
+def no_work() -> Response:
+    """The answer to a poll for which there is no work."""
     return Response(
         status_code=status.HTTP_204_NO_CONTENT, headers={"Retry-After": str(_POLL_AGAIN_SECONDS)}
     )
+
+
+class _NoAnswerYet(Response):
+    """Of a poll that waits: see ``coordinator/serving/turns.py``."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends nothing."""
+
+
+def _answer(pieces: list[bytes]) -> Response:
+    """JSON that is sent piece by piece, and never put together."""
+
+    async def each() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    length = {"Content-Length": str(sum(map(len, pieces)))}
+    return StreamingResponse(each(), headers=length, media_type="application/json")
 
 
 @router.post("/rounds/{round_number}/heartbeat")

@@ -21,7 +21,7 @@ from coordinator.store.tables import (
 )
 from shared.rest.schema import TaskKind
 from shared.secure_sum.cards import to_bytes, to_text
-from shared.secure_sum.messages import CHECK_BYTES, SEALED_BYTES, SealedShares
+from shared.secure_sum.messages import CHECK_BYTES, SEALED_BYTES, Sealed, SealedShares
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,20 @@ async def add_shares(
 async def shares_for(
     session: AsyncSession, round_id: int, receiver_id: int
 ) -> dict[str, SealedShares]:
+    """What the members of a round sealed for one of them, with checks, by the senders' names."""
+    rows = await _list_shares(session, round_id, receiver_id)
+    return {name: _sealed_shares(content) for name, content in rows}
+
+
+async def sealed_for(session: AsyncSession, round_id: int, receiver_id: int) -> dict[str, Sealed]:
     """What the members of a round sealed for one of them, by the senders' names."""
+    rows = await _list_shares(session, round_id, receiver_id)
+    return {name: to_text(content[:SEALED_BYTES]) for name, content in rows}
+
+
+async def _list_shares(
+    session: AsyncSession, round_id: int, receiver_id: int
+) -> list[tuple[str, bytes]]:
     # Senders are listed, so that the key's columns before the receiver are all known.
     senders = select(ExchangeMessageRow.client_id).where(
         ExchangeMessageRow.round_id == round_id, ExchangeMessageRow.kind == TaskKind.JOIN
@@ -134,7 +147,7 @@ async def shares_for(
             ExchangeShareRow.receiver_id == receiver_id,
         )
     )
-    return {name: _sealed_shares(content) for name, content in rows}
+    return [(name, content) for name, content in rows]
 
 
 def _sealed_shares(content: bytes) -> SealedShares:

@@ -35,15 +35,17 @@ class PhaseView:
     """What all members are shown in a phase, and the digests that they confirm then.
 
     Attributes:
-        view: without what is sealed for one member.
-        joined: digest of the members that joined; empty before survivors are confirmed.
-        survivors: digest of the survivors' names; empty before they are confirmed.
+        members: of the view as a JSON object, without its braces and what is sealed for one member.
+        survivors: their names in order; none before they are confirmed.
+        joined_digest: of the members that joined; empty before survivors are confirmed.
+        survivors_digest: of the survivors' names; empty before they are confirmed.
     """
 
     phase: RoundPhase
-    view: ExchangeView
-    joined: str = ""
-    survivors: str = ""
+    members: bytes
+    survivors: tuple[str, ...] = ()
+    joined_digest: str = ""
+    survivors_digest: str = ""
 
 
 @dataclass
@@ -144,18 +146,20 @@ async def _read(session: AsyncSession, round_id: int, phase: RoundPhase) -> _Rec
 
 def _parse(phase: RoundPhase, terms: Terms, recorded: _Recorded) -> PhaseView:
     if phase is RoundPhase.JOINING:
-        return PhaseView(phase, ExchangeView(terms=terms))
+        return PhaseView(phase, _members(ExchangeView(terms=terms)))
     joined = tuple(RecordedJoin.model_validate_json(one).member for one in recorded.joins)
     if phase is RoundPhase.OPEN:
-        return PhaseView(phase, ExchangeView(joined=joined))
+        return PhaseView(phase, _members(ExchangeView(joined=joined)))
     confirmations = {
         name: Confirmation.model_validate_json(content).signature
         for name, content in recorded.confirmations
     }
     survivors = tuple(recorded.survivors)
+    view = ExchangeView(survivors=survivors, confirmations=confirmations)
     return PhaseView(
-        phase,
-        ExchangeView(survivors=survivors, confirmations=confirmations),
-        joined_digest(joined),
-        survivors_digest(survivors),
+        phase, _members(view), survivors, joined_digest(joined), survivors_digest(survivors)
     )
+
+
+def _members(view: ExchangeView) -> bytes:
+    return view.model_dump_json(exclude={"sealed"})[1:-1].encode()
