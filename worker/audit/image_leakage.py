@@ -71,8 +71,9 @@ class ImageAudit:
         """The attacks on a case, with a cohort of so many clients; and what they look like."""
         started = time.perf_counter()
         subject = self._subject
-        plan = self._replay.plan(epochs=case.epochs)
         available = len(subject.client.data.train)
+        replay = self._replay.of_clients_with(case.images)
+        plan = replay.plan(epochs=case.epochs)
         count = available if case.images is None else min(case.images, available)
         steps = steps_of_round(plan, count) or 1
         row: Json = {
@@ -89,8 +90,8 @@ class ImageAudit:
         owners: list[list[str]] = []
         try:
             for draw in range(draws):
-                uploads = self._uploads(plan, count, cohort, draw)
-                observation = self._replay.seen(uploads, plan)
+                uploads = self._uploads(replay, plan, count, cohort, draw)
+                observation = replay.seen(uploads, plan)
                 images, labels, names = self._scored(uploads, draw)
                 owners.append(names)
                 for name, candidates in self._attack(observation, uploads, draw).items():
@@ -113,7 +114,9 @@ class ImageAudit:
         }
         return row, _picture(originals, found[strongest][0])
 
-    def _uploads(self, plan: TrainingPlan, count: int, cohort: int, draw: int) -> list[Upload]:
+    def _uploads(
+        self, replay: Replay, plan: TrainingPlan, count: int, cohort: int, draw: int
+    ) -> list[Upload]:
         members = [self._subject.client, *self._subject.others][:cohort]
         uploads = []
         for place, member in enumerate(members):
@@ -122,7 +125,7 @@ class ImageAudit:
             chosen = torch.randperm(len(train), generator=generator)[:count]
             if count >= len(train):
                 chosen = torch.arange(len(train))
-            uploads.append(self._replay.upload(member, plan, train.only(chosen)))
+            uploads.append(replay.upload(member, plan, train.only(chosen)))
         return uploads
 
     def _scored(

@@ -28,7 +28,7 @@ from worker.site.policy import steps_of_round
 
 Json = dict[str, Any]
 KEPT = "measured.json"
-_FORMAT = 2
+_FORMAT = 3
 """Of what is kept; another release may measure more."""
 _TRIED_ITERATIONS = 10
 _FEW = 50

@@ -42,7 +42,8 @@ def test_a_protected_one_shows_the_weighted_mean_rounded_as_it_is_sent() -> None
     expected = np.average([one.changes[OUTPUT_BIAS] for one in uploads], axis=0, weights=counts)
     difference = np.abs(seen.changes[OUTPUT_BIAS] - expected).max()
     # Each of the four is off by a unit at most, and the mean divides by the shares of 200.
-    step = FixedPoint(20, 0.5, 4).step
+    step = FixedPoint.for_clients(20, 0.5, 4).step
+    assert step < 1e-5, "as fine as 20 bits are for four clients"
     assert 0 < difference <= 4 * step / (sum(counts) / 200)
 
 
