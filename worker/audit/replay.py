@@ -92,6 +92,25 @@ class Replay:
         wire = encoding.encode(deltas, {}, subject.weights, parameters).wire
         return Upload(dict(encoding.decode(wire, parameters)), result, examples, client.name)
 
+    def uploads_of_cohort(
+        self, plan: TrainingPlan, count: int, cohort: int, draw: int
+    ) -> list[Upload]:
+        """Of the client and some others, each of a round on ``count`` drawn examples of its own.
+
+        Raises:
+            WorkerError: the method refuses such a round.
+        """
+        members = [self._subject.client, *self._subject.others][:cohort]
+        uploads = []
+        for place, member in enumerate(members):
+            train = member.data.train
+            generator = torch.Generator().manual_seed(1000 * draw + place)
+            chosen = torch.randperm(len(train), generator=generator)[:count]
+            if count >= len(train):
+                chosen = torch.arange(len(train))
+            uploads.append(self.upload(member, plan, train.only(chosen)))
+        return uploads
+
     def seen(self, uploads: Sequence[Upload], plan: TrainingPlan) -> Observation:
         """What the coordinator has: one update, or the mean of several that were summed.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +97,23 @@ def test_the_clients_state_and_data_stay_as_they_are() -> None:
     )
     assert len(subject.client.data.train) == count
     assert all(torch.equal(one, before[name]) for name, one in subject.client.private.items())
+
+
+def test_a_sum_of_small_clients_is_scaled_by_what_they_have() -> None:
+    subject = small_subject(protected=True)
+    policies = [
+        Replay(subject).of_clients_with(count)._specification.round_policy
+        for count in (None, 5, 500)
+    ]
+    assert [one.max_examples_weight for one in policies] == [200, 5, 200]
+
+
+def test_what_decay_took_is_known_exactly() -> None:
+    subject = small_subject(protected=True, learning_rate=1e-6, epochs=3, clip_norm=1e-9)
+    replay = Replay(subject)
+    plan = replay.plan()
+    steps = 3 * 4
+    upload = replay.upload(subject.client, plan, subject.client.data.train)
+    observation = replace(replay.seen([upload], plan), changes=upload.changes)
+    left = observation.without_decay(steps).learned(OUTPUT_BIAS)
+    assert np.abs(left).max() < 0.01 * np.abs(upload.changes[OUTPUT_BIAS]).max()
