@@ -163,7 +163,7 @@ _CHOSEN_NOTES = (
     "test split before it trains, at the weights as they are and at those chosen: a site sees it, "
     "and no line of a policy does. Version 0 is built from the specification's seed, so that it "
     "cannot be chosen; later versions are the coordinator's word. All members of a secure sum have "
-    "the same weights, by the digest that they sign."
+    "the same weights, those of the terms that they sign."
 )
 _INFERENCE_NOTES = (
     "AUC: chance that a training image scores higher than another; 0.5 is a guess. True positives: "

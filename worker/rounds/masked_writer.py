@@ -56,9 +56,10 @@ class MaskedWriter:
         return [one for one, is_ready in zip(fresh, ready, strict=True) if is_ready]
 
     async def _look(self, one: HeldTask) -> bool:
-        member, number = _member_of(one), one.task.round_number
+        member, number, state = _member_of(one), one.task.round_number, one.client.state.sums
         try:
-            member.check_joined(one.client.state.sums, number, _joined(one))
+            member.check_joined(state, number, _joined(one))
+            member.check_weights(state, number, one.task.base_digest)
         except SumRefused as refusal:
             await refuse_sum(one, refusal, self._patience)
             return False

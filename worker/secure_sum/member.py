@@ -89,6 +89,17 @@ class Member:
         if own.join.member not in joined:
             raise SumRefused("this client's join is not among those that joined")
 
+    def check_weights(self, state: MemberState, round_number: int, base_digest: str) -> None:
+        """Looks at the weights that a task names, before this member trains from them.
+
+        One member's own weights could silence all others in the sum (Pasquini et al., CCS 2022).
+
+        Raises:
+            SumRefused: they are not those of the terms that all members joined under.
+        """
+        if self._own(state, round_number).terms.base_digest != base_digest:
+            raise SumRefused("the task's weights are not those that the cohort agreed on")
+
     def mask(
         self,
         state: MemberState,

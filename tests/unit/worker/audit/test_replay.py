@@ -19,6 +19,7 @@ from worker.attacks.measures import psnr
 from worker.audit.replay import Replay
 from worker.audit.subject import images_of
 from worker.methods.hypernetwork.weights import OUTPUT_WEIGHT
+from worker.site.policy import steps_of_round
 
 
 def test_of_a_plain_federation_the_coordinator_sees_the_factors() -> None:
@@ -109,10 +110,11 @@ def test_a_sum_of_small_clients_is_scaled_by_what_they_have() -> None:
 
 
 def test_what_decay_took_is_known_exactly() -> None:
-    subject = small_subject(protected=True, learning_rate=1e-6, epochs=3, clip_norm=1e-9)
+    subject = small_subject(protected=True, clip_norm=1e-9)
     replay = Replay(subject)
     plan = replay.plan()
-    steps = 3 * 4
+    steps = steps_of_round(plan, len(subject.client.data.train))
+    assert steps is not None
     upload = replay.upload(subject.client, plan, subject.client.data.train)
     observation = replace(replay.seen([upload], plan), changes=upload.changes)
     left = observation.without_decay(steps).learned(OUTPUT_BIAS)
