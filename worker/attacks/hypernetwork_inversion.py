@@ -51,8 +51,24 @@ def invert(
     if not len(found):
         return torch.zeros(0, *network.image_shape)
     inputs = torch.from_numpy(found).float()
-    start = _regressed(network, change.before, inputs, pixel_range, prior)
-    return _refined(network, change.before, inputs, pixel_range, start, iterations)
+    return images_of(network, change.before, inputs, pixel_range, prior, iterations=iterations)
+
+
+def images_of(
+    network: Network,
+    parameters: Mapping[str, torch.Tensor],
+    inputs: torch.Tensor,
+    pixel_range: PixelRange,
+    prior: torch.Tensor,
+    *,
+    iterations: int,
+) -> torch.Tensor:
+    """Pixels 0..1 (k, C, H, W) for which the linear layer is given ``inputs`` (k, n).
+
+    ``parameters`` are the extractor's; the others as in :func:`invert`.
+    """
+    start = _regressed(network, parameters, inputs, pixel_range, prior)
+    return _refined(network, parameters, inputs, pixel_range, start, iterations)
 
 
 def _regressed(

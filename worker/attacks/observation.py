@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,3 +49,24 @@ class Observation:
         # Decay only shrinks.
         learned = change - np.float32(min(share, 0.0)) * base
         return learned
+
+    def without_decay(self, steps: int) -> Observation:
+        """The same, less what weight decay took in so many steps of the plan's SGD: exactly.
+
+        :meth:`learned` estimates it, which is too little where the weights point as what is
+        learned does.
+        """
+        settings = self.plan.hyperparameters
+        momentum, decay = float(settings["momentum"]), float(settings["weight_decay"])
+        kept, velocity = 1.0, 0.0
+        for _ in range(steps):
+            velocity = momentum * velocity + decay * kept
+            kept -= float(settings["learning_rate"]) * velocity
+        changes: dict[str, Delta] = {
+            name: change
+            if isinstance(change, FactoredDelta)
+            else change - np.float32(kept - 1.0) * self.weights[name]
+            for name, change in self.changes.items()
+        }
+        plan = self.plan.model_copy(update={"hyperparameters": settings | {"weight_decay": 0.0}})
+        return replace(self, plan=plan, changes=changes)

@@ -18,12 +18,14 @@ def advise(
     inference: Sequence[Json],
     cohorts: Sequence[Json],
     rounds: Sequence[Json],
+    chosen: Sequence[Json],
     *,
     is_protected: bool,
 ) -> list[str]:
     """Sentences, each with the policy's line where there is one."""
     measured = [row for row in images if "says" in row]
     found = [*_images(policy, measured, is_protected), *_inference(inference)]
+    found += _chosen(chosen)
     apart = [row["cohort"] for row in cohorts if row["comes_apart"]]
     if apart:
         found.append(
@@ -94,6 +96,24 @@ def _inference(rows: Sequence[Json]) -> list[str]:
                 f"{what}. Take part only where that is no secret."
             )
     return found
+
+
+def _chosen(rows: Sequence[Json]) -> list[str]:
+    leaking = [row for row in rows if row.get("says", NOTHING) != NOTHING]
+    if not leaking:
+        return []
+    kinds = ", ".join(
+        f"{_plural(row['images'], 'image')} in {_plural(row['steps'], 'step')}" for row in leaking
+    )
+    allowed = sum(row["policy"] is None for row in leaking)
+    before, after = leaking[0]["accuracy"], leaking[0]["accuracy_chosen"]
+    shows = f" The client's `accuracy_before` such a round falls from {before:.0%} to {after:.0%}."
+    return [
+        "A coordinator that publishes weights of its own choice sees images of rounds of "
+        f"{kinds}; your policy allows {allowed} of these. No line of it looks at weights: "
+        "`minimum_examples` and `minimum_steps` refuse such rounds, and `maximum_epsilon` is the "
+        "line that holds whatever the weights are." + (shows if after < before else "")
+    ]
 
 
 def _smallest_that_held(rows: Sequence[Json]) -> tuple[int, int] | None:

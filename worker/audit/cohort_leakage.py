@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy.typing as npt
 
 from shared.federation.sharing import OUTPUT_BIAS
 from worker.attacks.extractor_change import read_extractor_change
+from worker.attacks.steered_trunk import steer_trunk
 from worker.attacks.sum_unmixing import best_cosines, columns_of, unmix_blind, unmix_known
 from worker.audit.effort import Effort
 from worker.audit.replay import Replay, Upload
 from worker.audit.subject import Subject
 from worker.methods.hyperfl import HyperFL
 from worker.methods.hypernetwork.weights import hidden_features
-from worker.methods.interface import SiteResources
+from worker.methods.interface import Participant, SiteResources
 
 Json = dict[str, Any]
 Float64 = npt.NDArray[np.float64]
@@ -29,7 +31,8 @@ def measure_cohorts(subject: Subject, replay: Replay, effort: Effort, seed: int 
 
     ``sum`` is the |cosine| of a client's part with the sum itself, which everybody sees;
     ``blind`` and ``known`` that of the nearest candidate; each as mean and worst over the clients
-    of all draws.
+    of all draws. ``steered`` is that of the nearest column where the coordinator chose the trunk
+    for the first draw's clients, and ``steered_sum`` that of the sum then.
 
     Raises:
         WorkerError: the method refuses a round.
@@ -60,6 +63,9 @@ def measure_cohorts(subject: Subject, replay: Replay, effort: Effort, seed: int 
             )
             known = np.array([features[one] for one in chosen])
             found.setdefault("known", []).append(best_cosines(unmix_known(columns, known), truth))
+            if draw == 0:
+                steered = _steered(subject, [members[one] for one in chosen], uploads, chosen)
+                found["steered_sum"], found["steered"] = ([one] for one in steered)
         rows.append(_row(size, num_draws, found))
     return rows
 
@@ -69,9 +75,12 @@ def _row(size: int, num_draws: int, found: dict[str, list[Float64]]) -> Json:
     for name, draws in found.items():
         values = np.concatenate(draws)
         row[name] = {"mean": float(values.mean()), "worst": float(values.max())}
-    attacks = [row[name] for name in ("blind", "known") if name in row]
+    pairs = (("blind", "sum"), ("known", "sum"), ("steered", "steered_sum"))
     row["comes_apart"] = any(
-        one[which] > row["sum"][which] + TOLERANCE for one in attacks for which in ("mean", "worst")
+        row[name][which] > row[shown][which] + TOLERANCE
+        for name, shown in pairs
+        if name in row
+        for which in ("mean", "worst")
     )
     return row
 
@@ -79,6 +88,23 @@ def _row(size: int, num_draws: int, found: dict[str, list[Float64]]) -> Json:
 def comes_apart(rows: Sequence[Json]) -> list[int]:
     """Sizes of cohorts whose sum came apart."""
     return [row["cohort"] for row in rows if row["comes_apart"]]
+
+
+def _steered(
+    subject: Subject, members: Sequence[Participant], uploads: Sequence[Upload], of: Sequence[int]
+) -> tuple[Float64, Float64]:
+    """Cosines of the clients' parts with the sum, and with a column, at a trunk made for them."""
+    replay = Replay(subject)
+    plan = replay.plan()
+    seen = [read_extractor_change(replay.seen([uploads[one]], plan)).embedding for one in of]
+    known = np.array([one.double().numpy() for one in seen if one is not None])
+    if len(known) < len(members):
+        return np.zeros(len(members)), np.zeros(len(members))
+    lied = Replay(replace(subject, weights=steer_trunk(subject.weights, known)))
+    own = [lied.upload(member, plan, member.data.train) for member in members]
+    columns = columns_of(lied.seen(own, plan))
+    truth = [_part(lied, one) for one in own]
+    return best_cosines(columns[:, -1:].T, truth), best_cosines(columns[:, :-1].T, truth)
 
 
 def _part(replay: Replay, upload: Upload) -> Float64:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.federation.plans import TrainingPlan
 from shared.federation.protection_plan import clients_needed
 from worker.attacks import gradient_inversion, hypernetwork_inversion
 from worker.attacks.extractor_change import read_extractor_change
@@ -71,8 +70,9 @@ class ImageAudit:
         """The attacks on a case, with a cohort of so many clients; and what they look like."""
         started = time.perf_counter()
         subject = self._subject
-        plan = self._replay.plan(epochs=case.epochs)
         available = len(subject.client.data.train)
+        replay = self._replay.of_clients_with(case.images)
+        plan = replay.plan(epochs=case.epochs)
         count = available if case.images is None else min(case.images, available)
         steps = steps_of_round(plan, count) or 1
         row: Json = {
@@ -89,8 +89,8 @@ class ImageAudit:
         owners: list[list[str]] = []
         try:
             for draw in range(draws):
-                uploads = self._uploads(plan, count, cohort, draw)
-                observation = self._replay.seen(uploads, plan)
+                uploads = replay.uploads_of_cohort(plan, count, cohort, draw)
+                observation = replay.seen(uploads, plan)
                 images, labels, names = self._scored(uploads, draw)
                 owners.append(names)
                 for name, candidates in self._attack(observation, uploads, draw).items():
@@ -112,18 +112,6 @@ class ImageAudit:
             "seconds": round(time.perf_counter() - started, 1),
         }
         return row, _picture(originals, found[strongest][0])
-
-    def _uploads(self, plan: TrainingPlan, count: int, cohort: int, draw: int) -> list[Upload]:
-        members = [self._subject.client, *self._subject.others][:cohort]
-        uploads = []
-        for place, member in enumerate(members):
-            train = member.data.train
-            generator = torch.Generator().manual_seed(1000 * draw + place)
-            chosen = torch.randperm(len(train), generator=generator)[:count]
-            if count >= len(train):
-                chosen = torch.arange(len(train))
-            uploads.append(self._replay.upload(member, plan, train.only(chosen)))
-        return uploads
 
     def _scored(
         self, uploads: Sequence[Upload], draw: int

@@ -52,7 +52,8 @@ class InferenceAudit:
         """Membership and the label histogram of a case, with a cohort of so many clients."""
         started = time.perf_counter()
         subject = self._subject
-        plan = self._replay.plan(epochs=case.epochs)
+        replay = self._replay.of_clients_with(case.images)
+        plan = replay.plan(epochs=case.epochs)
         train = subject.client.data.train
         count = len(train) if case.images is None else min(case.images, len(train))
         steps = steps_of_round(plan, count) or 1
@@ -67,8 +68,8 @@ class InferenceAudit:
         }
         try:
             own = train.only(_chosen(len(train), count))
-            change = self._change(plan, own, cohort)
-            shadows = self._shadows(plan, count, cohort)
+            change = self._change(replay, plan, own, cohort)
+            shadows = self._shadows(replay, plan, count, cohort)
         except WorkerError as refused:
             return row | {"refused": str(refused)}
         test = MembershipTest(self._network, change.before, images_of(self._judging))
@@ -76,16 +77,18 @@ class InferenceAudit:
         row |= self._labels(test, change, shadows, own)
         return row | {"seconds": round(time.perf_counter() - started, 1)}
 
-    def _change(self, plan: TrainingPlan, own: Examples, cohort: int) -> ExtractorChange:
-        uploads = [self._replay.upload(self._subject.client, plan, own)]
+    def _change(
+        self, replay: Replay, plan: TrainingPlan, own: Examples, cohort: int
+    ) -> ExtractorChange:
+        uploads = [replay.upload(self._subject.client, plan, own)]
         for other in self._subject.others[: cohort - 1]:
             train = other.data.train
             part = train.only(_chosen(len(train), min(len(own), len(train))))
-            uploads.append(self._replay.upload(other, plan, part))
-        return read_extractor_change(self._replay.seen(uploads, plan))
+            uploads.append(replay.upload(other, plan, part))
+        return read_extractor_change(replay.seen(uploads, plan))
 
     def _shadows(
-        self, plan: TrainingPlan, count: int, cohort: int
+        self, replay: Replay, plan: TrainingPlan, count: int, cohort: int
     ) -> list[tuple[ExtractorChange, Float64]]:
         """Updates of clients that the attacker trains, and the first one's histogram of each."""
         subject = self._subject
@@ -101,8 +104,8 @@ class InferenceAudit:
                 client = Participant(
                     f"shadow {member}", subject.client.data, method.initial_private(seed), seed
                 )
-                uploads.append(self._replay.upload(client, plan, examples))
-            change = read_extractor_change(self._replay.seen(uploads, plan))
+                uploads.append(replay.upload(client, plan, examples))
+            change = read_extractor_change(replay.seen(uploads, plan))
             found.append((change, self._histogram(uploads[0].examples)))
         return found
 

@@ -13,6 +13,7 @@ from typing import Any
 from shared.arrays import digest_bytes
 from worker.attacks import gradient_inversion
 from worker.attacks.extractor_change import read_extractor_change
+from worker.audit.chosen_weights import measure_chosen
 from worker.audit.cohort_leakage import measure_cohorts
 from worker.audit.effort import Effort
 from worker.audit.image_leakage import Case, ImageAudit, smallest_cohort
@@ -28,10 +29,13 @@ from worker.site.policy import steps_of_round
 
 Json = dict[str, Any]
 KEPT = "measured.json"
-_FORMAT = 2
+_FORMAT = 3
 """Of what is kept; another release may measure more."""
 _TRIED_ITERATIONS = 10
 _FEW = 50
+_CHOSEN = (Case(5, 1), Case(50, 1))
+_TRAPS_COST = 5.0
+"""Of a search from a layer's traps, as :data:`_SEARCH_COST`."""
 _SEARCH_COST = 0.7
 """Of a search from the closed form, in searches by IG over as many images."""
 
@@ -107,16 +111,31 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
                 partial(inference.measure, case, cohort),
             )
         )
+    is_hyperfl = issubclass(METHODS[subject.specification.training.method], HyperFL)
+    if is_hyperfl and subject.network.linear is not None:
+        for case in (*_CHOSEN, Case(None, None)):
+            count = min(case.images or 10**9, len(subject.client.data.train))
+            steps = steps_of_round(replay.plan(epochs=case.epochs), count) or 1
+            seconds = cohort * round_seconds * steps / whole_steps
+            seconds += effort.iterations * iteration_seconds * _TRAPS_COST
+            name = "chosen-configured" if case.is_configured else f"chosen-{count}"
+            found.append(
+                Measurement(
+                    name,
+                    f"weights of the coordinator's choice: {count} in {steps} steps",
+                    seconds,
+                    partial(_chosen, subject, effort, case, cohort, folder, name),
+                )
+            )
     # With noise there is one column, which does not come apart.
-    if subject.privacy is None and issubclass(
-        METHODS[subject.specification.training.method], HyperFL
-    ):
+    if subject.privacy is None and is_hyperfl:
         members = min(max(effort.cohorts), 1 + len(subject.others))
         found.append(
             Measurement(
                 "cohorts",
                 f"sums of up to {members} clients",
-                members * round_seconds + 2.0 * effort.draws * len(effort.cohorts),
+                (members + sum(effort.cohorts)) * round_seconds
+                + 2.0 * effort.draws * len(effort.cohorts),
                 lambda: {"rows": measure_cohorts(subject, replay, effort)},
             )
         )
@@ -149,6 +168,16 @@ def _with_epsilon(subject: Subject, effort: Effort, epsilon: float, cohort: int)
 
 def _with_picture(images: ImageAudit, case: Case, cohort: int, folder: Path, name: str) -> Json:
     row, picture = images.measure(case, cohort)
+    if picture is not None:
+        draw_grid(picture, folder / f"{name}.png")
+        row["picture"] = f"{name}.png"
+    return row
+
+
+def _chosen(
+    subject: Subject, effort: Effort, case: Case, cohort: int, folder: Path, name: str
+) -> Json:
+    row, picture = measure_chosen(subject, effort, case, cohort)
     if picture is not None:
         draw_grid(picture, folder / f"{name}.png")
         row["picture"] = f"{name}.png"

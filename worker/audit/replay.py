@@ -17,7 +17,7 @@ from shared.tensors.encodings import encoding_for
 from shared.tensors.factored_encoding import Delta
 from shared.tensors.low_rank import FactoredDelta
 from worker.attacks.observation import Observation
-from worker.audit.subject import Subject
+from worker.audit.subject import Subject, with_small_clients
 from worker.data.client_data import Examples
 from worker.methods import build_method
 from worker.methods.interface import Participant, SiteResources, TrainingResult
@@ -69,6 +69,12 @@ class Replay:
         settings = training.hyperparameters | {"epochs": epochs}
         return training.model_copy(update={"hyperparameters": settings})
 
+    def of_clients_with(self, num_examples: int | None) -> Replay:
+        """Rounds of a federation whose clients have so few examples; these rounds for None."""
+        if num_examples is None:
+            return self
+        return Replay(with_small_clients(self._subject, num_examples))
+
     def upload(self, client: Participant, plan: TrainingPlan, examples: Examples) -> Upload:
         """A client's update of one round on some examples.
 
@@ -85,6 +91,25 @@ class Replay:
         encoding = encoding_for(self._specification.encoding)
         wire = encoding.encode(deltas, {}, subject.weights, parameters).wire
         return Upload(dict(encoding.decode(wire, parameters)), result, examples, client.name)
+
+    def uploads_of_cohort(
+        self, plan: TrainingPlan, count: int, cohort: int, draw: int
+    ) -> list[Upload]:
+        """Of the client and some others, each of a round on ``count`` drawn examples of its own.
+
+        Raises:
+            WorkerError: the method refuses such a round.
+        """
+        members = [self._subject.client, *self._subject.others][:cohort]
+        uploads = []
+        for place, member in enumerate(members):
+            train = member.data.train
+            generator = torch.Generator().manual_seed(1000 * draw + place)
+            chosen = torch.randperm(len(train), generator=generator)[:count]
+            if count >= len(train):
+                chosen = torch.arange(len(train))
+            uploads.append(self.upload(member, plan, train.only(chosen)))
+        return uploads
 
     def seen(self, uploads: Sequence[Upload], plan: TrainingPlan) -> Observation:
         """What the coordinator has: one update, or the mean of several that were summed.
@@ -138,7 +163,7 @@ class Replay:
         protection = self._specification.protection
         if protection is None:
             return values
-        fixed_point = FixedPoint(protection.bits, protection.bound, num_clients)
+        fixed_point = FixedPoint.for_clients(protection.bits, protection.bound, num_clients)
         stream = client_generator(self._subject.client.seed, f"audit rounding {client}")
         flat = values.reshape(-1)
         _, received = fixed_point.encode(flat, stream.random(len(flat)))

@@ -72,6 +72,7 @@ def _measure(measurements: list[Measurement], kept: Kept, console: Console) -> d
 def _document(subject: Subject, effort: Effort, measured: dict[str, Json]) -> Json:
     specification, training = subject.specification, subject.specification.training
     images = [row for name, row in measured.items() if name.startswith("images-")]
+    chosen = [row for name, row in measured.items() if name.startswith("chosen-")]
     inference = [row for name, row in measured.items() if name.startswith("inference-")]
     cohorts = measured.get("cohorts", {}).get("rows", [])
     rounds = measured.get("rounds", {}).get("rows", [])
@@ -96,11 +97,12 @@ def _document(subject: Subject, effort: Effort, measured: dict[str, Json]) -> Js
         "is_protected": is_protected,
         "privacy": None if privacy is None else privacy.model_dump(mode="json"),
         "images": images,
+        "chosen": chosen,
         "inference": inference,
         "cohorts": cohorts,
         "rounds": rounds,
         "advice": advise(
-            subject.policy, images, inference, cohorts, rounds, is_protected=is_protected
+            subject.policy, images, inference, cohorts, rounds, chosen, is_protected=is_protected
         ),
         "policy": subject.policy.model_dump(mode="json"),
     }

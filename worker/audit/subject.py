@@ -135,6 +135,20 @@ def with_epsilon(subject: Subject, epsilon: float) -> Subject:
     return replace(subject, specification=specification)
 
 
+def with_small_clients(subject: Subject, num_examples: int) -> Subject:
+    """The subject in a federation whose clients have so few examples.
+
+    What is summed without noise is scaled by a weight of so many, not by a larger one, by which
+    the sum's rounding would cover what small clients send. With noise the scale changes nothing.
+    """
+    specification = subject.specification
+    cap = specification.round_policy.max_examples_weight
+    if cap is None or cap <= num_examples or subject.privacy is not None:
+        return subject
+    policy = specification.round_policy.model_copy(update={"max_examples_weight": num_examples})
+    return replace(subject, specification=specification.model_copy(update={"round_policy": policy}))
+
+
 def divide_public(public: Examples, train: Examples, seed: int) -> tuple[Examples, Examples]:
     """Public images in two halves, one for attacks and one that they do not see.
 

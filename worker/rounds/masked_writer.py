@@ -56,9 +56,10 @@ class MaskedWriter:
         return [one for one, is_ready in zip(fresh, ready, strict=True) if is_ready]
 
     async def _look(self, one: HeldTask) -> bool:
-        member, number = _member_of(one), one.task.round_number
+        member, number, state = _member_of(one), one.task.round_number, one.client.state.sums
         try:
-            member.check_joined(one.client.state.sums, number, _joined(one))
+            member.check_joined(state, number, _joined(one))
+            member.check_task(state, number, _kind_of(one), one.task.base_digest)
         except SumRefused as refusal:
             await refuse_sum(one, refusal, self._patience)
             return False
@@ -118,8 +119,7 @@ class MaskedWriter:
     def _layout(self, one: HeldTask) -> SumLayout:
         newest = one.client.state.sums.newest
         size = 1 if newest is None else len(newest.terms.cohort)
-        kind = "train" if one.task.kind is TaskKind.TRAIN else "evaluate"
-        return SumLayout.of(self._specification, kind, size, one.task.round_number)
+        return SumLayout.of(self._specification, _kind_of(one), size, one.task.round_number)
 
     def _mask(
         self,
@@ -151,6 +151,10 @@ class MaskedWriter:
             wanted += np.concatenate([np.zeros(0), *left_out])
         largest = self._specification.round_policy.max_update_norm
         return wanted if largest is None else clipped(wanted, largest)
+
+
+def _kind_of(one: HeldTask) -> str:
+    return "train" if one.task.kind is TaskKind.TRAIN else "evaluate"
 
 
 def _joined(one: HeldTask) -> Sequence[JoinedMember]:

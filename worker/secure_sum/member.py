@@ -89,6 +89,22 @@ class Member:
         if own.join.member not in joined:
             raise SumRefused("this client's join is not among those that joined")
 
+    def check_task(
+        self, state: MemberState, round_number: int, kind: str, base_digest: str
+    ) -> None:
+        """Holds a task against the terms that all members joined under, before it is begun.
+
+        Weights of one member's own could silence all others in the sum (Pasquini et al., CCS 2022).
+
+        Raises:
+            SumRefused: its kind (``train`` or ``evaluate``) or its weights are others.
+        """
+        terms = self._own(state, round_number).terms
+        if terms.kind != kind:
+            raise SumRefused(f"the task is to {kind}, where the cohort agreed to {terms.kind}")
+        if terms.base_digest != base_digest:
+            raise SumRefused("the task's weights are not those that the cohort agreed on")
+
     def mask(
         self,
         state: MemberState,

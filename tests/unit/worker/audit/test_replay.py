@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from worker.attacks.measures import psnr
 from worker.audit.replay import Replay
 from worker.audit.subject import images_of
 from worker.methods.hypernetwork.weights import OUTPUT_WEIGHT
+from worker.site.policy import steps_of_round
 
 
 def test_of_a_plain_federation_the_coordinator_sees_the_factors() -> None:
@@ -42,7 +45,8 @@ def test_a_protected_one_shows_the_weighted_mean_rounded_as_it_is_sent() -> None
     expected = np.average([one.changes[OUTPUT_BIAS] for one in uploads], axis=0, weights=counts)
     difference = np.abs(seen.changes[OUTPUT_BIAS] - expected).max()
     # Each of the four is off by a unit at most, and the mean divides by the shares of 200.
-    step = FixedPoint(20, 0.5, 4).step
+    step = FixedPoint.for_clients(20, 0.5, 4).step
+    assert step < 1e-5, "as fine as 20 bits are for four clients"
     assert 0 < difference <= 4 * step / (sum(counts) / 200)
 
 
@@ -94,3 +98,24 @@ def test_the_clients_state_and_data_stay_as_they_are() -> None:
     )
     assert len(subject.client.data.train) == count
     assert all(torch.equal(one, before[name]) for name, one in subject.client.private.items())
+
+
+def test_a_sum_of_small_clients_is_scaled_by_what_they_have() -> None:
+    subject = small_subject(protected=True)
+    policies = [
+        Replay(subject).of_clients_with(count)._specification.round_policy
+        for count in (None, 5, 500)
+    ]
+    assert [one.max_examples_weight for one in policies] == [200, 5, 200]
+
+
+def test_what_decay_took_is_known_exactly() -> None:
+    subject = small_subject(protected=True, clip_norm=1e-9)
+    replay = Replay(subject)
+    plan = replay.plan()
+    steps = steps_of_round(plan, len(subject.client.data.train))
+    assert steps is not None
+    upload = replay.upload(subject.client, plan, subject.client.data.train)
+    observation = replace(replay.seen([upload], plan), changes=upload.changes)
+    left = observation.without_decay(steps).learned(OUTPUT_BIAS)
+    assert np.abs(left).max() < 0.01 * np.abs(upload.changes[OUTPUT_BIAS]).max()

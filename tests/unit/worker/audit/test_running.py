@@ -45,6 +45,10 @@ def test_plain_hyperfl_gives_images_away_and_the_report_says_so(tmp_path: Path) 
     assert (folder / one["picture"]).read_bytes().startswith(b"\x89PNG")
     assert folder.stat().st_mode & 0o077 == 0, "it has pictures of a site's images"
     assert document["cohorts"][0]["comes_apart"]
+    assert document["cohorts"][0]["steered"]["worst"] > 0.95
+    assert document["chosen"][0]["says"] == "recovered"
+    assert "## Weights of the coordinator's choice" in text
+    assert (folder / document["chosen"][0]["picture"]).exists()
 
 
 def test_a_protected_one_is_attacked_as_a_sum(tmp_path: Path) -> None:
@@ -82,12 +86,12 @@ def test_an_audit_goes_on_where_it_was(tmp_path: Path) -> None:
     removed = kept["measured"].pop("images-5-epochs-1")
     (folder / KEPT).write_text(json.dumps(kept))
     again, said = audited(small_subject(), folder)
-    assert "1 of 6 measurements" in said
+    assert "1 of 9 measurements" in said
     assert again["inference"] == first["inference"]
     (made,) = (row for row in again["images"] if row["images"] == 5)
     assert made["attacks"] == removed["attacks"]
     _, said = audited(small_subject(policy=SitePolicy(minimum_steps=2)), folder)
-    assert "6 of 6 measurements" in said, "another policy is another audit"
+    assert "9 of 9 measurements" in said, "another policy is another audit"
 
 
 def test_a_method_that_shares_nothing_has_nothing_to_audit(tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ import torch
 
 from shared.federation.protection_plan import threshold_of
 from shared.federation.specification import FederationSpecification, document_digest
-from shared.rest.schema import Task
+from shared.rest.schema import Task, TaskKind
 from shared.secure_sum.cards import SiteKeys
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.messages import ExchangeView, Terms
 from shared.tensors import codec
 from tests.support.sum_members import MAX_EXAMPLES, protected_specification
+from worker.errors import SumRefused
 from worker.methods.interface import TrainingFailedError, TrainingResult
 from worker.remote.patience import Patience
+from worker.rounds import masked_writer
 from worker.rounds.held_task import HeldTask
 from worker.rounds.masked_writer import MaskedWriter
 from worker.secure_sum.member import Member
@@ -119,6 +121,27 @@ async def test_what_is_written_and_what_is_left_out_are_the_change(bench: Bench)
     np.testing.assert_allclose(values, share * np.array(change), atol=bench.layout.fixed_point.step)
     np.testing.assert_allclose(values / share + state.residual[BIAS], change, atol=1e-7)
     assert (state.last_round, state.sums.generation) == (1, 9)
+
+
+async def test_what_the_cohort_did_not_agree_on_is_not_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights for one member alone could silence the others, so that the sum is its update."""
+    said: list[str] = []
+
+    async def refuse(_: HeldTask, refusal: SumRefused, __: Patience) -> None:
+        said.append(str(refusal))
+
+    monkeypatch.setattr(masked_writer, "refuse_sum", refuse)
+    other = "sha256:" + "1" * 64
+    held = HeldTask(bench.client, bench.held.task.model_copy(update={"base_digest": other}))
+    assert await bench.writer.prepare([held]) == []
+    assert said == ["the task's weights are not those that the cohort agreed on"]
+    said.clear()
+    held = HeldTask(bench.client, bench.held.task.model_copy(update={"kind": TaskKind.EVALUATE}))
+    assert await bench.writer.prepare([held]) == []
+    assert said == ["the task is to evaluate, where the cohort agreed to train"]
+    assert await bench.writer.prepare([bench.held]) == [bench.held]
 
 
 async def test_own_metrics_are_beside_the_masks_only_where_the_site_shows_them(
