@@ -55,6 +55,10 @@ class SitePolicy(BaseModel):
     """Most rounds that a client trains in 24 hours. Unset: any number."""
     rounds_in_all: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[100])
     """Most rounds that a client trains in all, failed ones too. Unset: any number."""
+    maximum_accuracy_drop: float | None = Field(default=None, gt=0.0, lt=1.0, examples=[0.25])
+    """How far a client's accuracy on its test split, before it trains in a round, may lie below the
+    best of its rounds so far. Weights that a coordinator chose to have images of a sum broke the
+    model in the audit: 0.80 became 0.33. Others may not. Unset: as far as it likes."""
     metrics: Literal["all", "none"] | tuple[MetricName, ...] = Field(
         default=(
             "accuracy",

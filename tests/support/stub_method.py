@@ -34,6 +34,7 @@ class StubMethod:
         self._parameters = parameters
         self.extra_deltas: dict[str, Array | FactoredDelta] = {}
         self.diverging: set[str] = set()
+        self.accuracy_before: dict[tuple[str, int], float] = {}
         self.before_step: Callable[[Participant], None] = lambda _: None
         self.trained: list[tuple[str, int]] = []
 
@@ -70,10 +71,17 @@ class StubMethod:
                 private={
                     name: tensor + round_number for name, tensor in participant.private.items()
                 },
-                metrics={"accuracy_after": 0.5},
+                metrics={
+                    "accuracy_after": 0.5,
+                    **self._accuracy_before(participant.name, round_number),
+                },
             )
         if diverged := [one.name for one in group if one.name in self.diverging]:
             raise TrainingDivergedError(diverged)
+
+    def _accuracy_before(self, client: str, round_number: int) -> dict[str, float]:
+        accuracy = self.accuracy_before.get((client, round_number))
+        return {} if accuracy is None else {"accuracy_before": accuracy}
 
     def evaluate(self, participant: Participant, weights: NamedArrays) -> dict[str, float]:
         return {

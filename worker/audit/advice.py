@@ -107,10 +107,13 @@ def _chosen(rows: Sequence[Json]) -> list[str]:
     )
     allowed = sum(row["policy"] is None for row in leaking)
     before, after = leaking[0]["accuracy"], leaking[0]["accuracy_chosen"]
-    shows = f" The client's `accuracy_before` such a round falls from {before:.0%} to {after:.0%}."
+    shows = (
+        f" At such weights the client's accuracy falls from {before:.0%} to {after:.0%}: "
+        f"`maximum_accuracy_drop` refuses a round that begins so, though not weights that hide it."
+    )
     return [
         "A coordinator that publishes weights of its own choice sees images of rounds of "
-        f"{kinds}; your policy allows {allowed} of these. No line of it looks at weights: "
+        f"{kinds}; your policy allows {allowed} of these. "
         "`minimum_examples` and `minimum_steps` refuse such rounds, and `maximum_epsilon` is the "
         "line that holds whatever the weights are." + (shows if after < before else "")
     ]

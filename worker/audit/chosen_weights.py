@@ -30,6 +30,7 @@ from worker.methods import build_method
 from worker.methods.hypernetwork.weights import OUTPUT_WEIGHT
 from worker.methods.interface import SiteResources
 from worker.site.policy import steps_of_round
+from worker.site_policy import SitePolicy
 
 Json = dict[str, Any]
 Float64 = npt.NDArray[np.float64]
@@ -96,12 +97,20 @@ def measure_chosen(
         seen = seen.without_decay(steps)
     candidates = _candidates(subject, seen, effort)
     found, picture = _compare(subject, candidates, uploads)
+    before, after = _accuracy(subject), _accuracy(chosen)
+    row["policy"] = row["policy"] or refusal_of_weights(subject.policy, before, after)
     row |= found | {
-        "accuracy": _accuracy(subject),
-        "accuracy_chosen": _accuracy(chosen),
+        "accuracy": before,
+        "accuracy_chosen": after,
         "seconds": round(time.perf_counter() - started, 1),
     }
     return row, picture
+
+
+def refusal_of_weights(policy: SitePolicy, before: float, after: float) -> str | None:
+    """The policy's line that refuses weights at which a client's accuracy is ``after``; or None."""
+    drop = policy.maximum_accuracy_drop
+    return f"maximum_accuracy_drop = {drop}" if drop is not None and before - after > drop else None
 
 
 def _accuracy(subject: Subject) -> float:

@@ -160,10 +160,11 @@ _CHOSEN_NOTES = (
     "*Strangers*: images that nobody trained on, to which one is nearer just so: what chance does. "
     "*By chance*: probability of so many finds if clients' images were no likelier than strangers. "
     "PSNR is of the best six, beside their nearest public images. Accuracy is the client's on its "
-    "test split before it trains, at the weights as they are and at those chosen: a site sees it, "
-    "and no line of a policy does. Version 0 is built from the specification's seed, so that it "
-    "cannot be chosen; later versions are the coordinator's word. All members of a secure sum have "
-    "the same weights, those of the terms that they sign."
+    "test split before it trains, at the weights as they are and at those chosen. "
+    "`maximum_accuracy_drop` refuses a round by it, if the weights do not hide what they do. "
+    "Version 0 is built from the specification's seed, so that it cannot be chosen; later versions "
+    "are the coordinator's word. All members of a secure sum have the same weights, those of the "
+    "terms that they sign."
 )
 _INFERENCE_NOTES = (
     "AUC: chance that a training image scores higher than another; 0.5 is a guess. True positives: "

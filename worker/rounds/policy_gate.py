@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 
 from shared.federation.plans import TrainingPlan
 from shared.rest.declines import DeclineKind
+from shared.rest.schema import TaskKind
 from shared.secure_sum.messages import survivors_digest
 from worker.errors import PolicyRefused
 from worker.rounds.held_task import HeldTask
 from worker.site.policy import shown_metrics, steps_of_round
 from worker.site.round_ledger import RoundLedger
 from worker.site_policy import SitePolicy
+
+_BEFORE = "accuracy_before"
 
 
 class PolicyGate:
@@ -119,6 +122,32 @@ class PolicyGate:
         ledger = self.check(one)
         if not ledger.has(one.task):
             one.client.count_round(ledger.with_round(one.task, self._clock()))
+
+    def check_result(self, one: HeldTask, metrics: Mapping[str, float]) -> None:
+        """Looks at what a method measured, before anything of the round is kept or sent.
+
+        Raises:
+            PolicyRefused: the weights that the round began with are too bad for this client.
+            PrivateStateError: its rounds so far cannot be read.
+        """
+        most, accuracy = self._policy.maximum_accuracy_drop, metrics.get(_BEFORE)
+        if most is None or accuracy is None:
+            return
+        # Rounds of training alone: what is refused leaves no row, where an evaluation would.
+        best = max(
+            (
+                row.metrics.get(_BEFORE, 0.0)
+                for row in one.client.remembered()
+                if row.kind is TaskKind.TRAIN
+            ),
+            default=0.0,
+        )
+        if best - accuracy > most:
+            raise PolicyRefused(
+                f"policy.maximum_accuracy_drop is {most}",
+                f"the accuracy of client {one.client.name} is {accuracy:.3f} at these weights, "
+                f"and was {best:.3f}",
+            )
 
     def shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """What may leave of a method's numbers."""

@@ -33,12 +33,13 @@ from worker.rounds.update_sender import UpdateSender
 from worker.rounds.update_writer import UpdateWriter
 from worker.site.private_state import PrivateState
 
+Outcome = tuple[HeldTask, PrivateState | PolicyRefused]
+"""Of a client's part: its next private state, or why nothing of it is kept or sent."""
+
 _log = structlog.get_logger()
 
 
-def _following(
-    results: Iterator[tuple[HeldTask, PrivateState]],
-) -> tuple[HeldTask, PrivateState] | None:
+def _following(results: Iterator[Outcome]) -> Outcome | None:
     return next(results, None)
 
 
@@ -185,11 +186,16 @@ class RoundWork:
                 return
             if item is None:
                 return
-            yield item
+            one, outcome = item
+            if isinstance(outcome, PolicyRefused):
+                leases.drop(one.client.name)
+                await refuse_by_policy(one, outcome, self._patience)
+            else:
+                yield one, outcome
 
     def _train(
         self, fresh: Sequence[HeldTask], weights: NamedArrays, leases: Leases
-    ) -> Iterator[tuple[HeldTask, PrivateState]]:
+    ) -> Iterator[Outcome]:
         by_name = {one.client.name: one for one in fresh}
         results = self._trainer.train(
             [one.client.participant() for one in fresh],
@@ -205,6 +211,11 @@ class RoundWork:
                     return
                 one = by_name[result.participant]
                 self._progress.measured(result.metrics.get("loss_after"))
+                try:
+                    self._gate.check_result(one, result.metrics)
+                except PolicyRefused as refusal:
+                    yield one, refusal
+                    continue
                 shown = replace(result, metrics=self._gate.shown(result.metrics))
                 with self._metrics.phase("encoding", client=one.client.name):
                     state = self._writer.trained(one, shown, weights)
@@ -212,9 +223,7 @@ class RoundWork:
                     self._record.keep(one, state, result.metrics, weights)
                 yield one, state
 
-    def _evaluate(
-        self, fresh: Sequence[HeldTask], weights: NamedArrays
-    ) -> Iterator[tuple[HeldTask, PrivateState]]:
+    def _evaluate(self, fresh: Sequence[HeldTask], weights: NamedArrays) -> Iterator[Outcome]:
         for one in fresh:
             with self._metrics.phase("evaluation", client=one.client.name):
                 metrics = self._method.evaluate(one.client.participant(), weights)

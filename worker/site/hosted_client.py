@@ -100,6 +100,14 @@ class HostedClient(EnrolledClient):
         """Adds a round to the client's history."""
         history.add(self._folder, row)
 
+    def remembered(self) -> list[HistoryRow]:
+        """Its rounds so far, oldest first.
+
+        Raises:
+            PrivateStateError: they cannot be read.
+        """
+        return history.read(self._folder)
+
     def trained_rounds(self) -> RoundLedger:
         """The rounds that it has trained.
 

@@ -131,6 +131,8 @@ def _find(
     is_everybody = rounds.cohort_size is None and rounds.cohort_fraction in (None, 1.0)
     asked = rounds.rounds if is_everybody else None
     yield _bound("rounds_in_all", policy.rounds_in_all, f"{rounds.rounds} rounds", asked)
+    drop = policy.maximum_accuracy_drop
+    yield _bound("maximum_accuracy_drop", drop, "weights of any accuracy", None)
     names = policy.metrics if isinstance(policy.metrics, str) else ", ".join(policy.metrics)
     yield Finding("metrics", names, "the method's metrics", Verdict.ACCEPTED)
     digits = "unset" if policy.metric_digits is None else str(policy.metric_digits)
@@ -153,7 +155,7 @@ def _named(member: str, allowed: Sequence[str], asks: str, name: str) -> Finding
     return Finding(member, ", ".join(allowed) or "empty", asks, verdict)
 
 
-def _bound(member: str, largest: int | None, asks: str, asked: int | None) -> Finding:
+def _bound(member: str, largest: float | None, asks: str, asked: int | None) -> Finding:
     """A largest number; whether it is asked for is seen round by round where ``asked`` is None."""
     if largest is None:
         return Finding(member, "unset", asks, Verdict.ACCEPTED)

@@ -8,8 +8,9 @@ import pytest
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.sharing import OUTPUT_BIAS
 from tests.support.audited import SMALL, small_subject
-from worker.audit.chosen_weights import measure_chosen, with_trap_weights
+from worker.audit.chosen_weights import measure_chosen, refusal_of_weights, with_trap_weights
 from worker.audit.image_leakage import Case
+from worker.site_policy import SitePolicy
 
 
 def test_a_secure_sum_is_no_help_in_one_step() -> None:
@@ -19,6 +20,14 @@ def test_a_secure_sum_is_no_help_in_one_step() -> None:
     assert row["found"] >= 4
     assert row["found"] / row["images_sought"] > 5 * row["strangers_found"] / row["strangers"]
     assert picture is not None
+    assert row["policy"] is None
+
+
+def test_weights_that_the_policy_refuses_are_shown_as_refused() -> None:
+    policy = SitePolicy(maximum_accuracy_drop=0.25)
+    assert refusal_of_weights(policy, 0.8, 0.3) == "maximum_accuracy_drop = 0.25"
+    assert refusal_of_weights(policy, 0.8, 0.6) is None
+    assert refusal_of_weights(SitePolicy(), 0.8, 0.3) is None
 
 
 @pytest.mark.parametrize("protected", [False, True])

@@ -76,6 +76,29 @@ async def test_a_client_that_its_sites_policy_excludes_declines_and_the_others_t
     assert bench.coordinator.decline_kinds() == ["policy"]
 
 
+async def test_weights_that_break_a_clients_model_are_declined_and_leave_no_trace(
+    bench: Bench,
+) -> None:
+    bench.policy = SitePolicy(maximum_accuracy_drop=0.25)
+    bench.method.accuracy_before = {("alice", 1): 0.6, ("alice", 2): 0.8, ("alice", 3): 0.5}
+    bench.method.accuracy_before |= {("alice", 4): 0.5, ("alice", 5): 0.56}
+    group = bench.round_work()
+    for number in (1, 2):
+        await group.do([bench.held("alice", round_number=number)])
+    before = bench.file("alice")
+    held = [bench.held(name, round_number=3) for name in ("alice", "bob")]
+    await group.do(held)
+    assert bench.file("alice") == before
+    rule = "policy.maximum_accuracy_drop is 0.25"
+    assert bench.coordinator.declined() == [("alice", 3, rule)]
+    assert bench.coordinator.decline_kinds() == ["policy"]
+    assert len(bench.coordinator.updates("bob")) == 1
+    await group.do([bench.held("alice", round_number=4)])
+    assert bench.coordinator.declined()[1:] == [("alice", 4, rule)], "the refused one is no measure"
+    await group.do([bench.held("alice", round_number=5)])
+    assert len(bench.coordinator.updates("alice")) == 3
+
+
 async def test_a_round_is_counted_before_it_is_trained_and_once(bench: Bench) -> None:
     counted: list[int] = []
     bench.policy = SitePolicy(rounds_per_day=1)
