@@ -21,15 +21,15 @@ from worker.attacks.hypernetwork_inversion import images_of as images_of_inputs
 from worker.attacks.measures import binomial_tail, psnr_matrix
 from worker.attacks.observation import Observation
 from worker.attacks.trap_weights import sprung_inputs, with_traps
+from worker.audit.attacked_round import Case, begin_row
 from worker.audit.effort import Effort
-from worker.audit.image_leakage import Case, Picture, refusal
+from worker.audit.image_leakage import Picture
 from worker.audit.replay import Replay, Upload
 from worker.audit.subject import Subject, images_of
 from worker.errors import WorkerError
 from worker.methods import build_method
 from worker.methods.hypernetwork.weights import OUTPUT_WEIGHT
 from worker.methods.interface import SiteResources
-from worker.site.policy import steps_of_round
 from worker.site_policy import SitePolicy
 
 Json = dict[str, Any]
@@ -74,18 +74,8 @@ def measure_chosen(
     """
     started = time.perf_counter()
     plan = Replay(subject).plan(epochs=case.epochs)
-    available = len(subject.client.data.train)
-    count = min(case.images or available, available)
-    steps = steps_of_round(plan, count) or 1
-    row: Json = {
-        "images": count,
-        "epochs": plan.hyperparameters["epochs"],
-        "steps": steps,
-        "cohort": cohort,
-        "is_configured": case.is_configured,
-        "epsilon": None if plan.privacy is None else plan.privacy.epsilon,
-        "policy": refusal(subject.policy, count, steps),
-    }
+    row = begin_row(subject, case, plan, cohort)
+    count, steps = row["images"], row["steps"]
     chosen = with_trap_weights(subject, count * cohort)
     lied = Replay(chosen).of_clients_with(case.images)
     try:

@@ -16,13 +16,12 @@ from worker.attacks.extractor_change import read_extractor_change
 from worker.attacks.measures import bootstrap
 from worker.attacks.observation import Observation
 from worker.attacks.sum_unmixing import changes_in_sum
+from worker.audit.attacked_round import Case, begin_row
 from worker.audit.baselines import Comparison, PublicImages, Verdict, compare, judge
 from worker.audit.effort import Effort
 from worker.audit.replay import Replay, Upload
 from worker.audit.subject import Subject, images_of
 from worker.errors import WorkerError
-from worker.site.policy import steps_of_round
-from worker.site_policy import SitePolicy
 
 Json = dict[str, Any]
 CLOSED_FORM, IG = "closed form and search", "IG, head sought"
@@ -30,22 +29,6 @@ _MOST_SCORED = 50
 _MOST_FOR_IG = 8
 _SHOWN = 6
 _STRENGTH = ("gains nothing", "gains", "recovered")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A round to attack: each client has so many images, and passes over them so often.
-
-    None is what the federation has configured.
-    """
-
-    images: int | None
-    epochs: int | None
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether it is the round as the site would make it."""
-        return self.images is None and self.epochs is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,20 +53,10 @@ class ImageAudit:
         """The attacks on a case, with a cohort of so many clients; and what they look like."""
         started = time.perf_counter()
         subject = self._subject
-        available = len(subject.client.data.train)
         replay = self._replay.of_clients_with(case.images)
         plan = replay.plan(epochs=case.epochs)
-        count = available if case.images is None else min(case.images, available)
-        steps = steps_of_round(plan, count) or 1
-        row: Json = {
-            "images": count,
-            "epochs": plan.hyperparameters["epochs"],
-            "steps": steps,
-            "cohort": cohort,
-            "is_configured": case.is_configured,
-            "epsilon": None if plan.privacy is None else plan.privacy.epsilon,
-            "policy": refusal(subject.policy, count, steps),
-        }
+        row = begin_row(subject, case, plan, cohort)
+        count = row["images"]
         draws = 1 if case.is_configured else max(1, -(-self._effort.images // (count * cohort)))
         found: dict[str, list[Comparison]] = {}
         owners: list[list[str]] = []
@@ -172,15 +145,6 @@ def smallest_cohort(subject: Subject) -> int:
     policy = specification.round_policy
     needed = clients_needed(policy.cohort_size or 0, policy.minimum_updates)
     return min(max(needed, subject.policy.minimum_cohort), 1 + len(subject.others))
-
-
-def refusal(policy: SitePolicy, num_examples: int, steps: int) -> str | None:
-    """The line of the site's policy that refuses such a round; None where it takes part."""
-    if num_examples < policy.minimum_examples:
-        return f"minimum_examples = {policy.minimum_examples}"
-    if steps < policy.minimum_steps:
-        return f"minimum_steps = {policy.minimum_steps}"
-    return None
 
 
 def _strength(verdict: Verdict) -> tuple[int, float]:

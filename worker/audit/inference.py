@@ -19,15 +19,14 @@ from worker.attacks.label_histogram import (
 )
 from worker.attacks.measures import roc
 from worker.attacks.membership import MembershipTest, calibrated
+from worker.audit.attacked_round import Case, begin_row
 from worker.audit.effort import Effort
-from worker.audit.image_leakage import Case, refusal
 from worker.audit.replay import Replay
 from worker.audit.subject import Subject, images_of
 from worker.data.client_data import Examples
 from worker.errors import WorkerError
 from worker.methods import build_method
 from worker.methods.interface import Participant, SiteResources
-from worker.site.policy import steps_of_round
 
 Json = dict[str, Any]
 Float64 = npt.NDArray[np.float64]
@@ -55,17 +54,8 @@ class InferenceAudit:
         replay = self._replay.of_clients_with(case.images)
         plan = replay.plan(epochs=case.epochs)
         train = subject.client.data.train
-        count = len(train) if case.images is None else min(case.images, len(train))
-        steps = steps_of_round(plan, count) or 1
-        row: Json = {
-            "images": count,
-            "epochs": plan.hyperparameters["epochs"],
-            "steps": steps,
-            "cohort": cohort,
-            "is_configured": case.is_configured,
-            "epsilon": None if plan.privacy is None else plan.privacy.epsilon,
-            "policy": refusal(subject.policy, count, steps),
-        }
+        row = begin_row(subject, case, plan, cohort)
+        count = row["images"]
         try:
             own = train.only(_chosen(len(train), count))
             change = self._change(replay, plan, own, cohort)

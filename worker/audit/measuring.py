@@ -13,10 +13,11 @@ from typing import Any
 from shared.arrays import digest_bytes
 from worker.attacks import gradient_inversion
 from worker.attacks.extractor_change import read_extractor_change
+from worker.audit.attacked_round import Case
 from worker.audit.chosen_weights import measure_chosen
 from worker.audit.cohort_leakage import measure_cohorts
 from worker.audit.effort import Effort
-from worker.audit.image_leakage import Case, ImageAudit, smallest_cohort
+from worker.audit.image_leakage import ImageAudit, smallest_cohort
 from worker.audit.inference import InferenceAudit
 from worker.audit.pictures import draw_grid
 from worker.audit.replay import Replay

@@ -32,13 +32,13 @@ from worker.methods.interface import (
 from worker.methods.local_round.base_method import BaseMethod, NothingToSend, raising_stop
 from worker.methods.local_round.client import BUFFER_PREFIX, HEAD_PREFIX
 from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
-from worker.methods.local_round.head import head_module, head_shapes, initial_bound
+from worker.methods.local_round.head import head_module, head_tensors
 from worker.methods.local_round.random_streams import client_generator, drawn_normally
 from worker.methods.local_round.sgd import clip_factor, settings_of, sgd_step
 from worker.methods.whole_model.client import EXTRACTOR_PREFIX, ModelClient
 from worker.methods.whole_model.sgd import train_model
 from worker.models.initial_ranges import generated_tensors
-from worker.models.layout import ParameterLayout, TrainableTensor, check_shapes
+from worker.models.layout import ParameterLayout, check_shapes
 from worker.models.registry import build_feature_extractor
 
 
@@ -66,13 +66,9 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
         self._extractor = FunctionalExtractor(
             extractor, ParameterLayout(body), device, feature_dropout=self._plan.feature_dropout
         )
-        shapes = head_shapes(
+        head = head_tensors(
             plan.num_classes, extractor.feature_width, extractor.private_hidden_width
         )
-        head = [
-            TrainableTensor(name, shape, 0.0, initial_bound(shapes, name))
-            for name, shape in shapes.items()
-        ]
         self._layout = ParameterLayout(
             [*(replace(one, name=EXTRACTOR_PREFIX + one.name) for one in body), *head]
         )

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, leaky_relu, linear
 from worker.data.client_data import Batch
 from worker.methods.local_round.random_streams import drawn_uniformly
 from worker.methods.local_round.sgd import Descent, SGDSettings, gradients_of
+from worker.models.layout import TrainableTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,17 @@ def head_shapes(
 def initial_bound(shapes: Mapping[str, tuple[int, ...]], name: str) -> float:
     """Half the range that a head's tensor starts in, as linear layers do by default: 1/√inputs."""
     return 1 / math.sqrt(shapes[f"{name.rpartition('.')[0]}.weight"][1])
+
+
+def head_tensors(
+    num_classes: int, feature_width: int, hidden_width: int | None
+) -> list[TrainableTensor]:
+    """A head's tensors as :func:`head_shapes` has them, with the ranges that they start in."""
+    shapes = head_shapes(num_classes, feature_width, hidden_width)
+    return [
+        TrainableTensor(name, shape, 0.0, initial_bound(shapes, name))
+        for name, shape in shapes.items()
+    ]
 
 
 def initial_head(

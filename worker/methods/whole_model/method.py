@@ -44,14 +44,14 @@ from worker.methods.local_round.base_method import (
 )
 from worker.methods.local_round.client import BUFFER_PREFIX, HEAD_PREFIX
 from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
-from worker.methods.local_round.head import head_module, head_shapes, initial_bound
+from worker.methods.local_round.head import head_module, head_tensors
 from worker.methods.local_round.random_streams import client_generator, drawn_uniformly
 from worker.methods.local_round.sgd import SGDSettings, settings_of
 from worker.methods.whole_model.client import EXTRACTOR_PREFIX, ModelClient
 from worker.methods.whole_model.fine_tuning import change_of, change_shapes, with_change
 from worker.methods.whole_model.sgd import train_parameters
 from worker.models.initial_ranges import generated_tensors
-from worker.models.layout import ParameterLayout, TrainableTensor, check_shapes
+from worker.models.layout import ParameterLayout, check_shapes
 from worker.models.registry import FeatureExtractor, build_feature_extractor
 
 Tensors = dict[str, torch.Tensor]
@@ -101,11 +101,7 @@ class ModelMethod(BaseMethod[Tensors]):
             max_cache_bytes=resources.max_feature_cache_bytes,
         )
         hidden_width = extractor.private_hidden_width
-        shapes = head_shapes(plan.num_classes, extractor.feature_width, hidden_width)
-        head = [
-            TrainableTensor(name, shape, 0.0, initial_bound(shapes, name))
-            for name, shape in shapes.items()
-        ]
+        head = head_tensors(plan.num_classes, extractor.feature_width, hidden_width)
         body = [replace(one, name=EXTRACTOR_PREFIX + one.name) for one in generated]
         kept = {EXTRACTOR_PREFIX + name for name in self.kept_back(extractor.module)}
         self._shared = [one for one in body if self.shares_extractor and one.name not in kept]

@@ -8,8 +8,8 @@ import pytest
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.sharing import OUTPUT_BIAS
 from tests.support.audited import SMALL, small_subject
+from worker.audit.attacked_round import Case
 from worker.audit.chosen_weights import measure_chosen, refusal_of_weights, with_trap_weights
-from worker.audit.image_leakage import Case
 from worker.site_policy import SitePolicy
 
 
