@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from shared.federation.hyperparameters import HyperFLPlan
 from worker.data.client_data import Batch
@@ -23,6 +22,7 @@ class HyperFLClient(LocalClient):
     Attributes:
         num_steps: steps of the hypernetwork in this round.
         embedding: v (e,) before the round, on the device.
+        head: the present one, on the device.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class HyperFLClient(LocalClient):
         self._batches_per_epoch = self.batches_per_epoch(plan.batch_size)
         self.num_steps = plan.epochs * self._batches_per_epoch
         self.embedding = private["embedding"].to(device)
-        self._head = Head(
+        self.head = Head(
             {
                 name: tensor.to(device)
                 for name, tensor in private.items()
@@ -61,7 +61,7 @@ class HyperFLClient(LocalClient):
         return self.test_logits(lambda inputs: self._logits(theta, inputs))
 
     def _logits(self, theta: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        return self._head.logits(self._extractor.features(theta, self._buffers, inputs))
+        return self.head.logits(self._extractor.features(theta, self._buffers, inputs))
 
     def train_head(self, theta: torch.Tensor) -> None:
         """The head step: θ (P,) does not change, so each example's features are computed once."""
@@ -72,8 +72,8 @@ class HyperFLClient(LocalClient):
         with torch.no_grad():
             for inputs, labels in self.shuffled_batches(self._plan.batch_size):
                 batches.append((self._training_features(theta, inputs), labels))
-        self._head = train_head(
-            self._head,
+        self.head = train_head(
+            self.head,
             batches,
             epochs=self._plan.head_epochs,
             settings=head_settings_of(self._plan),
@@ -83,14 +83,26 @@ class HyperFLClient(LocalClient):
 
     def gradient(self, theta: torch.Tensor) -> torch.Tensor:
         """∂L/∂θ (P,) of the next batch's mean loss at θ (P,)."""
-        inputs, labels = next(self._batches)
+        inputs, labels = self.next_batch()
         theta = theta.detach().requires_grad_()
-        loss = cross_entropy(self._head.logits(self._training_features(theta, inputs)), labels)
+        loss = self.head.loss(self._training_features(theta, inputs), labels)
         (gradient,) = torch.autograd.grad(loss, theta)
+        self.count_step(loss.detach(), len(labels))
+        return gradient
+
+    def next_batch(self) -> Batch:
+        """The next step's inputs (B, ...) and labels (B,)."""
+        return next(self._batches)
+
+    def dropout_mask(self, num_examples: int, dtype: torch.dtype) -> torch.Tensor:
+        """The next step's draw of :meth:`FunctionalExtractor.dropout_mask`."""
+        return self._extractor.dropout_mask(num_examples, dtype, self._noise)
+
+    def count_step(self, loss: torch.Tensor, num_examples: int) -> None:
+        """A step was taken along the gradient of a batch's mean ``loss``, a scalar."""
         self._steps_taken += 1
         if self._steps_taken > self.num_steps - self._batches_per_epoch:
-            self._last_epoch_loss += loss.detach() * len(labels)
-        return gradient
+            self._last_epoch_loss += loss * num_examples
 
     @property
     def train_loss(self) -> float:
@@ -99,7 +111,7 @@ class HyperFLClient(LocalClient):
 
     def private(self, embedding: torch.Tensor) -> PrivateTensors:
         """The private tensors after the round, on the CPU, with the new ``embedding`` (e,)."""
-        tensors = {"embedding": embedding, **self._head.tensors} | self.buffers
+        tensors = {"embedding": embedding, **self.head.tensors} | self.buffers
         return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
 
     def _training_features(self, theta: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
