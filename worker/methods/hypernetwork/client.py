@@ -22,7 +22,6 @@ class HyperFLClient(LocalClient):
     Attributes:
         num_steps: steps of the hypernetwork in this round.
         embedding: v (e,) before the round, on the device.
-        head: the present one, on the device.
     """
 
     def __init__(
@@ -33,19 +32,22 @@ class HyperFLClient(LocalClient):
         plan: HyperFLPlan,
         device: torch.device,
         stop_if_asked: Callable[[], None],
+        training_head: Head | None = None,
     ) -> None:
+        """Start a client's round; its gradients are its own head's, or ``training_head``'s."""
         super().__init__(participant, round_number, extractor, device, stop_if_asked)
         private = participant.private
         self._batches_per_epoch = self.batches_per_epoch(plan.batch_size)
         self.num_steps = plan.epochs * self._batches_per_epoch
         self.embedding = private["embedding"].to(device)
-        self.head = Head(
+        self._head = Head(
             {
                 name: tensor.to(device)
                 for name, tensor in private.items()
                 if name.startswith(HEAD_PREFIX)
             }
         )
+        self._training_head = training_head and training_head.like(self.embedding)
         self.metrics["seconds_training"] = 0.0
         self._plan = plan
         self._batches = self._all_batches()
@@ -61,7 +63,7 @@ class HyperFLClient(LocalClient):
         return self.test_logits(lambda inputs: self._logits(theta, inputs))
 
     def _logits(self, theta: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        return self.head.logits(self._extractor.features(theta, self._buffers, inputs))
+        return self._head.logits(self._extractor.features(theta, self._buffers, inputs))
 
     def train_head(self, theta: torch.Tensor) -> None:
         """The head step: θ (P,) does not change, so each example's features are computed once."""
@@ -72,8 +74,8 @@ class HyperFLClient(LocalClient):
         with torch.no_grad():
             for inputs, labels in self.shuffled_batches(self._plan.batch_size):
                 batches.append((self._training_features(theta, inputs), labels))
-        self.head = train_head(
-            self.head,
+        self._head = train_head(
+            self._head,
             batches,
             epochs=self._plan.head_epochs,
             settings=head_settings_of(self._plan),
@@ -81,11 +83,16 @@ class HyperFLClient(LocalClient):
         )
         self.metrics["seconds_training"] += time.perf_counter() - started
 
+    @property
+    def gradient_head(self) -> Head:
+        """The head of :meth:`gradient`."""
+        return self._training_head or self._head
+
     def gradient(self, theta: torch.Tensor) -> torch.Tensor:
         """∂L/∂θ (P,) of the next batch's mean loss at θ (P,)."""
         inputs, labels = self.next_batch()
         theta = theta.detach().requires_grad_()
-        loss = self.head.loss(self._training_features(theta, inputs), labels)
+        loss = self.gradient_head.loss(self._training_features(theta, inputs), labels)
         (gradient,) = torch.autograd.grad(loss, theta)
         self.count_step(loss.detach(), len(labels))
         return gradient
@@ -111,7 +118,7 @@ class HyperFLClient(LocalClient):
 
     def private(self, embedding: torch.Tensor) -> PrivateTensors:
         """The private tensors after the round, on the CPU, with the new ``embedding`` (e,)."""
-        tensors = {"embedding": embedding, **self.head.tensors} | self.buffers
+        tensors = {"embedding": embedding, **self._head.tensors} | self.buffers
         return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
 
     def _training_features(self, theta: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ def pays_batched(module: nn.Module, device: torch.device) -> bool:
 
     A GPU has idle cores while it works for one client. A core has none: there it pays where the
     Python between small operations takes most of the time, as in a small multilayer perceptron.
-    With convolutions it takes 1.7 times as long there (docs/performance.md).
+    With convolutions it takes 1.3 to 1.7 times as long there (docs/performance.md).
     """
     if device.type == "cuda":
         return True
@@ -83,10 +83,8 @@ class StepGradients:
             )
             size = labels.shape[1]
             masks = torch.stack([client.dropout_mask(size, thetas.dtype) for client in some])
-            heads = {
-                name: torch.stack([client.head.tensors[name] for client in some])
-                for name in some[0].head.tensors
-            }
+            tensors = [client.gradient_head.tensors for client in some]
+            heads = {name: torch.stack([one[name] for one in tensors]) for name in tensors[0]}
             # Where all have as many examples, nothing need be picked out.
             rows = slice(None) if len(members) == len(clients) else members
             gradients[rows], losses = self._of_all(thetas[rows], heads, inputs, labels, masks)

@@ -34,6 +34,10 @@ class Head:
         """Mean cross-entropy of features (B, width) and labels (B,)."""
         return cross_entropy(self.logits(features), labels)
 
+    def like(self, tensor: torch.Tensor) -> Head:
+        """The same head on the device and in the precision of ``tensor``."""
+        return Head({name: one.to(tensor) for name, one in self.tensors.items()})
+
 
 def head_shapes(
     num_classes: int, feature_width: int, hidden_width: int | None

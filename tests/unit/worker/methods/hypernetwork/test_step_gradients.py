@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,13 +46,13 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> Forced:
     return force
 
 
-def plan_of(model: str, image_shape: ImageShape, feature_dropout: float = 0.5) -> TrainingPlan:
+def plan_of(model: str, image_shape: ImageShape, **hyperparameters: Any) -> TrainingPlan:
     return TrainingPlan(
         method="hyperfl",
         model=model,
         image_shape=image_shape,
         num_classes=NUM_CLASSES,
-        hyperparameters={"batch_size": 5, "epochs": 2, "feature_dropout": feature_dropout},
+        hyperparameters={"batch_size": 5, "epochs": 2, "feature_dropout": 0.5} | hyperparameters,
     )
 
 
@@ -108,9 +109,12 @@ def assert_same(found: dict[str, TrainingResult], expected: dict[str, TrainingRe
         )
 
 
+@pytest.mark.parametrize("training_head", [None, "public"])
 @pytest.mark.parametrize(("model", "image_shape"), MODELS)
-def test_a_round_is_the_same_both_ways(model: str, image_shape: ImageShape, forced: Forced) -> None:
-    plan = plan_of(model, image_shape)
+def test_a_round_is_the_same_both_ways(
+    model: str, image_shape: ImageShape, training_head: str | None, forced: Forced
+) -> None:
+    plan = plan_of(model, image_shape, training_head=training_head)
     found = {}
     for batched in (True, False):
         forced(batched)
@@ -241,7 +245,7 @@ def test_a_frozen_backbone_computes_for_one_client_at_a_time(forced: Forced) -> 
 def test_a_gpu_computes_the_same_both_ways_and_what_a_cpu_does(
     model: str, image_shape: ImageShape, feature_dropout: float, forced: Forced
 ) -> None:
-    plan = plan_of(model, image_shape, feature_dropout)
+    plan = plan_of(model, image_shape, feature_dropout=feature_dropout)
     method, group = group_of(plan, UNEQUAL, torch.device("cuda"))
     found = train(method, group)
     forced(False)
