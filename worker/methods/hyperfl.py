@@ -25,6 +25,7 @@ from worker.methods.hypernetwork.lock_step import HypernetworkChange
 from worker.methods.hypernetwork.personalization import PrivateFit
 from worker.methods.hypernetwork.private_round import private_round_for
 from worker.methods.hypernetwork.public_head import training_head_of
+from worker.methods.hypernetwork.step_gradients import StepGradients
 from worker.methods.hypernetwork.weights import (
     HypernetworkWeights,
     all_but_output_bias,
@@ -103,6 +104,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             mixed_precision=mixed_precision,
             max_cache_bytes=resources.max_feature_cache_bytes,
         )
+        self._step_gradients = StepGradients(self._extractor, extractor, device)
         self._initial_buffers = {
             BUFFER_PREFIX + name: buffer for name, buffer in own_buffers(extractor.module).items()
         }
@@ -260,10 +262,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             started = time.perf_counter()
             thetas = hypernetworks.generate(count)
             gradients = hypernetworks.gradient_rows(count)
-            # One client after the other: on a CPU its cores are busy with one. On a GPU with idle
-            # cores this is where torch.func.vmap over clients would join.
-            for client, theta, gradient in zip(clients[:count], thetas, gradients, strict=True):
-                gradient.copy_(client.gradient(theta))
+            self._step_gradients.write(clients[:count], thetas, gradients)
             hypernetworks.step(count)
             step += 1
             seconds = (time.perf_counter() - started) / count

@@ -64,7 +64,8 @@ class SiteResources:
         max_factor_bytes: memory for the factors of clients in lock step. A group that needs more is
             trained in parts, cut in the group's order; a part is at least one client.
         max_feature_cache_bytes: memory on the training device for what a frozen backbone makes of
-            the clients' images. What does not fit is computed again for every batch.
+            the clients' images, and on CUDA for the images of other models. What does not fit is
+            computed again for every batch.
         backbone_weights_file: this site's copy of a pretrained backbone's weights.
         allowed_imports: code that a specification may name.
     """

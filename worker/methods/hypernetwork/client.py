@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from shared.federation.hyperparameters import HyperFLPlan
 from worker.data.client_data import Batch
@@ -84,17 +83,33 @@ class HyperFLClient(LocalClient):
         )
         self.metrics["seconds_training"] += time.perf_counter() - started
 
+    @property
+    def gradient_head(self) -> Head:
+        """The head of :meth:`gradient`."""
+        return self._training_head or self._head
+
     def gradient(self, theta: torch.Tensor) -> torch.Tensor:
         """∂L/∂θ (P,) of the next batch's mean loss at θ (P,)."""
-        inputs, labels = next(self._batches)
+        inputs, labels = self.next_batch()
         theta = theta.detach().requires_grad_()
-        head = self._training_head or self._head
-        loss = cross_entropy(head.logits(self._training_features(theta, inputs)), labels)
+        loss = self.gradient_head.loss(self._training_features(theta, inputs), labels)
         (gradient,) = torch.autograd.grad(loss, theta)
+        self.count_step(loss.detach(), len(labels))
+        return gradient
+
+    def next_batch(self) -> Batch:
+        """The next step's inputs (B, ...) and labels (B,)."""
+        return next(self._batches)
+
+    def dropout_mask(self, num_examples: int, dtype: torch.dtype) -> torch.Tensor:
+        """The next step's draw of :meth:`FunctionalExtractor.dropout_mask`."""
+        return self._extractor.dropout_mask(num_examples, dtype, self._noise)
+
+    def count_step(self, loss: torch.Tensor, num_examples: int) -> None:
+        """A step was taken along the gradient of a batch's mean ``loss``, a scalar."""
         self._steps_taken += 1
         if self._steps_taken > self.num_steps - self._batches_per_epoch:
-            self._last_epoch_loss += loss.detach() * len(labels)
-        return gradient
+            self._last_epoch_loss += loss * num_examples
 
     @property
     def train_loss(self) -> float:
