@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -42,6 +43,22 @@ class HyperFLPlan(BaseModel):
     shared_part: Literal["hypernetwork", "output-bias"] = "hypernetwork"
     """``output-bias``: only b is trained together and exchanged. A, a and W keep the values that
     everybody can draw, so θ = b + W f(v) with features of fixed directions."""
+    training_head: Literal["public"] | None = None
+    """``public``: the hypernetwork is trained with a head that everybody knows and nobody trains,
+    so that all clients' features of a class point the same way. A client's own head is trained as
+    ever, for its own use. None: it is trained with the client's own."""
+    decay_rounds: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rounds in which the hypernetwork's learning rate falls to nearly nothing; None: it stays."""
+
+    def learning_rate_in(self, round_number: int) -> float:
+        """Of the hypernetwork: half a cosine over ``decay_rounds``, and then its last value.
+
+        Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts, a step of which is a round.
+        """
+        if self.decay_rounds is None:
+            return self.learning_rate
+        fallen = (min(max(round_number, 1), self.decay_rounds) - 1) / self.decay_rounds
+        return self.learning_rate * (1 + math.cos(math.pi * fallen)) / 2
 
 
 class BackbonePlan(BaseModel):

@@ -115,6 +115,12 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "clip_norm": 50.0,
             "feature_dropout": 0.0,
         },
+        "aligned": {
+            "training_head": "public",
+            "epochs": 1,
+            "decay_rounds": 200,
+            "head_learning_rate": 0.03,
+        },
     },
     "fedprox": {
         "default": {},

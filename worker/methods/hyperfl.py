@@ -24,6 +24,7 @@ from worker.methods.hypernetwork.group import deltas_of, group_for, parts_within
 from worker.methods.hypernetwork.lock_step import HypernetworkChange
 from worker.methods.hypernetwork.personalization import PrivateFit
 from worker.methods.hypernetwork.private_round import private_round_for
+from worker.methods.hypernetwork.public_head import training_head_of
 from worker.methods.hypernetwork.weights import (
     HypernetworkWeights,
     all_but_output_bias,
@@ -112,6 +113,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             "embedding": (self._plan.embedding_size,),
             **self._head_shapes,
         } | {name: tuple(buffer.shape) for name, buffer in self._initial_buffers.items()}
+        self._training_head = training_head_of(self._plan, plan, extractor)
         self._collapsed_norm_squared = COLLAPSED_SHARE * expected_norm_squared(
             self._plan.embedding_size, self._plan.hidden_size, self._plan.feature_scale
         )
@@ -200,7 +202,13 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         self, participant: Participant, round_number: int, stop_if_asked: Callable[[], None]
     ) -> HyperFLClient:
         return HyperFLClient(
-            participant, round_number, self._extractor, self._plan, self._device, stop_if_asked
+            participant,
+            round_number,
+            self._extractor,
+            self._plan,
+            self._device,
+            stop_if_asked,
+            self._training_head,
         )
 
     def train_group(
@@ -221,7 +229,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             return
         clients = [self._client(participant, round_number, stop_if_asked) for participant in group]
         for part in parts_within(clients, shared.output_weight, self._max_factor_bytes):
-            for result in self._train_part(part, shared):
+            for result in self._train_part(part, shared, round_number):
                 if result.metrics["feature_norm_squared"] < self._collapsed_norm_squared:
                     _logger.warning(
                         "trunk has collapsed: the embedding has no effect",
@@ -235,11 +243,14 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         self,
         clients: list[HyperFLClient],
         weights: HypernetworkWeights,
+        round_number: int,
     ) -> Iterator[TrainingResult]:
         # Longest first, so that those still training are always the first ones.
         clients = sorted(clients, key=lambda client: -client.num_steps)
         embeddings = torch.stack([client.embedding for client in clients])
-        hypernetworks = group_for(self._plan, weights, embeddings, clients[0].num_steps)
+        hypernetworks = group_for(
+            self._plan, weights, embeddings, clients[0].num_steps, round_number
+        )
         for client, theta in zip(clients, hypernetworks.generate(len(clients)), strict=True):
             accuracy, loss = client.evaluate(theta)
             client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}

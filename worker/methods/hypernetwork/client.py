@@ -33,7 +33,9 @@ class HyperFLClient(LocalClient):
         plan: HyperFLPlan,
         device: torch.device,
         stop_if_asked: Callable[[], None],
+        training_head: Head | None = None,
     ) -> None:
+        """Start a client's round; its gradients are its own head's, or ``training_head``'s."""
         super().__init__(participant, round_number, extractor, device, stop_if_asked)
         private = participant.private
         self._batches_per_epoch = self.batches_per_epoch(plan.batch_size)
@@ -46,6 +48,7 @@ class HyperFLClient(LocalClient):
                 if name.startswith(HEAD_PREFIX)
             }
         )
+        self._training_head = training_head and training_head.like(self.embedding)
         self.metrics["seconds_training"] = 0.0
         self._plan = plan
         self._batches = self._all_batches()
@@ -85,7 +88,8 @@ class HyperFLClient(LocalClient):
         """∂L/∂θ (P,) of the next batch's mean loss at θ (P,)."""
         inputs, labels = next(self._batches)
         theta = theta.detach().requires_grad_()
-        loss = cross_entropy(self._head.logits(self._training_features(theta, inputs)), labels)
+        head = self._training_head or self._head
+        loss = cross_entropy(head.logits(self._training_features(theta, inputs)), labels)
         (gradient,) = torch.autograd.grad(loss, theta)
         self._steps_taken += 1
         if self._steps_taken > self.num_steps - self._batches_per_epoch:

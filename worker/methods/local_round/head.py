@@ -30,6 +30,10 @@ class Head:
         """(B, classes) of features (B, width)."""
         return _logits(self.tensors, features)
 
+    def like(self, tensor: torch.Tensor) -> Head:
+        """The same head on the device and in the precision of ``tensor``."""
+        return Head({name: one.to(tensor) for name, one in self.tensors.items()})
+
 
 def head_shapes(
     num_classes: int, feature_width: int, hidden_width: int | None
