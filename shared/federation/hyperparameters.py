@@ -129,6 +129,18 @@ class PFedHNPlan(ModelPlan):
     """Largest norm of JᵀΔθ, over φ and embedding together."""
 
 
+class FedPACPlan(ModelPlan):
+    """Hyperparameters of ``fedpac``: epochs of the head, then aligned epochs of the extractor."""
+
+    head_epochs: int = Field(default=1, ge=0, le=1000)
+    head_learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
+    alignment: float = Field(default=1.0, ge=0.0, le=1000.0)
+    """λ, the factor on the mean squared distance of features to their class's centroid."""
+    max_clients: int = Field(default=32, ge=1, le=1024)
+    """Clients that the table of heads has places for, counted from the federation's first
+    invitation on."""
+
+
 class DittoPlan(ModelPlan):
     """Hyperparameters of ``ditto``: FedAvg's round, then one of the client's own model."""
 

@@ -22,6 +22,7 @@ from shared.federation.hyperparameters import (
     BackbonePlan,
     CentaurPlan,
     DittoPlan,
+    FedPACPlan,
     FedProxPlan,
     HyperFLLPMPlan,
     HyperFLPlan,
@@ -49,7 +50,8 @@ class KnownMethod:
     Attributes:
         plan: its hyperparameters.
         shares: the parts of a client's model that it shares: ``hypernetwork``, ``extractor``,
-            ``head``. All else is private, buffers always, and batch normalisation in ``fedbn``.
+            ``head``, ``table`` (a row for each client). All else is private, buffers always, and
+            batch normalisation in ``fedbn``.
     """
 
     plan: type[BaseModel]
@@ -66,6 +68,7 @@ KNOWN_METHODS: Mapping[str, KnownMethod] = MappingProxyType(
         "fedper": KnownMethod(ModelPlan, ("extractor",)),
         "fedbn": KnownMethod(ModelPlan, ("extractor", "head")),
         "ditto": KnownMethod(DittoPlan, ("extractor", "head")),
+        "fedpac": KnownMethod(FedPACPlan, ("extractor", "table")),
         "pfedhn": KnownMethod(PFedHNPlan, ("hypernetwork",)),
         "dp-fedavg": KnownMethod(PrivateModelPlan, ("extractor", "head")),
         "centaur": KnownMethod(CentaurPlan, ("extractor",)),
@@ -87,6 +90,11 @@ def plan_of(method: str) -> type[BaseModel] | None:
 def takes_backbone(method: str) -> bool:
     """Whether a known method trains on a frozen backbone, whose weights its plan pins."""
     return issubclass(plan_of(method) or BaseModel, BackbonePlan)
+
+
+def shares_table(method: str) -> bool:
+    """Whether a known method shares a table with a row for each client."""
+    return method in KNOWN_METHODS and "table" in KNOWN_METHODS[method].shares
 
 
 def spreads_privacy_budget(method: str) -> bool:
@@ -133,6 +141,19 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "batch_size": 32,
             "momentum": 0.0,
             "weight_decay": 0.0,
+        },
+    },
+    "fedpac": {
+        "default": {},
+        "paper": {
+            "alignment": 1.0,
+            "head_epochs": 1,
+            "head_learning_rate": 0.1,
+            "epochs": 5,
+            "batch_size": 50,
+            "learning_rate": 0.01,
+            "momentum": 0.5,
+            "weight_decay": 5e-4,
         },
     },
     "pfedhn": {

@@ -91,12 +91,16 @@ class Participant:
             dropout, a private method's samples and noise. Whoever knows it can take the noise away
             again. It has 128 bits from the system's entropy; 63 where the client was set up before
             seeds had more; no secret where the worker's configuration names it.
+        number: the client's in its federation, from 0, no other client's and always the same: for
+            methods in which each has a place. None where nobody gave it one: outside of rounds,
+            and by a coordinator of before.
     """
 
     name: str
     data: ClientData
     private: PrivateTensors
     seed: int
+    number: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
