@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from shared.arrays import Array
-from shared.federation.plans import TrainingPlan
+from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.plans import TrainingPlan, plan_of
 from shared.secure_sum.fixed_point import FixedPoint
 from shared.secure_sum.layout import SumLayout
 from shared.secure_sum.masks import RingVector
@@ -62,11 +64,18 @@ class Replay:
         self._release = None if privacy is None else PrivateRelease(self._specification, privacy)
 
     def plan(self, *, epochs: int | None = None) -> TrainingPlan:
-        """The federation's plan, with another number of epochs."""
+        """The federation's plan of this round, with another number of epochs.
+
+        A learning rate that falls over the rounds is the round's own: an attacker knows it.
+        """
         training = self._specification.training
-        if epochs is None:
-            return training
-        settings = training.hyperparameters | {"epochs": epochs}
+        settings = dict(training.hyperparameters)
+        known = plan_of(training.method) or BaseModel
+        plan = known.model_validate(settings)
+        if isinstance(plan, HyperFLPlan) and settings.pop("decay_rounds", None) is not None:
+            settings["learning_rate"] = plan.learning_rate_in(self._subject.round_number)
+        if epochs is not None:
+            settings["epochs"] = epochs
         return training.model_copy(update={"hyperparameters": settings})
 
     def of_clients_with(self, num_examples: int | None) -> Replay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,8 +110,9 @@ def test_a_sum_of_small_clients_is_scaled_by_what_they_have() -> None:
     assert [one.max_examples_weight for one in policies] == [200, 5, 200]
 
 
-def test_what_decay_took_is_known_exactly() -> None:
-    subject = small_subject(protected=True, clip_norm=1e-9)
+@pytest.mark.parametrize("settings", [{}, {"decay_rounds": 4}])
+def test_what_decay_took_is_known_exactly(settings: dict[str, Any]) -> None:
+    subject = replace(small_subject(protected=True, clip_norm=1e-9, **settings), round_number=4)
     replay = Replay(subject)
     plan = replay.plan()
     steps = steps_of_round(plan, len(subject.client.data.train))
