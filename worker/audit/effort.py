@@ -19,6 +19,8 @@ class Effort:
         shadows: clients that the attacker trains.
         rounds: whose sums are put together; 0 for none.
         epsilons: budgets that are tried beside the federation's, where it has one.
+        chosen: images of a client, and epochs, at weights of the coordinator's choice; the round as
+            configured comes besides.
         unrolled: images times steps, up to which a round's steps are simulated; 0 for none.
     """
 
@@ -31,6 +33,7 @@ class Effort:
     shadows: int
     rounds: int
     epsilons: tuple[float, ...]
+    chosen: tuple[tuple[int, int], ...]
     unrolled: int
 
 
@@ -44,6 +47,7 @@ QUICK = Effort(
     6,
     0,
     (1000.0,),
+    ((5, 1),),
     0,
 )
 DEFAULT = Effort(
@@ -56,6 +60,7 @@ DEFAULT = Effort(
     24,
     10,
     (1.0, 64.0, 1000.0),
+    ((5, 1), (50, 1)),
     5,
 )
 THOROUGH = Effort(
@@ -72,5 +77,6 @@ THOROUGH = Effort(
     64,
     40,
     (1.0, 4.0, 16.0, 64.0, 256.0, 1000.0),
+    ((5, 1), (50, 1)),
     50,
 )

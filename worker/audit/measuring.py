@@ -34,7 +34,6 @@ _FORMAT = 3
 """Of what is kept; another release may measure more."""
 _TRIED_ITERATIONS = 10
 _FEW = 50
-_CHOSEN = (Case(5, 1), Case(50, 1))
 _TRAPS_COST = 5.0
 """Of a search from a layer's traps, as :data:`_SEARCH_COST`."""
 _SEARCH_COST = 0.7
@@ -120,7 +119,7 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
         )
     is_hyperfl = issubclass(METHODS[subject.specification.training.method], HyperFL)
     if is_hyperfl and subject.network.linear is not None:
-        for case in (*_CHOSEN, Case(None, None)):
+        for case in (*(Case(*one) for one in effort.chosen), Case(None, None)):
             count = min(case.images or 10**9, len(subject.client.data.train))
             steps = steps_of_round(replay.plan(epochs=case.epochs), count) or 1
             seconds = cohort * round_seconds * steps / whole_steps
