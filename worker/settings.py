@@ -71,7 +71,8 @@ class WorkerSettings(BaseSettings):
     max_feature_cache_bytes: int | None = Field(
         default=None, ge=0, json_schema_extra=shown("a quarter of what is free at the start")
     )
-    """Memory on the training device for what a frozen backbone makes of images; 0 keeps nothing."""
+    """Memory on the training device for what a frozen backbone makes of images, and on a GPU for
+    the images of other models; 0 keeps nothing."""
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, json_schema_extra=shown("no metrics")
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -39,13 +40,25 @@ async def gather_change(updates: RoundUpdates, counted: Sequence[CountedUpdate])
 
 async def _average(updates: RoundUpdates, counted: Sequence[CountedUpdate]) -> FactoredMean:
     mean = await _begin(updates, sum(one.weight for one in counted))
-    for one in counted:
-        try:
-            content = await updates.context.blobs.read_whole(blob_of(one.contribution))
-        except DamagedBlobError as error:
-            raise damaged(one.contribution) from error
-        await asyncio.to_thread(_add, updates, mean, one.weight, content)
+    # The next update is read while the last one is added.
+    ahead = asyncio.create_task(_read(updates, counted[0]))
+    try:
+        for one, following in zip_longest(counted, counted[1:]):
+            content = await ahead
+            if following is not None:
+                ahead = asyncio.create_task(_read(updates, following))
+            await asyncio.to_thread(_add, updates, mean, one.weight, content)
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
     return mean
+
+
+async def _read(updates: RoundUpdates, one: CountedUpdate) -> bytearray:
+    try:
+        return await updates.context.blobs.read_whole(blob_of(one.contribution))
+    except DamagedBlobError as error:
+        raise damaged(one.contribution) from error
 
 
 def _add(updates: RoundUpdates, mean: FactoredMean, weight: int, content: bytearray) -> None:

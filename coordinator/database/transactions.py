@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from coordinator.database.activity import DatabaseActivity
+from coordinator.database.binary_results import BinaryCursor
 from coordinator.database.deadlines import DatabaseDeadlines
 from coordinator.database.limits import DatabaseLimits
 from coordinator.database.outages import OutageLog, outage_of
@@ -172,7 +173,11 @@ def connect_arguments(url: URL, limits: DatabaseLimits) -> dict[str, Any]:
     """
     if url.get_backend_name() == "sqlite":
         return {"timeout": limits.transaction_seconds}
-    return {"connect_timeout": limits.connect_seconds, "prepare_threshold": None}
+    return {
+        "connect_timeout": limits.connect_seconds,
+        "prepare_threshold": None,
+        "cursor_factory": BinaryCursor,
+    }
 
 
 def _begin_sqlite(connection: Connection) -> None:

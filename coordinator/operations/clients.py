@@ -44,6 +44,7 @@ async def invite(context: Context, federation_name: str, name: str) -> Invitatio
                 f"federation {federation_name} has failed: it accepts no more clients",
                 state=federation.state,
             )
+        await federation_store.lock(session, federation.id)
         client = await store.find_or_add(session, federation, name, now)
         client = await store.lock(session, client.id)
         await store.set_state(session, client.id, ClientState.INVITED, client.enrolled_at)

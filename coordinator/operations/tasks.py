@@ -153,6 +153,7 @@ async def _look_for_work(
         kind=EXCHANGE_TASKS.get(RoundPhase(round_.phase), TaskKind(round_.kind)),
         federation=federation.name,
         client=principal.client.name,
+        client_number=principal.client.number,
         round_number=round_.number,
         attempt=attempt,
         base_version=base.version,

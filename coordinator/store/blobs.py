@@ -102,12 +102,21 @@ class BlobStore:
         Raises:
             DamagedBlobError: they are not what was sealed.
         """
+        # A small blob is asked for once: each session costs more than what it reads.
         async with self.database.reading() as session:
-            blob = await session.get(BlobRow, blob_id)
-        digest, size = (None, 0) if blob is None else (blob.digest, blob.size_bytes)
+            found = await session.execute(
+                select(BlobRow.digest, BlobRow.size_bytes, BlobChunkRow.data)
+                .join(BlobChunkRow, BlobChunkRow.blob_id == BlobRow.id, isouter=True)
+                .where(BlobRow.id == blob_id)
+                .order_by(BlobChunkRow.position)
+                .limit(1)
+            )
+            row = found.one_or_none()
+        digest, size, first = (None, 0, None) if row is None else row
         content = bytearray(size)  # at once: a buffer that grows is copied as it does
-        position = 0
-        async for piece in self.read(blob_id, 0, size):
+        position = len(first or b"")
+        content[:position] = first or b""
+        async for piece in self.read(blob_id, position, size):
             content[position : position + len(piece)] = piece
             position += len(piece)
         if await asyncio.to_thread(digest_bytes, content) != digest:

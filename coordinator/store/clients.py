@@ -89,14 +89,24 @@ async def find(session: AsyncSession, federation: FederationRow, name: str) -> C
 async def find_or_add(
     session: AsyncSession, federation: FederationRow, name: str, now: datetime
 ) -> ClientRow:
-    """The client called ``name``, invited now if it is new."""
+    """The client called ``name``, invited now if it is new.
+
+    The caller has locked the federation, so that no two clients get the same number.
+    """
     query = select(ClientRow).where(
         ClientRow.federation_id == federation.id, ClientRow.name == name
     )
     row = await session.scalar(query)
     if row is None:
+        largest = await session.scalar(
+            select(func.max(ClientRow.number)).where(ClientRow.federation_id == federation.id)
+        )
         row = ClientRow(
-            federation_id=federation.id, name=name, state=ClientState.INVITED, invited_at=now
+            federation_id=federation.id,
+            name=name,
+            number=0 if largest is None else largest + 1,
+            state=ClientState.INVITED,
+            invited_at=now,
         )
         session.add(row)
         await session.flush()

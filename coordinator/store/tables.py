@@ -58,11 +58,16 @@ class ClientRow(Base):
     """An identity that takes part in one federation."""
 
     __tablename__ = "clients"
-    __table_args__ = (UniqueConstraint("federation_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("federation_id", "name"),
+        Index("ix_clients_number", "federation_id", "number", unique=True),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     federation_id: Mapped[int] = mapped_column(ForeignKey("federations.id"))
     name: Mapped[str]
+    number: Mapped[int] = mapped_column(server_default=text("0"))
+    """In its federation, from 0 in the order of first invitations; it never changes."""
     state: Mapped[str]
     invited_at: Mapped[datetime]
     enrolled_at: Mapped[datetime | None]

@@ -48,6 +48,18 @@ class AggregationPlan(BaseModel):
             return 2 * self.hostile_clients + 3
         return _MEDIAN_MINIMUM if self.rule == "median" else 1
 
+    def check_policy(self, minimum_updates: int, max_examples_weight: int | None) -> None:
+        """Raises ValueError unless a round policy with these two fits the rule."""
+        if minimum_updates < self.fewest_updates:
+            raise ValueError(
+                f"aggregation {self.rule} needs minimum_updates of at least "
+                f"{self.fewest_updates}, not {minimum_updates}"
+            )
+        if self.rule != "mean" and max_examples_weight is not None:
+            raise ValueError(
+                f"aggregation {self.rule} weighs all clients alike: leave out max_examples_weight"
+            )
+
     def num_trimmed(self, num_updates: int) -> int:
         """``trimmed-mean``: values left out at each end, ⌊trim_fraction · num_updates⌋."""
         # As it was written: 0.29 of 100 is 29, which floating point makes a little less.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -42,6 +43,22 @@ class HyperFLPlan(BaseModel):
     shared_part: Literal["hypernetwork", "output-bias"] = "hypernetwork"
     """``output-bias``: only b is trained together and exchanged. A, a and W keep the values that
     everybody can draw, so θ = b + W f(v) with features of fixed directions."""
+    training_head: Literal["public"] | None = None
+    """``public``: the hypernetwork is trained with a head that everybody knows and nobody trains,
+    so that all clients' features of a class point the same way. A client's own head is trained as
+    ever, for its own use. None: it is trained with the client's own."""
+    decay_rounds: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rounds in which the hypernetwork's learning rate falls to nearly nothing; None: it stays."""
+
+    def learning_rate_in(self, round_number: int) -> float:
+        """Of the hypernetwork: half a cosine over ``decay_rounds``, and then its last value.
+
+        Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts, a step of which is a round.
+        """
+        if self.decay_rounds is None:
+            return self.learning_rate
+        fallen = (min(max(round_number, 1), self.decay_rounds) - 1) / self.decay_rounds
+        return self.learning_rate * (1 + math.cos(math.pi * fallen)) / 2
 
 
 class BackbonePlan(BaseModel):
@@ -110,6 +127,18 @@ class PFedHNPlan(ModelPlan):
     """η of φ ← φ + η·JᵀΔθ, and of the embedding's step alike; with 1, b moves as FedAvg's model."""
     clip_norm: float = Field(default=50.0, gt=0.0, allow_inf_nan=False)
     """Largest norm of JᵀΔθ, over φ and embedding together."""
+
+
+class FedPACPlan(ModelPlan):
+    """Hyperparameters of ``fedpac``: epochs of the head, then aligned epochs of the extractor."""
+
+    head_epochs: int = Field(default=1, ge=0, le=1000)
+    head_learning_rate: float = Field(default=0.1, gt=0.0, le=100.0)
+    alignment: float = Field(default=1.0, ge=0.0, le=1000.0)
+    """λ, the factor on the mean squared distance of features to their class's centroid."""
+    max_clients: int = Field(default=32, ge=1, le=1024)
+    """Clients that the table of heads has places for, counted from the federation's first
+    invitation on."""
 
 
 class DittoPlan(ModelPlan):

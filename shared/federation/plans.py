@@ -22,6 +22,7 @@ from shared.federation.hyperparameters import (
     BackbonePlan,
     CentaurPlan,
     DittoPlan,
+    FedPACPlan,
     FedProxPlan,
     HyperFLLPMPlan,
     HyperFLPlan,
@@ -49,7 +50,8 @@ class KnownMethod:
     Attributes:
         plan: its hyperparameters.
         shares: the parts of a client's model that it shares: ``hypernetwork``, ``extractor``,
-            ``head``. All else is private, buffers always, and batch normalisation in ``fedbn``.
+            ``head``, ``table`` (a row for each client). All else is private, buffers always, and
+            batch normalisation in ``fedbn``.
     """
 
     plan: type[BaseModel]
@@ -66,6 +68,7 @@ KNOWN_METHODS: Mapping[str, KnownMethod] = MappingProxyType(
         "fedper": KnownMethod(ModelPlan, ("extractor",)),
         "fedbn": KnownMethod(ModelPlan, ("extractor", "head")),
         "ditto": KnownMethod(DittoPlan, ("extractor", "head")),
+        "fedpac": KnownMethod(FedPACPlan, ("extractor", "table")),
         "pfedhn": KnownMethod(PFedHNPlan, ("hypernetwork",)),
         "dp-fedavg": KnownMethod(PrivateModelPlan, ("extractor", "head")),
         "centaur": KnownMethod(CentaurPlan, ("extractor",)),
@@ -89,6 +92,11 @@ def takes_backbone(method: str) -> bool:
     return issubclass(plan_of(method) or BaseModel, BackbonePlan)
 
 
+def shares_table(method: str) -> bool:
+    """Whether a known method shares a table with a row for each client."""
+    return method in KNOWN_METHODS and "table" in KNOWN_METHODS[method].shares
+
+
 def spreads_privacy_budget(method: str) -> bool:
     """Whether a known method's noise is made for a number of rounds."""
     return issubclass(plan_of(method) or BaseModel, PrivateModelPlan)
@@ -106,6 +114,12 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "weight_decay": 5e-4,
             "clip_norm": 50.0,
             "feature_dropout": 0.0,
+        },
+        "aligned": {
+            "training_head": "public",
+            "epochs": 1,
+            "decay_rounds": 200,
+            "head_learning_rate": 0.03,
         },
     },
     "fedprox": {
@@ -127,6 +141,19 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "batch_size": 32,
             "momentum": 0.0,
             "weight_decay": 0.0,
+        },
+    },
+    "fedpac": {
+        "default": {},
+        "paper": {
+            "alignment": 1.0,
+            "head_epochs": 1,
+            "head_learning_rate": 0.1,
+            "epochs": 5,
+            "batch_size": 50,
+            "learning_rate": 0.01,
+            "momentum": 0.5,
+            "weight_decay": 5e-4,
         },
     },
     "pfedhn": {

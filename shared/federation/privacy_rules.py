@@ -61,6 +61,11 @@ def _check_method(privacy: PrivacyPlan, training: TrainingPlan) -> None:
             f"method {training.method} does not bound what one example changes: use "
             f"{' or '.join(_PRIVATE_STEPS)}, or privacy of the unit client"
         )
+    if training.hyperparameters.get("training_head") is not None:
+        raise ValueError(
+            "privacy of examples trains with a public head of its own: leave out "
+            "training.hyperparameters.training_head"
+        )
     if training.hyperparameters.get("shared_part") != "output-bias":
         raise ValueError(
             "privacy of examples trains the output bias alone: use "

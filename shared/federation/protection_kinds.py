@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from shared.federation.plans import KNOWN_METHODS
+from shared.federation.plans import KNOWN_METHODS, shares_table
 
 ProtectionKind = Literal["none", "secure-sum", "dp", "secure-sum+dp"]
 
 
-def default_encoding(kind: str) -> Literal["factored", "dense"]:
-    """Of updates: factors have no sum, and noise is no product of factors."""
-    return "factored" if kind == "none" else "dense"
+def default_encoding(kind: str, method: str) -> Literal["factored", "dense"]:
+    """Of updates: factors have no sum, noise is no product of them, a table has to be exact."""
+    return "factored" if kind == "none" and not shares_table(method) else "dense"
 
 
 def with_shared_bias(method: str, hyperparameters: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ HYPERNETWORK = (
     "hypernetwork.output.bias",
 )
 OUTPUT_BIAS = HYPERNETWORK[-1]
+CLIENTS_TABLE = "clients.table"
+"""What each client tells all others of itself, a row for each."""
 
 
 _HEAD = ("head.weight", "head.bias")
@@ -78,6 +80,8 @@ def _expected_names(shares: tuple[str, ...], model: str) -> set[str]:
         names.update(HYPERNETWORK)
     if "extractor" in shares:
         names.update(f"extractor.{name}" for name in _extractor_names(model))
+    if "table" in shares:
+        names.add(CLIENTS_TABLE)
     if "head" in shares:
         names.update(_HEAD)
         if model in TORCHVISION_RESNETS or model.startswith(RESNET_PREFIX):

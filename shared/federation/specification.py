@@ -31,6 +31,7 @@ from shared.federation.privacy_rules import check_privacy
 from shared.federation.protection_plan import ProtectionPlan
 from shared.federation.protection_rules import check_protection
 from shared.federation.sharing import check_shared_names
+from shared.federation.table_rules import check_table
 from shared.validation import MAX_COUNT, MAX_EXAMPLES
 
 FEDERATION_NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
@@ -240,14 +241,17 @@ class FederationSpecification(_Model):
 
     @model_validator(mode="after")
     def _check_protection(self) -> Self:
-        policy = self.round_policy
+        policy, encoding = self.round_policy, self.encoding.name
+        on_excess = None if policy.max_update_norm is None else policy.on_excess
+        is_summed = self.protection is not None
+        check_table(self.training, self.aggregation, encoding, on_excess, is_summed=is_summed)
         if self.protection is not None:
             check_protection(
                 self.protection,
                 self.training,
                 self.aggregation,
-                encoding=self.encoding.name,
-                on_excess=None if policy.max_update_norm is None else policy.on_excess,
+                encoding=encoding,
+                on_excess=on_excess,
                 max_examples_weight=policy.max_examples_weight,
                 minimum_updates=policy.minimum_updates,
             )
@@ -269,16 +273,8 @@ class FederationSpecification(_Model):
 
     @model_validator(mode="after")
     def _check_aggregation(self) -> Self:
-        plan, policy = self.aggregation, self.round_policy
-        if policy.minimum_updates < plan.fewest_updates:
-            raise ValueError(
-                f"aggregation {plan.rule} needs minimum_updates of at least "
-                f"{plan.fewest_updates}, not {policy.minimum_updates}"
-            )
-        if plan.rule != "mean" and policy.max_examples_weight is not None:
-            raise ValueError(
-                f"aggregation {plan.rule} weighs all clients alike: leave out max_examples_weight"
-            )
+        policy = self.round_policy
+        self.aggregation.check_policy(policy.minimum_updates, policy.max_examples_weight)
         return self
 
     @property

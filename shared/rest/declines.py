@@ -27,6 +27,7 @@ class DeclineKind(StrEnum):
     DISK = "disk"
     MEMORY = "memory"
     UPDATE_REFUSED = "update_refused"
+    NO_PLACE = "no_place"
     OTHER = "other"
     """Also what a worker of before means, which names no kind."""
 
@@ -40,6 +41,7 @@ DECLINE_WORDS = {
     DeclineKind.DISK: "its disk is full, or cannot be read or written",
     DeclineKind.MEMORY: "its memory is too small",
     DeclineKind.UPDATE_REFUSED: "the coordinator refuses its update",
+    DeclineKind.NO_PLACE: "the federation has no place for it",
     DeclineKind.OTHER: "training failed, no update is sent",
 }
 """What a kind means, for people: nothing of it is a site's own."""

@@ -259,6 +259,7 @@ class Task(_Reply):
     base_version: Count
     base_digest: Digest
     lease_seconds: LeaseSeconds
+    client_number: Count | None = Field(default=None, description="in its federation, from 0")
     exchange: ExchangeView | None = Field(
         default=None, description="in a round with a secure sum: what its phase shows this client"
     )

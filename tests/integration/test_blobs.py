@@ -205,3 +205,12 @@ async def test_every_blob_of_a_federation_is_sealed_with_the_digest_of_its_bytes
         content = await blob_store.read_whole(row.id)
         assert row.digest == digest_bytes(content)
         assert row.size_bytes == len(content)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_postgresql_sends_bytes_as_they_are(blob_store: BlobStore) -> None:
+    async with blob_store.database.engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        cursor = raw.driver_connection.cursor()
+        await cursor.execute("SELECT decode('00ff', 'hex')")
+        assert bytes(cursor.pgresult.get_value(0, 0)) == b"\x00\xff"

@@ -68,6 +68,54 @@ def with_normalised_vectors() -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), WIDTH
 
 
+def partly_frozen_without_normalisation() -> tuple[nn.Module, int]:
+    """Its convolution is frozen."""
+    module, width = tiny_without_normalisation()
+    next(iter(module.children())).requires_grad_(False)
+    return module, width
+
+
+def with_layer_normalisation() -> tuple[nn.Module, int]:
+    """Each image is normalised by itself."""
+    module, width = tiny_without_normalisation()
+    return nn.Sequential(nn.GroupNorm(1, 1), module, nn.LayerNorm(width)), width
+
+
+def with_dropout_alone() -> tuple[nn.Module, int]:
+    """It has no buffer, and draws in training mode."""
+    module, width = tiny_without_normalisation()
+    return nn.Sequential(nn.Dropout(0.5), module), width
+
+
+class _Looking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, _ = tiny_without_normalisation()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.layers(images)
+        return features if float(features.sum()) > 0 else -features
+
+
+def that_looks_at_values() -> tuple[nn.Module, int]:
+    """What it computes depends on what it found."""
+    return _Looking(), WIDTH
+
+
+class _Renormed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, _ = tiny_without_normalisation()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.renorm(self.layers(images), 2, 0, 1.0)
+
+
+def with_an_unusual_operation() -> tuple[nn.Module, int]:
+    """``torch.func.vmap`` does its operation one by one, and warns."""
+    return _Renormed(), WIDTH
+
+
 class _Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()

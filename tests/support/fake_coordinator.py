@@ -130,6 +130,7 @@ class FakeCoordinator:
         kind: TaskKind = TaskKind.TRAIN,
         base_version: int = 0,
         lease_seconds: float = 3600.0,
+        client_number: int | None = None,
         exchange: ExchangeView | None = None,
     ) -> Task:
         """One more task for ``client``, from weights that exist."""
@@ -142,6 +143,7 @@ class FakeCoordinator:
             base_version=base_version,
             base_digest=self.digest(base_version),
             lease_seconds=lease_seconds,
+            client_number=client_number,
             exchange=exchange,
         )
         self.tasks.setdefault(client, []).append(task)

@@ -5,6 +5,7 @@ The oracle for the factored lock-step training. It shares only the random stream
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -121,6 +122,16 @@ def plain_round(
             features = leaky_relu(hidden)
         return linear(features, head["head.weight"], head["head.bias"])
 
+    def training_scores_of(features: torch.Tensor) -> torch.Tensor:
+        if plan.training_head is None:
+            return scores_of(features)
+        num_classes = len(head["head.bias"])
+        used = features[:, : features.shape[1] // num_classes * num_classes]
+        sums = used.unflatten(1, (-1, num_classes)).sum(dim=1)
+        others = (sums.sum(dim=1, keepdim=True) - sums) / (num_classes - 1)
+        row_norm = math.sqrt(used.shape[1] / num_classes * (1 + 1 / (num_classes - 1)))
+        return (sums - others) / row_norm
+
     def features_of(theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         sizes = [shape.numel() for shape in shapes.values()]
         parts = torch.split(theta, sizes)
@@ -174,15 +185,18 @@ def plain_round(
         for _ in range(plan.epochs)
         for batch in participant.data.train.shuffled_batches(plan.batch_size, device, order)
     ]
+    learning_rate = plan.learning_rate
+    if plan.decay_rounds is not None:
+        learning_rate *= 0.5 * (1 + math.cos(math.pi * (round_number - 1) / plan.decay_rounds))
     losses = train_plain_hypernetwork(
         network,
         [
             lambda theta, images=images, labels=labels: cross_entropy(
-                scores_of(features_of(theta, images)), labels
+                training_scores_of(features_of(theta, images)), labels
             )
             for images, labels in batches
         ],
-        learning_rate=plan.learning_rate,
+        learning_rate=learning_rate,
         momentum=plan.momentum,
         weight_decay=plan.weight_decay,
         clip_norm=plan.clip_norm,

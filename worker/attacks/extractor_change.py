@@ -18,7 +18,11 @@ import torch
 from shared.federation.sharing import OUTPUT_BIAS
 from worker.attacks.observation import Observation
 from worker.methods.hyperfl import HyperFL
-from worker.methods.hypernetwork.public_head import public_head
+from worker.methods.hypernetwork.public_head import (
+    ROW_NORM,
+    ROW_NORM_OF_PRIVATE_STEPS,
+    public_head,
+)
 from worker.methods.hypernetwork.weights import (
     TRUNK_BIAS,
     TRUNK_WEIGHT,
@@ -109,7 +113,7 @@ def _of_hypernetwork(observation: Observation) -> ExtractorChange:
         theta = weights.generate(
             weights.trunk_weight.new_zeros(weights.trunk_weight.shape[1]), scale
         )
-        head = _public_head(observation)
+        head = _public_head(observation, ROW_NORM_OF_PRIVATE_STEPS)
     elif embedding is None:
         # Of all clients' first embeddings; what is the client's own in θ stays unknown.
         guesses = torch.randn(
@@ -124,15 +128,17 @@ def _of_hypernetwork(observation: Observation) -> ExtractorChange:
         theta = weights.output_bias + weights.output_weight @ features
         # Each step adds g fᵀ to W and g to b, so f f of it to θ beside that of b.
         movement += float(features.square().sum())
+    if observation.plan.hyperparameters.get("training_head") == "public":
+        head = _public_head(observation, ROW_NORM)
     layout = network_layout(observation)
     gradient = -torch.from_numpy(observation.learned(OUTPUT_BIAS))
     return ExtractorChange(layout.split(theta), layout.split(gradient), movement, embedding, head)
 
 
-def _public_head(observation: Observation) -> Tensors:
+def _public_head(observation: Observation, row_norm: float) -> Tensors:
     plan = observation.plan
     template = build_feature_extractor(plan.model, plan.image_shape, observation.allowed_imports)
-    weight = public_head(plan.num_classes, template.feature_width)
+    weight = public_head(plan.num_classes, template.feature_width, row_norm)
     return {"head.weight": weight, "head.bias": weight.new_zeros(plan.num_classes)}
 
 

@@ -137,7 +137,7 @@ def audit(
                 settings=settings or (),
                 protection=protected.summed,
                 privacy=protected.privacy,
-                encoding=encoding_plan(encoding, protection),
+                encoding=encoding_plan(encoding, protection, method),
             )
             subject = _demo(request, dataset, data_dir, partition, clients, rounds, seed, console)
         else:

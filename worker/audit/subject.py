@@ -106,6 +106,11 @@ def check_audited(specification: FederationSpecification) -> None:
             "updates of method pfedhn are changes of a generated extractor and head together, and "
             "the attacks here read them from a model or an extractor"
         )
+    if training.method == "fedpac":
+        raise AuditError(
+            "updates of method fedpac have the client's head, class means and class counts as they "
+            "are: no attack is needed for those, and the ones here do not read such updates"
+        )
     if training.method == "fedbn":
         raise AuditError(
             "updates of method fedbn are without batch normalisation, and the attacks here need "

@@ -55,7 +55,7 @@ EncodingOption = Annotated[
     str | None,
     typer.Option(
         help="Encoding of updates: factored or dense. The default is factored; with a protection, "
-        "dense."
+        "or for fedpac, dense."
     ),
 ]
 _KINDS = get_args(ProtectionKind)
@@ -135,10 +135,10 @@ def _privacy_settings(
     return named | parse_settings(settings, option="--privacy")
 
 
-def encoding_plan(encoding: str | None, kind: str) -> EncodingPlan:
-    """The encoding that the option says, or else that of the kind of protection.
+def encoding_plan(encoding: str | None, kind: str, method: str) -> EncodingPlan:
+    """The encoding that the option says, or else that of the kind of protection and the method.
 
     Raises:
         pydantic.ValidationError: there is no such encoding.
     """
-    return EncodingPlan.model_validate({"name": encoding or default_encoding(kind)})
+    return EncodingPlan.model_validate({"name": encoding or default_encoding(kind, method)})

@@ -190,7 +190,7 @@ def specify(
                 preset=preset,
                 settings=settings or (),
                 aggregation=aggregation_plan(aggregation, trim_fraction, hostile_clients),
-                encoding=encoding_plan(encoding, protection),
+                encoding=encoding_plan(encoding, protection, method),
                 protection=protected.summed,
                 privacy=protected.privacy,
                 backbone_weights=backbone_weights,

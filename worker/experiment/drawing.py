@@ -24,6 +24,7 @@ _LOOKS = {
     "fedper": ("#8C564B", "h"),
     "fedbn": ("#BCBD22", "<"),
     "ditto": ("#17BECF", ">"),
+    "fedpac": ("#9467BD", "v"),
     "pfedhn": ("#F0E442", "d"),
     "fedavg-adapter": ("#D55E00", "s"),
     "fedavg-fixed": ("#E69F00", "D"),

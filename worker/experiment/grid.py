@@ -108,7 +108,7 @@ class Run(_Model):
         parts = [
             f"partition {self.partition}" if self.partition != _PARTITION else "",
             f"encoding {self.encoding}"
-            if self.encoding != default_encoding(self.protection)
+            if self.encoding != default_encoding(self.protection, self.method)
             else "",
             self.protection if self.is_protected else "",
             f"ε {self.epsilon:g}" if self.epsilon is not None else "",
@@ -183,7 +183,7 @@ class Grid(_Model):
                 image_shape=self.image_shape,
                 cohort_size=self.cohort_size,
                 partition=self.partition,
-                encoding=self.encoding or default_encoding(self.protection),
+                encoding=self.encoding or default_encoding(self.protection, method),
                 protection=self.protection,
                 epsilon=self.epsilon,
                 preset=self.preset,

@@ -24,6 +24,8 @@ from worker.methods.hypernetwork.group import deltas_of, group_for, parts_within
 from worker.methods.hypernetwork.lock_step import HypernetworkChange
 from worker.methods.hypernetwork.personalization import PrivateFit
 from worker.methods.hypernetwork.private_round import private_round_for
+from worker.methods.hypernetwork.public_head import training_head_of
+from worker.methods.hypernetwork.step_gradients import StepGradients
 from worker.methods.hypernetwork.weights import (
     HypernetworkWeights,
     all_but_output_bias,
@@ -102,6 +104,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             mixed_precision=mixed_precision,
             max_cache_bytes=resources.max_feature_cache_bytes,
         )
+        self._step_gradients = StepGradients(self._extractor, extractor, device)
         self._initial_buffers = {
             BUFFER_PREFIX + name: buffer for name, buffer in own_buffers(extractor.module).items()
         }
@@ -112,6 +115,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             "embedding": (self._plan.embedding_size,),
             **self._head_shapes,
         } | {name: tuple(buffer.shape) for name, buffer in self._initial_buffers.items()}
+        self._training_head = training_head_of(self._plan, plan, extractor)
         self._collapsed_norm_squared = COLLAPSED_SHARE * expected_norm_squared(
             self._plan.embedding_size, self._plan.hidden_size, self._plan.feature_scale
         )
@@ -200,7 +204,13 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         self, participant: Participant, round_number: int, stop_if_asked: Callable[[], None]
     ) -> HyperFLClient:
         return HyperFLClient(
-            participant, round_number, self._extractor, self._plan, self._device, stop_if_asked
+            participant,
+            round_number,
+            self._extractor,
+            self._plan,
+            self._device,
+            stop_if_asked,
+            self._training_head,
         )
 
     def train_group(
@@ -221,7 +231,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             return
         clients = [self._client(participant, round_number, stop_if_asked) for participant in group]
         for part in parts_within(clients, shared.output_weight, self._max_factor_bytes):
-            for result in self._train_part(part, shared):
+            for result in self._train_part(part, shared, round_number):
                 if result.metrics["feature_norm_squared"] < self._collapsed_norm_squared:
                     _logger.warning(
                         "trunk has collapsed: the embedding has no effect",
@@ -235,11 +245,14 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
         self,
         clients: list[HyperFLClient],
         weights: HypernetworkWeights,
+        round_number: int,
     ) -> Iterator[TrainingResult]:
         # Longest first, so that those still training are always the first ones.
         clients = sorted(clients, key=lambda client: -client.num_steps)
         embeddings = torch.stack([client.embedding for client in clients])
-        hypernetworks = group_for(self._plan, weights, embeddings, clients[0].num_steps)
+        hypernetworks = group_for(
+            self._plan, weights, embeddings, clients[0].num_steps, round_number
+        )
         for client, theta in zip(clients, hypernetworks.generate(len(clients)), strict=True):
             accuracy, loss = client.evaluate(theta)
             client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
@@ -249,10 +262,7 @@ class HyperFL(BaseMethod[HypernetworkWeights]):
             started = time.perf_counter()
             thetas = hypernetworks.generate(count)
             gradients = hypernetworks.gradient_rows(count)
-            # One client after the other: on a CPU its cores are busy with one. On a GPU with idle
-            # cores this is where torch.func.vmap over clients would join.
-            for client, theta, gradient in zip(clients[:count], thetas, gradients, strict=True):
-                gradient.copy_(client.gradient(theta))
+            self._step_gradients.write(clients[:count], thetas, gradients)
             hypernetworks.step(count)
             step += 1
             seconds = (time.perf_counter() - started) / count

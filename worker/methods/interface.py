@@ -64,7 +64,8 @@ class SiteResources:
         max_factor_bytes: memory for the factors of clients in lock step. A group that needs more is
             trained in parts, cut in the group's order; a part is at least one client.
         max_feature_cache_bytes: memory on the training device for what a frozen backbone makes of
-            the clients' images. What does not fit is computed again for every batch.
+            the clients' images, and on CUDA for the images of other models. What does not fit is
+            computed again for every batch.
         backbone_weights_file: this site's copy of a pretrained backbone's weights.
         allowed_imports: code that a specification may name.
     """
@@ -90,12 +91,16 @@ class Participant:
             dropout, a private method's samples and noise. Whoever knows it can take the noise away
             again. It has 128 bits from the system's entropy; 63 where the client was set up before
             seeds had more; no secret where the worker's configuration names it.
+        number: the client's in its federation, from 0, no other client's and always the same: for
+            methods in which each has a place. None where nobody gave it one: outside of rounds,
+            and by a coordinator of before.
     """
 
     name: str
     data: ClientData
     private: PrivateTensors
     seed: int
+    number: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from worker.methods.ditto import Ditto
 from worker.methods.dp_fedavg import DPFedAvg
 from worker.methods.fedavg import FedAvg, Local
 from worker.methods.fedbn import FedBN
+from worker.methods.fedpac import FedPAC
 from worker.methods.fedper import FedPer
 from worker.methods.fedprox import FedProx
 from worker.methods.hyperfl import HyperFL
@@ -42,6 +43,7 @@ METHODS: Mapping[str, type[HyperFL | PFedHN | ModelMethod]] = MappingProxyType(
         "fedper": FedPer,
         "fedbn": FedBN,
         "ditto": Ditto,
+        "fedpac": FedPAC,
         "pfedhn": PFedHN,
         "dp-fedavg": DPFedAvg,
         "centaur": Centaur,

@@ -44,8 +44,8 @@ class OneChannelConvolution(nn.Conv2d):
 
     On the CPU, oneDNN is slow at the gradient of a weight with one input channel. As a product of
     matrices the whole training step of ``cnn-mnist`` takes 11.2 ms instead of 12.5 (batch 50, one
-    thread). Where nothing is trained the product would be slower. Methods that want the gradient of
-    each image by itself know the convolution's.
+    thread). Where no gradient is taken the product would be slower. Methods that want the gradient
+    of each image by itself know the convolution's.
     """
 
     def __init__(self, out_channels: int, kernel_size: int) -> None:
@@ -53,7 +53,8 @@ class OneChannelConvolution(nn.Conv2d):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps (B, out_channels, H', W') of images (B, 1, H, W)."""
-        if not (self.training and images.is_cpu and len(images) > 1):
+        is_trained = self.training and torch.is_grad_enabled()
+        if not (is_trained and images.is_cpu and len(images) > 1):
             return super().forward(images)
         height, width = self.kernel_size
         windows = images[:, 0].unfold(1, height, 1).unfold(2, width, 1).flatten(3)

@@ -45,7 +45,8 @@ def dry_run_round(
                 training.class_names,
                 training.features,
             )
-            participant = Participant(client.name, data, method.initial_private(seed), seed)
+            private = method.initial_private(seed)
+            participant = Participant(client.name, data, private, seed, number=0)
             begun = time.monotonic()
             (result,) = method.train([participant], weights, _ROUND, lambda: False)
             seconds = time.monotonic() - begun

@@ -198,7 +198,7 @@ class RoundWork:
     ) -> Iterator[Outcome]:
         by_name = {one.client.name: one for one in fresh}
         results = self._trainer.train(
-            [one.client.participant() for one in fresh],
+            [one.client.participant(one.task.client_number) for one in fresh],
             weights,
             fresh[0].task.round_number,
             lambda: self._ends_after_step(leases),

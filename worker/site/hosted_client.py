@@ -51,12 +51,12 @@ class HostedClient(EnrolledClient):
         """Where its examples come from."""
         self.data = data
 
-    def participant(self) -> Participant:
-        """The client as a training method sees it."""
+    def participant(self, number: int | None = None) -> Participant:
+        """The client as a training method sees it; ``number`` is its task's."""
         private = {
             name: torch.from_numpy(array.copy()) for name, array in self.state.tensors.items()
         }
-        return Participant(self.name, self.data, private, self.state.seed)
+        return Participant(self.name, self.data, private, self.state.seed, number)
 
     def is_untrained(self, method: Method) -> bool:
         """Whether it has private tensors and all are as a new client's: no round changed them."""

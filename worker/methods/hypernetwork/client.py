@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from shared.federation.hyperparameters import HyperFLPlan
 from worker.data.client_data import Batch
@@ -33,7 +32,9 @@ class HyperFLClient(LocalClient):
         plan: HyperFLPlan,
         device: torch.device,
         stop_if_asked: Callable[[], None],
+        training_head: Head | None = None,
     ) -> None:
+        """Start a client's round; its gradients are its own head's, or ``training_head``'s."""
         super().__init__(participant, round_number, extractor, device, stop_if_asked)
         private = participant.private
         self._batches_per_epoch = self.batches_per_epoch(plan.batch_size)
@@ -46,6 +47,7 @@ class HyperFLClient(LocalClient):
                 if name.startswith(HEAD_PREFIX)
             }
         )
+        self._training_head = training_head and training_head.like(self.embedding)
         self.metrics["seconds_training"] = 0.0
         self._plan = plan
         self._batches = self._all_batches()
@@ -81,16 +83,33 @@ class HyperFLClient(LocalClient):
         )
         self.metrics["seconds_training"] += time.perf_counter() - started
 
+    @property
+    def gradient_head(self) -> Head:
+        """The head of :meth:`gradient`."""
+        return self._training_head or self._head
+
     def gradient(self, theta: torch.Tensor) -> torch.Tensor:
         """∂L/∂θ (P,) of the next batch's mean loss at θ (P,)."""
-        inputs, labels = next(self._batches)
+        inputs, labels = self.next_batch()
         theta = theta.detach().requires_grad_()
-        loss = cross_entropy(self._head.logits(self._training_features(theta, inputs)), labels)
+        loss = self.gradient_head.loss(self._training_features(theta, inputs), labels)
         (gradient,) = torch.autograd.grad(loss, theta)
+        self.count_step(loss.detach(), len(labels))
+        return gradient
+
+    def next_batch(self) -> Batch:
+        """The next step's inputs (B, ...) and labels (B,)."""
+        return next(self._batches)
+
+    def dropout_mask(self, num_examples: int, dtype: torch.dtype) -> torch.Tensor:
+        """The next step's draw of :meth:`FunctionalExtractor.dropout_mask`."""
+        return self._extractor.dropout_mask(num_examples, dtype, self._noise)
+
+    def count_step(self, loss: torch.Tensor, num_examples: int) -> None:
+        """A step was taken along the gradient of a batch's mean ``loss``, a scalar."""
         self._steps_taken += 1
         if self._steps_taken > self.num_steps - self._batches_per_epoch:
-            self._last_epoch_loss += loss.detach() * len(labels)
-        return gradient
+            self._last_epoch_loss += loss * num_examples
 
     @property
     def train_loss(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -24,15 +25,20 @@ from worker.methods.local_round.sgd import settings_of
 
 
 def group_for(
-    plan: HyperFLPlan, weights: HypernetworkWeights, embeddings: torch.Tensor, num_steps: int
+    plan: HyperFLPlan,
+    weights: HypernetworkWeights,
+    embeddings: torch.Tensor,
+    num_steps: int,
+    round_number: int,
 ) -> HypernetworkGroup | BiasGroup:
     """Clients with ``embeddings`` (n, e) that take at most ``num_steps`` from ``weights``."""
+    settings = replace(settings_of(plan), learning_rate=plan.learning_rate_in(round_number))
     if plan.shared_part == "output-bias":
         return BiasGroup(
             weights,
             embeddings,
             feature_scale=plan.feature_scale,
-            settings=settings_of(plan),
+            settings=settings,
             clip_norm=plan.clip_norm,
         )
     return HypernetworkGroup(
@@ -40,7 +46,7 @@ def group_for(
         embeddings,
         feature_scale=plan.feature_scale,
         max_rows=rows_needed(plan.hidden_size, num_steps),
-        settings=settings_of(plan),
+        settings=settings,
         clip_norm=plan.clip_norm,
     )
 

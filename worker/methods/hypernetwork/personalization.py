@@ -29,7 +29,10 @@ class PrivateFit:
         epochs: int,
         stop_if_asked: Callable[[], None],
     ) -> HyperFLClient:
-        """A participant with as many epochs, each of which has one head step."""
+        """A participant with as many epochs, each of which has one head step.
+
+        The embedding is fitted to the client's own head, which is what it is used with.
+        """
         plan = self._plan.model_copy(update={"epochs": epochs, "head_epochs": 1})
         return HyperFLClient(
             participant, round_number, self._extractor, plan, self._device, stop_if_asked

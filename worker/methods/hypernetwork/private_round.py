@@ -18,7 +18,7 @@ from shared.federation.sharing import OUTPUT_BIAS
 from worker.errors import ModelError
 from worker.methods.hypernetwork.personalization import PrivateFit
 from worker.methods.hypernetwork.private_step import PrivateStep
-from worker.methods.hypernetwork.public_head import public_head
+from worker.methods.hypernetwork.public_head import ROW_NORM_OF_PRIVATE_STEPS, public_head
 from worker.methods.hypernetwork.weights import HypernetworkWeights
 from worker.methods.interface import Participant, TrainingDivergedError, TrainingResult
 from worker.methods.local_round.extractor import FunctionalExtractor, own_buffers
@@ -90,6 +90,7 @@ def private_round_for(
             f"training changes buffer {changing[0]}, which would carry what it saw into the "
             "gradients without noise"
         )
-    head = public_head(training.num_classes, template.feature_width).to(device)
+    head = public_head(training.num_classes, template.feature_width, ROW_NORM_OF_PRIVATE_STEPS)
+    head = head.to(device)
     step = PrivateStep(training.privacy, extractor, layout, head, plan.feature_scale)
     return PrivateRound(step, fit, plan)

@@ -22,6 +22,7 @@ class LocalClient:
 
     Attributes:
         name: the client's name.
+        number: the client's in its federation, if it is known.
         num_examples: training examples.
         metrics: what was measured so far, sent with the update.
     """
@@ -43,7 +44,7 @@ class LocalClient:
             device: to train on.
             stop_if_asked: called before every batch.
         """
-        self.name = participant.name
+        self.name, self.number = participant.name, participant.number
         self.num_examples = len(participant.data.train)
         self.metrics = {"num_test_examples": float(len(participant.data.test))}
         self._extractor, self._device = extractor, device
@@ -74,6 +75,11 @@ class LocalClient:
     def shuffled_batches(self, batch_size: int) -> Iterator[Batch]:
         """One epoch in a random order: the network's inputs (B, ...) and labels (B,)."""
         return self._train.shuffled_batches(batch_size, self._order)
+
+    def training_examples(self) -> Iterator[Batch]:
+        """All training examples in order, never augmented, for evaluation mode, which begins."""
+        self._extractor.evaluation_mode()
+        return self._train.batches(self._extractor.evaluation_batch_size)
 
     def sampled_batches(self, sample_rate: float, sampling: np.random.Generator) -> Iterator[Batch]:
         """Each training example with probability ``sample_rate`` (Poisson sampling), in batches.

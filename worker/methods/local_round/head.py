@@ -30,6 +30,14 @@ class Head:
         """(B, classes) of features (B, width)."""
         return _logits(self.tensors, features)
 
+    def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of features (B, width) and labels (B,)."""
+        return cross_entropy(self.logits(features), labels)
+
+    def like(self, tensor: torch.Tensor) -> Head:
+        """The same head on the device and in the precision of ``tensor``."""
+        return Head({name: one.to(tensor) for name, one in self.tensors.items()})
+
 
 def head_shapes(
     num_classes: int, feature_width: int, hidden_width: int | None
@@ -112,7 +120,7 @@ def train_head(
     for epoch in range(epochs):
         for features, labels in batches if epoch == 0 else _reordered(batches, generator):
             leaves = {name: one.detach().requires_grad_() for name, one in parameters.items()}
-            loss = cross_entropy(_logits(leaves, features), labels)
+            loss = Head(leaves).loss(features, labels)
             descent.step(gradients_of(loss, leaves))
     return Head(parameters)
 

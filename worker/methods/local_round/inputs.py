@@ -2,7 +2,7 @@
 
 A frozen beginning's output depends only on the image. So it is computed once for each image that
 is not augmented, and kept on the device as long as the client's examples are in use and memory
-allows.
+allows. On a GPU the images of a network without such a beginning are kept likewise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 
 
 class FeatureCache:
-    """The outputs of one frozen beginning, for whole splits of clients, within a bound."""
+    """The inputs of one network, for whole splits of clients, within a bound."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -37,7 +37,7 @@ class FeatureCache:
     def get(
         self, examples: Examples, compute: Callable[[], Iterator[torch.Tensor]]
     ) -> torch.Tensor | None:
-        """The outputs (n, ...) for all ``examples`` in order; None if they do not fit.
+        """The inputs (n, ...) of all ``examples`` in order; None if they do not fit.
 
         Args:
             examples: of one client, never augmented.
@@ -56,7 +56,7 @@ class FeatureCache:
                 used = self.size_bytes
                 if used + needed > self._max_bytes:
                     _log.warning(
-                        "frozen features do not fit in the cache, every batch computes them again",
+                        "inputs do not fit in the cache, every batch computes them again",
                         examples=count,
                         needed_bytes=needed,
                         used_bytes=used,
@@ -66,7 +66,7 @@ class FeatureCache:
                 kept = batch.new_empty(count, *batch.shape[1:])
             kept[start : start + len(batch)] = batch
             start += len(batch)
-        _log.info("frozen features cached", examples=count, used_bytes=self.size_bytes + needed)
+        _log.info("inputs cached", examples=count, used_bytes=self.size_bytes + needed)
         return kept
 
 
@@ -91,14 +91,15 @@ class Inputs:
         Args:
             examples: of one client.
             device: to compute on.
-            begin: the network's frozen beginning; None if it has none and takes images.
-            cache: of this beginning's outputs.
+            begin: what is made of images and kept; None if the network takes images that are not.
+            cache: of this network's inputs.
             computing_batch_size: images at once where outputs are computed to be kept.
             stop_if_asked: called before every batch.
         """
         self._examples, self._device, self._begin, self._cache = examples, device, begin, cache
         self._computing_batch_size = computing_batch_size
         self._stop_if_asked = stop_if_asked
+        self._labels = examples.labels.to(device)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -106,20 +107,16 @@ class Inputs:
     def batch(self, positions: torch.Tensor, order: np.random.Generator | None = None) -> Batch:
         """Some of the examples; see :meth:`worker.data.client_data.Examples.batch`."""
         self._stop_if_asked()
-        if self._begin is None:
-            return self._examples.batch(positions, self._device, order)
-        kept = None
-        if order is None or not self._examples.is_augmented:
-            kept = self._cache.get(self._examples, self._all)
-        if kept is None:
-            images, labels = self._examples.batch(positions, self._device, order)
-            return self._begin(images), labels
-        labels = self._examples.labels[positions].to(self._device)
-        return kept[positions.to(kept.device)], labels
+        kept = self._kept(order)
+        if kept is not None:
+            here = positions.to(self._device)
+            return kept[here], self._labels[here]
+        images, labels = self._examples.batch(positions, self._device, order)
+        return images if self._begin is None else self._begin(images), labels
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """All examples in order, never augmented, the last short batch included."""
-        for positions in torch.split(torch.arange(len(self)), batch_size):
+        for positions in torch.split(self._where_kept(torch.arange(len(self)), None), batch_size):
             yield self.batch(positions)
 
     def shuffled_batches(self, batch_size: int, order: np.random.Generator) -> Iterator[Batch]:
@@ -128,8 +125,19 @@ class Inputs:
         With augmentation on, it is drawn from the same generator, batch by batch.
         """
         shuffled = torch.from_numpy(order.permutation(len(self)))
-        for positions in torch.split(shuffled, batch_size):
+        for positions in torch.split(self._where_kept(shuffled, order), batch_size):
             yield self.batch(positions, order)
+
+    def _kept(self, order: np.random.Generator | None) -> torch.Tensor | None:
+        if self._begin is None or (order is not None and self._examples.is_augmented):
+            return None
+        return self._cache.get(self._examples, self._all)
+
+    def _where_kept(
+        self, positions: torch.Tensor, order: np.random.Generator | None
+    ) -> torch.Tensor:
+        """A pass's positions where its batches are: copied to the device once, not for each."""
+        return positions if self._kept(order) is None else positions.to(self._device)
 
     def _all(self) -> Iterator[torch.Tensor]:
         if self._begin is None:

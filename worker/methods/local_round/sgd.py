@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shared.federation.hyperparameters import HyperFLPlan, ModelPlan, PPSGDPlan
+from shared.federation.hyperparameters import FedPACPlan, HyperFLPlan, ModelPlan, PPSGDPlan
 
 _EPSILON = 1e-6
 
@@ -26,7 +26,7 @@ def settings_of(plan: ModelPlan | HyperFLPlan) -> SGDSettings:
     return SGDSettings(plan.learning_rate, plan.momentum, plan.weight_decay)
 
 
-def head_settings_of(plan: HyperFLPlan | PPSGDPlan) -> SGDSettings:
+def head_settings_of(plan: HyperFLPlan | PPSGDPlan | FedPACPlan) -> SGDSettings:
     """The plan's SGD of a private head."""
     return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
 

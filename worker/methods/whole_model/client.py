@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
 from worker.data.client_data import Batch
 from worker.methods.interface import Participant
@@ -98,7 +97,8 @@ class ModelClient(LocalClient):
     def loss(self, parameters: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         """Mean cross-entropy of a batch with these ``parameters`` in place of the present ones."""
         inputs, labels = batch
-        return cross_entropy(self.logits(parameters, inputs), labels)
+        present = self.parameters | dict(parameters)
+        return _head(present).loss(self.features(present, inputs), labels)
 
     def evaluate(self, parameters: Mapping[str, torch.Tensor]) -> tuple[float, float]:
         """Accuracy (0 to 1) and mean loss of these ``parameters`` on the test split."""

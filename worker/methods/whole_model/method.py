@@ -142,6 +142,10 @@ class ModelMethod(BaseMethod[Tensors]):
             one.name: private[one.name].to(self._device, copy=True) for one in self._own
         }
 
+    def model_in_use(self, client: ModelClient, shared: Tensors) -> Tensors:
+        """What a client uses that has not trained on ``shared``: by default :meth:`model_of`."""
+        return self.model_of(client.private, shared)
+
     def mixed_precision(self, device: torch.device) -> bool:
         """Whether features are computed in bfloat16 on ``device``."""
         del device
@@ -215,8 +219,8 @@ class ModelMethod(BaseMethod[Tensors]):
     def logits_of(self, participant: Participant, shared: Tensors) -> torch.Tensor:
         """See :class:`BaseMethod`."""
         shared = with_change(participant, shared)
-        model = self.model_of(participant.private, shared)
-        return self._client(participant, shared, 0, lambda: None).logits_of_test(model)
+        client = self._client(participant, shared, 0, lambda: None)
+        return client.logits_of_test(self.model_in_use(client, shared))
 
     def personalize(
         self,
@@ -252,7 +256,7 @@ class ModelMethod(BaseMethod[Tensors]):
         """See :class:`worker.methods.interface.BuildsPersonalModel`."""
         self.check(participant)
         shared = with_change(participant, self.read(weights))
-        model = self.model_of(participant.private, shared)
+        model = self.model_in_use(self._client(participant, shared, 0, lambda: None), shared)
         extractor = {
             name.removeprefix(EXTRACTOR_PREFIX): one.cpu()
             for name, one in model.items()
@@ -266,7 +270,7 @@ class ModelMethod(BaseMethod[Tensors]):
         return PersonalModel(self._extractor.copy_with(extractor, buffers), head_module(head))
 
     def _train_one(self, client: ModelClient, shared: Tensors) -> TrainingResult:
-        accuracy, loss = client.evaluate(self.model_of(client.private, shared))
+        accuracy, loss = client.evaluate(self.model_in_use(client, shared))
         client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
         started = time.perf_counter()
         extra = self.train_client(client)

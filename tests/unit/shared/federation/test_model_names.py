@@ -7,7 +7,7 @@ import pytest
 from shared.federation.model_names import check_method, check_model, is_import_path
 from shared.federation.plans import KNOWN_METHODS
 
-ON_CNNS = {"hyperfl", "local", "fedavg", "fedprox", "fedper", "ditto", "pfedhn"} | {
+ON_CNNS = {"hyperfl", "local", "fedavg", "fedprox", "fedper", "ditto", "fedpac", "pfedhn"} | {
     *("dp-fedavg", "centaur", "ppsgd")
 }
 FITTING = {

@@ -81,6 +81,7 @@ def test_what_cannot_be_is_refused_with_the_reason(changes: dict[str, Any], mess
         ("fedavg", {}, "does not bound what one example changes"),
         ("a.b:c", {}, "does not bound what one example changes"),
         ("hyperfl", {}, "shared_part = output-bias"),
+        ("hyperfl", {"training_head": "public"}, "with a public head of its own"),
     ],
 )
 def test_methods_without_a_private_step_are_refused(

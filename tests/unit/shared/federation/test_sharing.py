@@ -25,6 +25,7 @@ HEAD = ["head.weight", "head.bias"]
         ("dp-fedavg", "cnn-mnist", CNN_EXTRACTOR + HEAD),
         ("dp-fedavg", "radiology.models:extractor", ["extractor.w", *HEAD]),
         ("centaur", "cnn-mnist", CNN_EXTRACTOR),
+        ("fedpac", "cnn-mnist", [*CNN_EXTRACTOR, "clients.table"]),
         ("centaur", "mlp:64x1", ["extractor.layers.0.weight", "extractor.layers.0.bias"]),
         ("fedavg-fixed", "vit:test_vit", HEAD),
         ("fedavg-fixed", "resnet18", [*HEAD, "head.hidden.weight", "head.hidden.bias"]),
@@ -40,6 +41,8 @@ def test_what_a_method_shares_is_taken(method: str, model: str, names: list[str]
     [
         ("hyperfl", "cnn-mnist", [*HYPERNETWORK, "embedding"], "tensor embedding is not shared"),
         ("hyperfl", "cnn-mnist", HYPERNETWORK[:3], r"tensor hypernetwork\.output\.bias, .*missing"),
+        ("fedpac", "cnn-mnist", CNN_EXTRACTOR, r"clients\.table, which method fedpac .* missing"),
+        ("fedpac", "a.b:c", ["extractor.w", "clients.table", "head.bias"], r"head\.bias is not"),
         ("local", "cnn-mnist", HEAD, r"head\.bias is not shared by .* nothing; nor are head\.wei"),
         ("centaur", "cnn-mnist", CNN_EXTRACTOR + HEAD, r"tensor head\.bias is not shared"),
         ("ppsgd", "a.b:c", ["extractor.w", "head.bias"], r"tensor head\.bias is not shared"),

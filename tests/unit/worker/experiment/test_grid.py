@@ -168,7 +168,7 @@ def test_a_protected_run_shares_what_its_demo_would(kind: str) -> None:
             ),
             dataset="digits",
             seed=1,
-            encoding=encoding_plan(None, kind),
+            encoding=encoding_plan(None, kind, "hyperfl"),
             protection=protected.summed,
             privacy=protected.privacy,
         )

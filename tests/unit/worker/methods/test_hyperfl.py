@@ -16,7 +16,8 @@ from shared.federation.specification import ParameterSpecification
 from shared.tensors.low_rank import FactoredDelta
 from tests.support.extractors import TinyExtractor
 from tests.support.plain_hyperfl import plain_round
-from tests.support.random_clients import RESOURCES, random_client_data, tiny_plan
+from tests.support.random_clients import IMAGE_SHAPE, RESOURCES, random_client_data, tiny_plan
+from worker.errors import ModelError
 from worker.methods.hyperfl import HyperFL
 from worker.methods.interface import (
     Participant,
@@ -24,6 +25,7 @@ from worker.methods.interface import (
     TrainingInterrupted,
     TrainingResult,
 )
+from worker.models.registry import FeatureExtractor
 
 CPU = torch.device("cpu")
 Arrays = dict[str, np.ndarray]
@@ -92,6 +94,8 @@ def assert_same_round(
         {"clip_norm": 0.01, "momentum": 0.9, "weight_decay": 0.2},
         {"batch_size": 100, "epochs": 3},
         {"epochs": 30, "batch_size": 4, "hidden_size": 2},
+        {"training_head": "public", "decay_rounds": 6},
+        {"training_head": "public", "head_epochs": 2, "clip_norm": 0.01},
     ],
 )
 def test_a_round_equals_the_plain_loop(hyperparameters: dict[str, Any]) -> None:
@@ -313,6 +317,30 @@ def test_data_that_does_not_fit_is_refused() -> None:
     participant.data.train.labels[0] = 3
     with pytest.raises(ValueError, match="client-0: its data has label 3, but there are only 3"):
         method.train([participant], weights, 1, never)
+
+
+def test_under_a_public_head_no_update_depends_on_a_clients_own() -> None:
+    method = HyperFL(tiny_plan(training_head="public"), CPU, RESOURCES)
+    weights = method.parameters(seed=3).initial_values()
+    one = make_participant(method, 0)
+    private = dict(one.private)
+    private["head.weight"] = private["head.weight"] + 1
+    results = [train_all(method, [each], weights) for each in (one, replace(one, private=private))]
+    first, second = (result["client-0"] for result in results)
+    for name, delta in dense(first, weights).items():
+        np.testing.assert_array_equal(dense(second, weights)[name], delta, err_msg=name)
+    for result, start in ((first, one.private), (second, private)):
+        assert not torch.equal(result.private["head.weight"], start["head.weight"])
+
+
+def test_a_public_head_needs_features_that_classes_are_read_off() -> None:
+    plan = tiny_plan(training_head="public")
+    extractor = FeatureExtractor(TinyExtractor(), 5, IMAGE_SHAPE, private_hidden_width=4)
+    with pytest.raises(ModelError, match="has a hidden layer before them"):
+        HyperFL(plan, CPU, RESOURCES, extractor=extractor)
+    plan = plan.model_copy(update={"num_classes": 6})
+    with pytest.raises(ModelError, match="5 features for 6 classes"):
+        HyperFL(plan, CPU, RESOURCES)
 
 
 def test_clients_start_with_different_embeddings_and_heads() -> None:

@@ -31,7 +31,7 @@ def test_hyperfls_round_equals_the_plain_loop() -> None:
     values = method.parameters(seed=3).initial_values()
     weights = {name: array.astype(np.float64) for name, array in values.items()}
     private = {name: tensor.double() for name, tensor in method.initial_private(7).items()}
-    participant = Participant("site-a", random_row_data(1), private, 7)
+    participant = Participant("site-a", random_row_data(1), private, 7, number=0)
     (found,) = method.train([participant], weights, 4, lambda: False)
     expected = plain_round(
         participant, weights, MultilayerPerceptron(WIDTH, 8, 2), plan, round_number=4
@@ -56,7 +56,7 @@ def test_every_method_without_a_backbone_trains_it(method: str) -> None:
     built = build_method(plan, CPU, RESOURCES)
     parameters = built.parameters(seed=1)
     check_shared_names(method, plan.model, parameters.by_name.keys())
-    participant = Participant("site-a", random_row_data(1), built.initial_private(7), 7)
+    participant = Participant("site-a", random_row_data(1), built.initial_private(7), 7, number=0)
     (result,) = built.train([participant], parameters.initial_values(), 1, lambda: False)
     assert 0 <= result.metrics["accuracy_after"] <= 1
     assert np.isfinite(result.metrics["loss_after"])

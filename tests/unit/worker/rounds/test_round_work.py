@@ -120,6 +120,14 @@ async def test_clients_are_trained_together_in_order_of_their_names(bench: Bench
     assert len(bench.coordinator.updates()) == 3
 
 
+async def test_a_method_is_told_the_number_that_a_task_gives_its_client(bench: Bench) -> None:
+    seen = dict[str, int | None]()
+    bench.method.before_step = lambda one: seen.update({one.name: one.number})
+    held = [bench.held("alice", client_number=4), bench.held("bob")]
+    await bench.round_work().do(held)
+    assert seen == {"alice": 4, "bob": None}
+
+
 async def test_an_update_is_sent_while_the_next_client_trains(bench: Bench) -> None:
     sent = threading.Event()
     bench.coordinator.receive = lambda request: (

@@ -59,7 +59,7 @@ def test_the_change_is_the_sum_of_clipped_gradients_at_the_extractor_of_no_clien
     found = trained(method, one).deltas[OUTPUT_BIAS]
     weights = method.read(method.parameters(seed=3).initial_values())
     theta = weights.generate(torch.zeros(16), 0.25).detach()
-    head = public_head(NUM_CLASSES, 5)
+    head = public_head(NUM_CLASSES, 5, 4.0)
     total = torch.zeros_like(theta)
     for index in range(len(one.data.train)):
         image, label = one.data.train.batch(torch.tensor([index]), torch.device("cpu"))
@@ -135,9 +135,9 @@ def test_models_that_mix_examples_are_refused() -> None:
 
 
 def test_a_class_without_a_feature_of_its_own_is_refused() -> None:
-    head = public_head(3, 8)
+    head = public_head(3, 8, 4.0)
     assert torch.equal(head[:, 6:], torch.zeros(3, 2))
     torch.testing.assert_close(head.norm(dim=1), torch.full((3,), 4.0))
     torch.testing.assert_close(head.sum(dim=0), torch.zeros(8))
     with pytest.raises(ModelError, match="8 features for 9 classes"):
-        public_head(9, 8)
+        public_head(9, 8, 4.0)

@@ -40,6 +40,19 @@ def test_training_mode_leaves_out_a_share_of_the_features_and_scales_the_others_
     assert not torch.equal(first, other)
 
 
+def test_training_mode_draws_as_torch_does_when_it_is_seeded_and_leaves_its_stream() -> None:
+    plan = tiny_plan("tiny_without_normalisation")
+    template = build_feature_extractor(plan.model, plan.image_shape, TESTS_ALLOWED)
+    layout = ParameterLayout(generated_tensors(template.module))
+    extractor = FunctionalExtractor(template, layout, CPU)
+    state = torch.get_rng_state()
+    with extractor.training_mode(np.random.default_rng(3)):
+        found = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(int(np.random.default_rng(3).integers(1 << 62)))
+    assert torch.equal(found, torch.rand(4))
+
+
 def test_one_value_per_channel_is_normalised_by_running_statistics_which_it_leaves_alone() -> None:
     """One value a channel has no variance; torch refuses to normalise by it."""
     plan = tiny_plan("with_normalised_vectors")

@@ -17,6 +17,7 @@ from worker.methods.local_round.extractor import FunctionalExtractor
 from worker.methods.local_round.inputs import FeatureCache, Inputs
 from worker.models.initial_ranges import generated_tensors
 from worker.models.layout import ParameterLayout
+from worker.models.registry import build_feature_extractor
 
 CPU = torch.device("cpu")
 ITEM_BYTES = 4 * 3
@@ -92,9 +93,9 @@ def test_the_bound_is_on_all_splits_together(max_bytes: int, fits: int) -> None:
                 an_epoch(inputs_of(examples, begin, cache))
     assert cache.size_bytes == fits * 11 * ITEM_BYTES
     events = [log["event"] for log in logs]
-    assert events.count("frozen features cached") == fits
+    assert events.count("inputs cached") == fits
     # Once a split, not once a batch.
-    refusals = [log for log in logs if log["event"].startswith("frozen features do not fit")]
+    refusals = [log for log in logs if log["event"].startswith("inputs do not fit")]
     assert len(refusals) == 2 - fits
     assert refusals[-1]["needed_bytes"] == 11 * ITEM_BYTES
     assert refusals[-1]["max_bytes"] == max_bytes
@@ -168,3 +169,19 @@ def test_kept_inputs_lie_on_the_device_that_trains() -> None:
     for inputs, labels in found:
         assert (inputs.device.type, labels.device.type) == ("cuda", "cuda")
     torch.testing.assert_close(found[0][0], found[1][0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_keeps_the_images_of_a_network_without_a_frozen_beginning() -> None:
+    template = build_feature_extractor("mlp:4x1", (1, 8, 8))
+    layout = ParameterLayout(generated_tensors(template.module))
+    extractor = FunctionalExtractor(template, layout, torch.device("cuda"), max_cache_bytes=1 << 20)
+    data = random_client_data(1, 5, image_shape=(1, 8, 8)).train
+    with capture_logs() as logs:
+        passes = [list(extractor.inputs(data, lambda: None).batches(2)) for _ in range(2)]
+    assert [log["event"] for log in logs] == ["inputs cached"]
+    for found in passes:
+        for batch, expected in zip(found, data.batches(2, CPU), strict=True):
+            assert [one.device.type for one in batch] == ["cuda", "cuda"]
+            torch.testing.assert_close([one.cpu() for one in batch], list(expected))

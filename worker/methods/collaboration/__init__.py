@@ -1,0 +1,1 @@
+"""What clients of FedPAC tell each other, and what a client makes of it."""
