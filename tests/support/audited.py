@@ -22,7 +22,7 @@ from worker.methods import build_method
 from worker.methods.interface import Participant
 from worker.site_policy import SitePolicy
 
-SMALL = Effort("small", ((1, 1), (5, 1)), 2, 20, (3,), 1, 4, 2, (100.0,))
+SMALL = Effort("small", ((1, 1), (5, 1)), 2, 20, (3,), 1, 4, 2, (100.0,), ((5, 1), (50, 1)), 0)
 
 
 def small_subject(

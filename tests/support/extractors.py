@@ -167,3 +167,9 @@ def entirely_without_scale() -> tuple[nn.Module, int]:
 def normalised_on_digits() -> tuple[nn.Module, int]:
     """Takes 8x8 images, and has batch normalisation that is trained."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Tanh()), 32
+
+
+def convolutions_on_digits() -> tuple[nn.Module, int]:
+    """Takes 8x8 images, and has no linear layer."""
+    layers = nn.Conv2d(1, 12, 3, padding=1), nn.Tanh(), nn.Conv2d(12, 8, 3, stride=2), nn.Tanh()
+    return nn.Sequential(*layers, nn.Flatten()), 72

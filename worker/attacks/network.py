@@ -29,6 +29,7 @@ class Network:
 
     Attributes:
         image_shape: channels, height, width.
+        feature_width: of an image's features.
         linear: name of the first linear layer whose weight and bias are trained; None without one.
     """
 
@@ -42,6 +43,7 @@ class Network:
         self._module = copy.deepcopy(extractor.module).eval()
         self.image_shape = extractor.image_shape
         self.num_classes = plan.num_classes
+        self.feature_width = extractor.feature_width
         self._head_shapes = head_shapes(
             plan.num_classes, extractor.feature_width, extractor.private_hidden_width
         )
@@ -109,6 +111,11 @@ class Network:
         head: Mapping[str, torch.Tensor],
         images: torch.Tensor,
         labels: torch.Tensor,
+        mask: torch.Tensor | float = 1.0,
     ) -> torch.Tensor:
-        """Mean cross-entropy; labels (B,) are classes, or probabilities (B, classes)."""
-        return cross_entropy(Head(head).logits(self.features(parameters, images)), labels)
+        """Mean cross-entropy; labels (B,) are classes, or probabilities (B, classes).
+
+        ``mask`` (B, width) multiplies the features, as dropout does.
+        """
+        features = mask * self.features(parameters, images)
+        return cross_entropy(Head(head).logits(features), labels)

@@ -19,6 +19,9 @@ class Effort:
         shadows: clients that the attacker trains.
         rounds: whose sums are put together; 0 for none.
         epsilons: budgets that are tried beside the federation's, where it has one.
+        chosen: images of a client, and epochs, at weights of the coordinator's choice; the round as
+            configured comes besides.
+        unrolled: images times steps, up to which a round's steps are simulated; 0 for none.
     """
 
     name: str
@@ -30,12 +33,26 @@ class Effort:
     shadows: int
     rounds: int
     epsilons: tuple[float, ...]
+    chosen: tuple[tuple[int, int], ...]
+    unrolled: int
 
 
-QUICK = Effort("quick", ((1, 1), (5, 1), (5, 10)), 4, 150, (3, 10), 1, 6, 0, (1000.0,))
+QUICK = Effort(
+    "quick",
+    ((1, 1), (5, 1), (5, 10)),
+    4,
+    150,
+    (3, 10),
+    1,
+    6,
+    0,
+    (1000.0,),
+    ((5, 1),),
+    0,
+)
 DEFAULT = Effort(
     "default",
-    ((1, 1), (5, 1), (5, 4), (5, 10), (5, 20), (5, 50), (20, 1), (100, 1)),
+    ((1, 1), (1, 5), (5, 1), (5, 4), (5, 10), (5, 20), (5, 50), (20, 1), (100, 1)),
     10,
     300,
     (3, 5, 10, 20),
@@ -43,6 +60,8 @@ DEFAULT = Effort(
     24,
     10,
     (1.0, 64.0, 1000.0),
+    ((5, 1), (50, 1)),
+    5,
 )
 THOROUGH = Effort(
     "thorough",
@@ -58,4 +77,6 @@ THOROUGH = Effort(
     64,
     40,
     (1.0, 4.0, 16.0, 64.0, 256.0, 1000.0),
+    ((5, 1), (50, 1)),
+    50,
 )

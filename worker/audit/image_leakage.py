@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from shared.federation.plans import TrainingPlan
 from shared.federation.protection_plan import clients_needed
-from worker.attacks import gradient_inversion, hypernetwork_inversion
+from worker.attacks import gradient_inversion, hypernetwork_inversion, unrolled_inversion
 from worker.attacks.extractor_change import read_extractor_change
 from worker.attacks.measures import bootstrap
 from worker.attacks.observation import Observation
 from worker.attacks.sum_unmixing import changes_in_sum
+from worker.attacks.unrolled_inversion import LocalSteps
 from worker.audit.attacked_round import Case, begin_row
 from worker.audit.baselines import Comparison, PublicImages, Verdict, compare, judge
 from worker.audit.effort import Effort
@@ -24,9 +26,11 @@ from worker.audit.subject import Subject, images_of
 from worker.errors import WorkerError
 
 Json = dict[str, Any]
-CLOSED_FORM, IG = "closed form and search", "IG, head sought"
+CLOSED_FORM, IG, UNROLLED = "closed form and search", "IG, head sought", "unrolled steps"
 _MOST_SCORED = 50
 _MOST_FOR_IG = 8
+_MOST_UNROLLED = 4
+"""Rounds of a case whose steps are simulated: each takes half a minute and more."""
 _SHOWN = 6
 _STRENGTH = ("gains nothing", "gains", "recovered")
 
@@ -57,7 +61,7 @@ class ImageAudit:
         plan = replay.plan(epochs=case.epochs)
         row = begin_row(subject, case, plan, cohort)
         count = row["images"]
-        draws = 1 if case.is_configured else max(1, -(-self._effort.images // (count * cohort)))
+        draws = num_draws(plan, case, count, cohort, self._effort)
         found: dict[str, list[Comparison]] = {}
         owners: list[list[str]] = []
         try:
@@ -134,7 +138,39 @@ class ImageAudit:
                 fits_head=change.head is None,
                 seed=draw,
             )
+        if len(uploads) == 1 and is_unrolled(observation.plan, total, self._effort):
+            steps = LocalSteps.of(observation.plan)
+            found[UNROLLED] = unrolled_inversion.invert(
+                self._network,
+                read_extractor_change(observation.without_decay(steps.count(total))),
+                total,
+                self._range,
+                self._prior,
+                steps,
+                iterations=iterations,
+                seed=draw,
+            )
         return found
+
+
+def num_draws(plan: TrainingPlan, case: Case, count: int, cohort: int, effort: Effort) -> int:
+    """Rounds of a case with ``count`` images of each client that are attacked."""
+    if case.is_configured:
+        return 1
+    draws = max(1, -(-effort.images // (count * cohort)))
+    is_slow = cohort == 1 and is_unrolled(plan, count, effort)
+    return min(draws, _MOST_UNROLLED) if is_slow else draws
+
+
+def is_unrolled(plan: TrainingPlan, num_examples: int, effort: Effort) -> bool:
+    """Whether the audit simulates the steps of a client's round on so many examples.
+
+    A round of one step has nothing to unroll, as with differential privacy for examples.
+    """
+    if plan.privacy is not None:
+        return False
+    steps = LocalSteps.of(plan).count(num_examples)
+    return steps > 1 and steps * num_examples <= effort.unrolled
 
 
 def smallest_cohort(subject: Subject) -> int:

@@ -17,7 +17,7 @@ from worker.audit.attacked_round import Case
 from worker.audit.chosen_weights import measure_chosen
 from worker.audit.cohort_leakage import measure_cohorts
 from worker.audit.effort import Effort
-from worker.audit.image_leakage import ImageAudit, smallest_cohort
+from worker.audit.image_leakage import ImageAudit, is_unrolled, num_draws, smallest_cohort
 from worker.audit.inference import InferenceAudit
 from worker.audit.pictures import draw_grid
 from worker.audit.replay import Replay
@@ -34,11 +34,12 @@ _FORMAT = 3
 """Of what is kept; another release may measure more."""
 _TRIED_ITERATIONS = 10
 _FEW = 50
-_CHOSEN = (Case(5, 1), Case(50, 1))
 _TRAPS_COST = 5.0
 """Of a search from a layer's traps, as :data:`_SEARCH_COST`."""
 _SEARCH_COST = 0.7
 """Of a search from the closed form, in searches by IG over as many images."""
+_UNROLLED_COST = 2.5
+"""Of a search through unrolled steps, as :data:`_SEARCH_COST`, by step."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,12 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
     for case in _cases(subject, effort):
         count = case.images or len(subject.client.data.train)
         steps = steps_of_round(replay.plan(epochs=case.epochs), count) or 1
-        draws = 1 if case.images is None else max(1, -(-effort.images // (count * cohort)))
-        searched = effort.iterations * iteration_seconds * (1 + _SEARCH_COST)
+        plan = replay.plan(epochs=case.epochs)
+        draws = num_draws(plan, case, count, cohort, effort)
+        searches = 1 + _SEARCH_COST
+        if cohort == 1 and is_unrolled(plan, count, effort):
+            searches += _SEARCH_COST + _UNROLLED_COST * steps
+        searched = effort.iterations * iteration_seconds * searches
         seconds = draws * (cohort * round_seconds * steps / whole_steps + searched)
         name = "images-configured" if case.is_configured else f"images-{count}-epochs-{case.epochs}"
         found.append(
@@ -114,7 +119,7 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
         )
     is_hyperfl = issubclass(METHODS[subject.specification.training.method], HyperFL)
     if is_hyperfl and subject.network.linear is not None:
-        for case in (*_CHOSEN, Case(None, None)):
+        for case in (*(Case(*one) for one in effort.chosen), Case(None, None)):
             count = min(case.images or 10**9, len(subject.client.data.train))
             steps = steps_of_round(replay.plan(epochs=case.epochs), count) or 1
             seconds = cohort * round_seconds * steps / whole_steps
