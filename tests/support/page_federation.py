@@ -123,6 +123,7 @@ def _clients(
         yield {
             "federation_id": federation_id,
             "name": name,
+            "number": index,
             "state": ClientState.ENROLLED,
             "invited_at": now - timedelta(days=3),
             "enrolled_at": now - timedelta(days=2),
