@@ -18,9 +18,11 @@ DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 def connect(database_url: str) -> Iterator[Connection]:
     url = make_url(database_url)
     engine = create_engine(url.set(drivername=DRIVERS[url.get_backend_name()]))
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def go_to(database_url: str, step: Callable[[Config, str], None], revision: str) -> None:
