@@ -76,8 +76,8 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
     found = []
     for case in _cases(subject, effort):
         count = case.images or len(subject.client.data.train)
-        steps = steps_of_round(replay.plan(epochs=case.epochs), count) or 1
         plan = replay.plan(epochs=case.epochs)
+        steps = steps_of_round(plan, count) or 1
         draws = num_draws(plan, case, count, cohort, effort)
         searches = 1 + _SEARCH_COST
         if cohort == 1 and is_unrolled(plan, count, effort):

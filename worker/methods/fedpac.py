@@ -30,7 +30,7 @@ from worker.methods.interface import (
     PrivateTensors,
     SiteResources,
 )
-from worker.methods.local_round.base_method import CannotTrain
+from worker.methods.local_round.base_method import CannotTrain, raising_stop
 from worker.methods.local_round.sgd import SGDSettings, head_settings_of, settings_of
 from worker.methods.whole_model.client import ModelClient
 from worker.methods.whole_model.method import ModelMethod, Tensors
@@ -112,7 +112,7 @@ class FedPAC(ModelMethod):
         """The combined head after ``epochs`` on fixed features, and buffers; ``weights`` stay."""
         self.check(participant)
         shared = self.read(weights)
-        client = self._client(participant, shared, 0, lambda: None)
+        client = self._client(participant, shared, 0, raising_stop(should_stop))
         head = self._combined_head(client, shared[CLIENTS_TABLE])
         private = participant.private | {name: one.cpu() for name, one in head.items()}
         private = super().personalize(
