@@ -10,13 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class HyperFLPlan(BaseModel):
-    """Hyperparameters of HyperFL (arXiv 2412.07187), one local round.
-
-    The defaults were measured on Fashion-MNIST with the paper's partition (docs/decisions/): a
-    narrow hypernetwork that starts at the extractor's own scale, a higher learning rate than the
-    paper's, kept stable by a tight clip, and ten times its weight decay.
-    """
+class HypernetworkPlan(BaseModel):
+    """Hyperparameters of a local round that trains a hypernetwork, an embedding and a head."""
 
     model_config = _SETTINGS
 
@@ -40,9 +35,6 @@ class HyperFLPlan(BaseModel):
     """Largest norm of the hypernetwork's gradient, and separately of the embedding's."""
     feature_dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Share of the features before the head that a training step leaves out."""
-    shared_part: Literal["hypernetwork", "output-bias"] = "hypernetwork"
-    """``output-bias``: only b is trained together and exchanged. A, a and W keep the values that
-    everybody can draw, so θ = b + W f(v) with features of fixed directions."""
     training_head: Literal["public"] | None = None
     """``public``: the hypernetwork is trained with a head that everybody knows and nobody trains,
     so that all clients' features of a class point the same way. A client's own head is trained as
@@ -59,6 +51,31 @@ class HyperFLPlan(BaseModel):
             return self.learning_rate
         fallen = (min(max(round_number, 1), self.decay_rounds) - 1) / self.decay_rounds
         return self.learning_rate * (1 + math.cos(math.pi * fallen)) / 2
+
+
+class HyperFLPlan(HypernetworkPlan):
+    """Hyperparameters of HyperFL (arXiv 2412.07187).
+
+    The defaults were measured on Fashion-MNIST with the paper's partition (docs/decisions/): a
+    narrow hypernetwork that starts at the extractor's own scale, a higher learning rate than the
+    paper's, kept stable by a tight clip, and ten times its weight decay.
+    """
+
+    shared_part: Literal["hypernetwork", "output-bias"] = "hypernetwork"
+    """``output-bias``: only b is trained together and exchanged. A, a and W keep the values that
+    everybody can draw, so θ = b + W f(v) with features of fixed directions."""
+
+
+class HyperFLPlusPlan(HypernetworkPlan):
+    """Hyperparameters of HyperFL++, whose output layer is of Kronecker products.
+
+    The paper is not out; the published code has what the preset ``paper`` says.
+    """
+
+    hidden_size: int = Field(default=64, ge=1, le=4096)
+    """Largest rank of what a layer's weights are generated as, but for one fixed to the bias."""
+    feature_scale: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Factor on the hidden features f, which start around it."""
 
 
 class BackbonePlan(BaseModel):

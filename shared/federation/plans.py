@@ -26,6 +26,7 @@ from shared.federation.hyperparameters import (
     FedProxPlan,
     HyperFLLPMPlan,
     HyperFLPlan,
+    HyperFLPlusPlan,
     ModelPlan,
     PFedHNPlan,
     PPSGDPlan,
@@ -50,8 +51,8 @@ class KnownMethod:
     Attributes:
         plan: its hyperparameters.
         shares: the parts of a client's model that it shares: ``hypernetwork``, ``extractor``,
-            ``head``, ``table`` (a row for each client). All else is private, buffers always, and
-            batch normalisation in ``fedbn``.
+            ``kronecker hypernetwork``, ``head``, ``table`` (a row for each client). All else is
+            private, buffers always, and batch normalisation in ``fedbn``.
     """
 
     plan: type[BaseModel]
@@ -62,6 +63,7 @@ KNOWN_METHODS: Mapping[str, KnownMethod] = MappingProxyType(
     {
         "hyperfl": KnownMethod(HyperFLPlan, ("hypernetwork",)),
         "hyperfl-lpm": KnownMethod(HyperFLLPMPlan, ("hypernetwork",)),
+        "hyperfl-plus": KnownMethod(HyperFLPlusPlan, ("kronecker hypernetwork",)),
         "local": KnownMethod(ModelPlan),
         "fedavg": KnownMethod(ModelPlan, ("extractor", "head")),
         "fedprox": KnownMethod(FedProxPlan, ("extractor", "head")),
@@ -120,6 +122,16 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             "epochs": 1,
             "decay_rounds": 200,
             "head_learning_rate": 0.03,
+        },
+    },
+    "hyperfl-plus": {
+        "default": {},
+        "paper": {
+            "embedding_size": 128,
+            "learning_rate": 0.02,
+            "weight_decay": 5e-4,
+            "clip_norm": 50.0,
+            "feature_dropout": 0.0,
         },
     },
     "fedprox": {

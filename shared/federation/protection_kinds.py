@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from shared.federation.plans import KNOWN_METHODS, shares_table
+from shared.federation.plans import KNOWN_METHODS
+
+_DENSE_PARTS = {"table", "kronecker hypernetwork"}
 
 ProtectionKind = Literal["none", "secure-sum", "dp", "secure-sum+dp"]
 
 
 def default_encoding(kind: str, method: str) -> Literal["factored", "dense"]:
-    """Of updates: factors have no sum, noise is no product of them, a table has to be exact."""
-    return "factored" if kind == "none" and not shares_table(method) else "dense"
+    """Of updates: factors have no sum, noise is no product of them, a table has to be exact.
+
+    What Kronecker products are made of is small, and changes in every direction.
+    """
+    shares = KNOWN_METHODS[method].shares if method in KNOWN_METHODS else ()
+    return "factored" if kind == "none" and not _DENSE_PARTS.intersection(shares) else "dense"
 
 
 def with_shared_bias(method: str, hyperparameters: dict[str, Any]) -> dict[str, Any]:

@@ -51,13 +51,14 @@ def check_protection(
 
 
 def _check_inseparable(training: TrainingPlan) -> None:
-    if training.method not in KNOWN_METHODS:
+    known = KNOWN_METHODS.get(training.method)
+    if known is None or "kronecker hypernetwork" in known.shares:
         raise ValueError(
             f"whether the sum of method {training.method}'s updates can be taken apart is not "
             "known: say allow_separable to sum them all the same"
         )
     shared_part = training.hyperparameters.get("shared_part")
-    if "hypernetwork" in KNOWN_METHODS[training.method].shares and shared_part != "output-bias":
+    if "hypernetwork" in known.shares and shared_part != "output-bias":
         remedy = "say allow_separable to sum them all the same"
         if shared_part is not None:
             remedy = (

@@ -23,6 +23,14 @@ HYPERNETWORK = (
     "hypernetwork.output.bias",
 )
 OUTPUT_BIAS = HYPERNETWORK[-1]
+KRONECKER_HYPERNETWORK = (
+    "hypernetwork.trunk.weight",
+    "hypernetwork.trunk.bias",
+    "hypernetwork.output.left",
+    "hypernetwork.output.right",
+    "hypernetwork.output.bias_left",
+    "hypernetwork.output.bias_right",
+)
 CLIENTS_TABLE = "clients.table"
 """What each client tells all others of itself, a row for each."""
 
@@ -78,6 +86,8 @@ def _expected_names(shares: tuple[str, ...], model: str) -> set[str]:
     names: set[str] = set()
     if "hypernetwork" in shares:
         names.update(HYPERNETWORK)
+    if "kronecker hypernetwork" in shares:
+        names.update(KRONECKER_HYPERNETWORK)
     if "extractor" in shares:
         names.update(f"extractor.{name}" for name in _extractor_names(model))
     if "table" in shares:

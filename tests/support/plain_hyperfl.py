@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, leaky_relu, linear
 
-from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.hyperparameters import HypernetworkPlan
 from worker.data.client_data import Examples
 from worker.methods.interface import Participant
 from worker.methods.local_round.random_streams import client_generator
@@ -88,8 +88,9 @@ def plain_round(
     participant: Participant,
     weights: dict[str, np.ndarray],
     module: nn.Module,
-    plan: HyperFLPlan,
+    plan: HypernetworkPlan,
     round_number: int,
+    network_of: type[PlainHypernetwork] = PlainHypernetwork,
 ) -> PlainResult:
     """One whole local round of one client; ``module`` draws nothing in training mode."""
     device = torch.device("cpu")
@@ -105,7 +106,7 @@ def plain_round(
         for name, tensor in private.items()
         if name.startswith("buffers.")
     }
-    network = PlainHypernetwork(
+    network = network_of(
         {name: torch.tensor(array) for name, array in weights.items()},
         private["embedding"],
         plan.feature_scale,

@@ -106,6 +106,12 @@ def check_audited(specification: FederationSpecification) -> None:
             "updates of method pfedhn are changes of a generated extractor and head together, and "
             "the attacks here read them from a model or an extractor"
         )
+    if training.method == "hyperfl-plus":
+        raise AuditError(
+            "updates of method hyperfl-plus are changes of the factors of Kronecker products, and "
+            "the attacks here do not read a client's extractor from those; it can be computed all "
+            "the same"
+        )
     if training.method == "fedpac":
         raise AuditError(
             "updates of method fedpac have the client's head, class means and class counts as they "

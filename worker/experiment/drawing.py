@@ -19,6 +19,7 @@ _DPI = 150
 _LOOKS = {
     "hyperfl": ("#0072B2", "o"),
     "hyperfl-lpm": ("#0072B2", "o"),
+    "hyperfl-plus": ("#000000", "*"),
     "fedavg": ("#D55E00", "s"),
     "fedprox": ("#56B4E9", "p"),
     "fedper": ("#8C564B", "h"),

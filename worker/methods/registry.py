@@ -24,6 +24,7 @@ from worker.methods.fedper import FedPer
 from worker.methods.fedprox import FedProx
 from worker.methods.hyperfl import HyperFL
 from worker.methods.hyperfl_lpm import HyperFLLPM
+from worker.methods.hyperfl_plus import HyperFLPlus
 from worker.methods.interface import DEFAULT_RESOURCES, Method, SiteResources, Trains
 from worker.methods.on_backbone import FedAvgAdapter, FedAvgFixed, LocalAdapter, LocalFixed
 from worker.methods.pfedhn import PFedHN
@@ -33,10 +34,11 @@ from worker.models.allowed_imports import AllowedImports
 from worker.models.import_path import load_by_import_path
 from worker.user_code import said
 
-METHODS: Mapping[str, type[HyperFL | PFedHN | ModelMethod]] = MappingProxyType(
+METHODS: Mapping[str, type[HyperFL | HyperFLPlus | PFedHN | ModelMethod]] = MappingProxyType(
     {
         "hyperfl": HyperFL,
         "hyperfl-lpm": HyperFLLPM,
+        "hyperfl-plus": HyperFLPlus,
         "local": Local,
         "fedavg": FedAvg,
         "fedprox": FedProx,

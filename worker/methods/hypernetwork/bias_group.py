@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from shared.arrays import Array
 from shared.crash_points import reached
+from shared.federation.sharing import OUTPUT_BIAS
 from worker.methods.hypernetwork.weights import HypernetworkWeights, hidden_features
 from worker.methods.local_round.sgd import SGDSettings, clip_factor, sgd_step
 
@@ -29,12 +31,13 @@ class BiasChange:
     embedding: torch.Tensor
     feature_norm_squared: float
 
+    def deltas(self) -> dict[str, Array]:
+        """The change of b, by its name."""
+        return {OUTPUT_BIAS: self.bias.cpu().numpy()}
+
 
 class BiasGroup:
-    """The biases and embeddings of n clients; the first ``count`` take part in a step.
-
-    A step is as :class:`worker.methods.hypernetwork.lock_step.HypernetworkGroup`'s.
-    """
+    """Biases and embeddings; see :class:`worker.methods.hypernetwork.generator.Group`."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.hyperparameters import HypernetworkPlan
 from worker.data.client_data import Batch
 from worker.methods.interface import Participant, PrivateTensors
 from worker.methods.local_round.client import HEAD_PREFIX, LocalClient
@@ -29,7 +29,7 @@ class HyperFLClient(LocalClient):
         participant: Participant,
         round_number: int,
         extractor: FunctionalExtractor,
-        plan: HyperFLPlan,
+        plan: HypernetworkPlan,
         device: torch.device,
         stop_if_asked: Callable[[], None],
         training_head: Head | None = None,

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 
 import torch
 
+from shared.arrays import Array
 from shared.crash_points import reached
+from shared.federation.sharing import OUTPUT_BIAS
+from shared.tensors.low_rank import FactoredDelta
 from worker.methods.hypernetwork.factored_sgd import FactoredLayer, LayerChange
-from worker.methods.hypernetwork.weights import HypernetworkWeights, hidden_features
+from worker.methods.hypernetwork.weights import (
+    OUTPUT_WEIGHT,
+    TRUNK_BIAS,
+    TRUNK_WEIGHT,
+    HypernetworkWeights,
+    hidden_features,
+)
 from worker.methods.local_round.sgd import SGDSettings, clip_factor, sgd_step
 
 
@@ -30,12 +39,22 @@ class HypernetworkChange:
     embedding: torch.Tensor
     feature_norm_squared: float
 
+    def deltas(self) -> dict[str, Array | FactoredDelta]:
+        """The changes of A, a, W and b by name; W's in factors."""
+        return {
+            TRUNK_WEIGHT: self.trunk_weight.cpu().numpy(),
+            TRUNK_BIAS: self.trunk_bias.cpu().numpy(),
+            OUTPUT_WEIGHT: FactoredDelta(
+                scale=self.output.scale,
+                left=self.output.left.cpu().numpy(),
+                right=self.output.right.cpu().numpy(),
+            ),
+            OUTPUT_BIAS: self.output.bias.cpu().numpy(),
+        }
+
 
 class HypernetworkGroup:
-    """The hypernetworks and embeddings of n clients; the first ``count`` take part in a step.
-
-    A step is: :meth:`generate`, then write ∂L/∂θ into :meth:`gradient_rows`, then :meth:`step`.
-    """
+    """See :class:`worker.methods.hypernetwork.generator.Group`."""
 
     def __init__(
         self,

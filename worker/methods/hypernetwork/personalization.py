@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.hyperparameters import HypernetworkPlan
 from worker.methods.hypernetwork.client import HyperFLClient
-from worker.methods.hypernetwork.weights import HypernetworkWeights
+from worker.methods.hypernetwork.generator import Generator
 from worker.methods.interface import Participant, PrivateTensors, TrainingDivergedError
 from worker.methods.local_round.extractor import FunctionalExtractor
 from worker.methods.local_round.sgd import clip_factor, settings_of, sgd_step
@@ -18,7 +18,7 @@ class PrivateFit:
     """Epochs of: a head step, then SGD on only the embedding, under weights that stay."""
 
     def __init__(
-        self, plan: HyperFLPlan, extractor: FunctionalExtractor, device: torch.device
+        self, plan: HypernetworkPlan, extractor: FunctionalExtractor, device: torch.device
     ) -> None:
         self._plan, self._extractor, self._device = plan, extractor, device
 
@@ -38,9 +38,7 @@ class PrivateFit:
             participant, round_number, self._extractor, plan, self._device, stop_if_asked
         )
 
-    def run(
-        self, client: HyperFLClient, weights: HypernetworkWeights, epochs: int
-    ) -> PrivateTensors:
+    def run(self, client: HyperFLClient, weights: Generator, epochs: int) -> PrivateTensors:
         """The private tensors after the epochs that :meth:`client` was made for.
 
         A head step computes the features anew, since the embedding has moved θ(v) meanwhile.
@@ -67,7 +65,7 @@ class PrivateFit:
 
 def _embedding_gradient(
     client: HyperFLClient,
-    weights: HypernetworkWeights,
+    weights: Generator,
     embedding: torch.Tensor,
     feature_scale: float,
 ) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.hyperparameters import HypernetworkPlan
 from shared.federation.plans import TrainingPlan
 from worker.errors import ModelError
 from worker.methods.local_round.head import Head
@@ -44,7 +44,7 @@ def public_head(
 
 
 def training_head_of(
-    settings: HyperFLPlan, plan: TrainingPlan, extractor: FeatureExtractor
+    settings: HypernetworkPlan, plan: TrainingPlan, extractor: FeatureExtractor
 ) -> Head | None:
     """What the hypernetwork is trained with instead of each client's own head: float64, on the CPU.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shared.federation.hyperparameters import FedPACPlan, HyperFLPlan, ModelPlan, PPSGDPlan
+from shared.federation.hyperparameters import FedPACPlan, HypernetworkPlan, ModelPlan, PPSGDPlan
 
 _EPSILON = 1e-6
 
@@ -21,12 +21,12 @@ class SGDSettings:
     weight_decay: float
 
 
-def settings_of(plan: ModelPlan | HyperFLPlan) -> SGDSettings:
+def settings_of(plan: ModelPlan | HypernetworkPlan) -> SGDSettings:
     """The plan's SGD."""
     return SGDSettings(plan.learning_rate, plan.momentum, plan.weight_decay)
 
 
-def head_settings_of(plan: HyperFLPlan | PPSGDPlan | FedPACPlan) -> SGDSettings:
+def head_settings_of(plan: HypernetworkPlan | PPSGDPlan | FedPACPlan) -> SGDSettings:
     """The plan's SGD of a private head."""
     return SGDSettings(plan.head_learning_rate, plan.momentum, plan.weight_decay)
 

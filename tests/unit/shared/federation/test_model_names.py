@@ -7,17 +7,25 @@ import pytest
 from shared.federation.model_names import check_method, check_model, is_import_path
 from shared.federation.plans import KNOWN_METHODS
 
-ON_CNNS = {"hyperfl", "local", "fedavg", "fedprox", "fedper", "ditto", "fedpac", "pfedhn"} | {
-    *("dp-fedavg", "centaur", "ppsgd")
-}
+ON_CNNS = {
+    "hyperfl",
+    "local",
+    "fedavg",
+    "fedprox",
+    "fedper",
+    "ditto",
+    "fedpac",
+    "pfedhn",
+    "hyperfl-plus",
+} | {*("dp-fedavg", "centaur", "ppsgd")}
+ON_BACKBONES = {"hyperfl-lpm", "fedavg-adapter", "local-adapter", "fedavg-fixed", "local-fixed"}
 FITTING = {
     "cnn-mnist": ON_CNNS,
     "mlp:64x2": ON_CNNS,
     "radiology.models:extractor": ON_CNNS | {"fedbn"},
-    "vit:vit_small_patch16_384.augreg_in1k": {method for method in KNOWN_METHODS if "-" in method}
-    - {"dp-fedavg"},
-    "resnet152": {method for method in KNOWN_METHODS if "-" in method} - {"dp-fedavg"},
-    "resnet:resnet26d": {method for method in KNOWN_METHODS if "-" in method} - {"dp-fedavg"},
+    "vit:vit_small_patch16_384.augreg_in1k": ON_BACKBONES,
+    "resnet152": ON_BACKBONES,
+    "resnet:resnet26d": ON_BACKBONES,
 }
 
 

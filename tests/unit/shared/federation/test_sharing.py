@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.federation.sharing import HYPERNETWORK, check_shared_names
+from shared.federation.sharing import HYPERNETWORK, KRONECKER_HYPERNETWORK, check_shared_names
 
 CNN_EXTRACTOR = [
     f"extractor.{layer}.{part}"
@@ -21,6 +21,7 @@ HEAD = ["head.weight", "head.bias"]
     [
         ("hyperfl", "cnn-mnist", HYPERNETWORK),
         ("hyperfl", "radiology.models:extractor", HYPERNETWORK),
+        ("hyperfl-plus", "cnn-mnist", KRONECKER_HYPERNETWORK),
         ("local", "cnn-mnist", []),
         ("dp-fedavg", "cnn-mnist", CNN_EXTRACTOR + HEAD),
         ("dp-fedavg", "radiology.models:extractor", ["extractor.w", *HEAD]),
@@ -41,6 +42,7 @@ def test_what_a_method_shares_is_taken(method: str, model: str, names: list[str]
     [
         ("hyperfl", "cnn-mnist", [*HYPERNETWORK, "embedding"], "tensor embedding is not shared"),
         ("hyperfl", "cnn-mnist", HYPERNETWORK[:3], r"tensor hypernetwork\.output\.bias, .*missing"),
+        ("hyperfl-plus", "cnn-mnist", HYPERNETWORK, r"output\.bias is not shared by .* kronecker"),
         ("fedpac", "cnn-mnist", CNN_EXTRACTOR, r"clients\.table, which method fedpac .* missing"),
         ("fedpac", "a.b:c", ["extractor.w", "clients.table", "head.bias"], r"head\.bias is not"),
         ("local", "cnn-mnist", HEAD, r"head\.bias is not shared by .* nothing; nor are head\.wei"),

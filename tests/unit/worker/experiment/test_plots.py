@@ -67,7 +67,7 @@ def test_clients_and_models_that_differ_have_panels_of_their_own() -> None:
 
 def test_a_method_always_looks_the_same_and_no_two_of_a_table_do() -> None:
     table1 = ["hyperfl", "local", "fedavg", "dp-fedavg", "centaur", "ppsgd"]
-    table1 += ["fedprox", "fedper", "fedbn", "ditto", "fedpac", "pfedhn"]
+    table1 += ["fedprox", "fedper", "fedbn", "ditto", "fedpac", "pfedhn", "hyperfl-plus"]
     table2 = ["hyperfl-lpm", "local-fixed", "local-adapter", "fedavg-fixed", "fedavg-adapter"]
     for table in (table1, table2, ["own.a:b", "own.c:d"]):
         assert len(set(looks_of(table).values())) == len(table)
