@@ -191,8 +191,10 @@ class UnknownPresetError(InvalidInput, ValueError):
     """No preset of a method has this name; names the closest."""
 
 
-def find_preset(method: str, name: str) -> dict[str, HyperparameterValue]:
-    """The hyperparameters of a method's preset.
+def find_preset(method: str, name: str, rounds: int) -> dict[str, HyperparameterValue]:
+    """The hyperparameters of a method's preset, for a federation of ``rounds``.
+
+    A learning rate that a preset lets fall, falls until the last of them.
 
     Raises:
         UnknownPresetError: the method has none of this name.
@@ -202,7 +204,8 @@ def find_preset(method: str, name: str) -> dict[str, HyperparameterValue]:
         close = difflib.get_close_matches(name, presets, n=3, cutoff=0.0)
         known = f"the closest are {', '.join(close)}" if close else "the method has none"
         raise UnknownPresetError(f"unknown preset {name!r} of method {method!r}; {known}")
-    return dict(presets[name])
+    chosen = dict(presets[name])
+    return chosen | {"decay_rounds": rounds} if "decay_rounds" in chosen else chosen
 
 
 class TrainingPlan(Classes):

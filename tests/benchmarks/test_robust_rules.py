@@ -30,7 +30,7 @@ pytestmark = pytest.mark.benchmark
 
 _FEW, _MANY = 20, 100
 _RANK = 3
-_HYPERPARAMETERS: dict[int, dict[str, Any]] = {16: {}, 128: find_preset("hyperfl", "paper")}
+_HYPERPARAMETERS: dict[int, dict[str, Any]] = {16: {}, 128: find_preset("hyperfl", "paper", 200)}
 
 
 def _rules(num_clients: int) -> dict[str, dict[str, Any]]:

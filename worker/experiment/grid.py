@@ -248,7 +248,7 @@ def _hyperparameters(run: Run) -> dict[str, HyperparameterValue]:
         if run.epsilon is not None and not run.protection.endswith("dp"):
             raise ValueError("epsilon is for the protections dp and secure-sum+dp")
         check_method(run.method)
-        chosen = {} if run.preset is None else find_preset(run.method, run.preset)
+        chosen = {} if run.preset is None else find_preset(run.method, run.preset, run.rounds)
         if run.backbone_weights is not None and not takes_backbone(run.method):
             raise ValueError(
                 f"backbone_weights does not apply to {run.method}, which uses no frozen backbone"

@@ -71,7 +71,9 @@ def specify(request: SpecificationRequest) -> FederationSpecification:
         features=None if rows is None else rows[1],
         hyperparameters=_with_shared_part(
             request,
-            choose_hyperparameters(request.method, request.preset, request.settings),
+            choose_hyperparameters(
+                request.method, request.preset, request.settings, request.round_policy.rounds
+            ),
         ),
         privacy=privacy_plan(request.privacy, request.round_policy),
         round_policy=request.round_policy,
@@ -231,8 +233,8 @@ def choose_image_shape(given: str | None, model: str, dataset: str | None) -> Im
 
 
 def choose_hyperparameters(
-    method: str, preset: str | None, settings: Sequence[str]
+    method: str, preset: str | None, settings: Sequence[str], rounds: int
 ) -> dict[str, Any]:
-    """A preset's hyperparameters, with ``key=value`` settings in their places."""
-    chosen = {} if preset is None else find_preset(method, preset)
+    """A preset's hyperparameters for so many rounds, ``key=value`` settings in their places."""
+    chosen = {} if preset is None else find_preset(method, preset, rounds)
     return chosen | parse_settings(settings)

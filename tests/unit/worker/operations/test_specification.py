@@ -93,7 +93,7 @@ def test_what_is_no_setting_is_refused(setting: str) -> None:
 
 
 def test_a_preset_is_taken_and_settings_replace_it() -> None:
-    paper = choose_hyperparameters("hyperfl", "paper", [])
+    paper = choose_hyperparameters("hyperfl", "paper", [], 200)
     assert paper == {
         "embedding_size": 64,
         "hidden_size": 128,
@@ -103,10 +103,17 @@ def test_a_preset_is_taken_and_settings_replace_it() -> None:
         "feature_dropout": 0.0,
         "clip_norm": 50.0,
     }
-    changed = choose_hyperparameters("hyperfl", "paper", ["learning_rate=0.5", "epochs=2"])
+    changed = choose_hyperparameters("hyperfl", "paper", ["learning_rate=0.5", "epochs=2"], 200)
     assert changed == paper | {"learning_rate": 0.5, "epochs": 2}
-    assert choose_hyperparameters("hyperfl", "paper", []) == paper, "the preset itself is kept"
-    assert choose_hyperparameters("hyperfl", None, ["epochs=2"]) == {"epochs": 2}
+    assert choose_hyperparameters("hyperfl", "paper", [], 200) == paper, "the preset itself is kept"
+    assert choose_hyperparameters("hyperfl", None, ["epochs=2"], 200) == {"epochs": 2}
+
+
+def test_a_presets_learning_rate_falls_until_the_last_round_unless_it_is_said() -> None:
+    assert choose_hyperparameters("hyperfl", "aligned", [], 60)["decay_rounds"] == 60
+    said = choose_hyperparameters("hyperfl", "aligned", ["decay_rounds=90"], 60)
+    assert said["decay_rounds"] == 90
+    assert "decay_rounds" not in choose_hyperparameters("hyperfl", "paper", [], 60)
 
 
 @pytest.mark.parametrize("method", sorted(KNOWN_METHODS))
@@ -118,17 +125,19 @@ def test_every_preset_is_a_plan_and_default_is_the_plans_own(method: str) -> Non
         if name in KNOWN_METHODS[method].plan.model_fields
     }
     for name, hyperparameters in PRESETS[method].items():
-        chosen = choose_hyperparameters(method, name, [])
+        chosen = choose_hyperparameters(method, name, [], 200)
         made = KNOWN_METHODS[method].plan.model_validate(needed | chosen)
         assert made.model_dump().items() >= hyperparameters.items()
-    assert choose_hyperparameters(method, "default", []) == choose_hyperparameters(method, None, [])
+    assert choose_hyperparameters(method, "default", [], 200) == choose_hyperparameters(
+        method, None, [], 200
+    )
 
 
 def test_an_unknown_preset_gets_the_closest_names() -> None:
     with pytest.raises(UnknownPresetError, match=r"'papr' of method 'hyperfl'.*are paper, default"):
-        choose_hyperparameters("hyperfl", "papr", [])
+        choose_hyperparameters("hyperfl", "papr", [], 200)
     with pytest.raises(UnknownPresetError, match="the method has none"):
-        choose_hyperparameters("own.methods:mine", "paper", [])
+        choose_hyperparameters("own.methods:mine", "paper", [], 200)
 
 
 def test_a_given_image_shape_is_taken() -> None:
