@@ -247,7 +247,7 @@ def test_what_is_recorded_is_still_a_run_of_its_experiment(file: Path) -> None:
 def test_there_are_ready_files() -> None:
     names = {file.stem for file in READY}
     assert names == {
-        *("accuracy", "aligned", "baselines", "lpm", "protected", "quick"),
+        *("accuracy", "aligned", "baselines", "first-rounds", "lpm", "protected", "quick"),
         *("table1", "table2", "table4"),
     }
 
