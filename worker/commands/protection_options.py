@@ -55,7 +55,7 @@ EncodingOption = Annotated[
     str | None,
     typer.Option(
         help="Encoding of updates: factored or dense. The default is factored; with a protection, "
-        "or for fedpac, dense."
+        "or for fedpac and hyperfl-plus, dense."
     ),
 ]
 _KINDS = get_args(ProtectionKind)

@@ -106,8 +106,8 @@ def personalize(
     This is for clients that joined late, even after the federation's end, or that
     never took part.
 
-    hyperfl and hyperfl-lpm fit the embedding and the head; fedpac, centaur and ppsgd
-    fit the head. A method that shares all that it trains, such as fedavg, fine-tunes
+    hyperfl, hyperfl-lpm and hyperfl-plus fit the embedding and the head; fedpac,
+    centaur and ppsgd fit the head. A method that shares all that it trains, such as fedavg, fine-tunes
     a copy of the model. The copy is discarded when the client takes part in a
     round again.
 
