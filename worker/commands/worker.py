@@ -107,9 +107,9 @@ def personalize(
     never took part.
 
     hyperfl, hyperfl-lpm and hyperfl-plus fit the embedding and the head; fedpac,
-    centaur and ppsgd fit the head. A method that shares all that it trains, such as fedavg, fine-tunes
-    a copy of the model. The copy is discarded when the client takes part in a
-    round again.
+    centaur and ppsgd fit the head. A method that shares all that it trains, such as
+    fedavg, fine-tunes a copy of the model. The copy is discarded when the client takes
+    part in a round again.
 
     The shared weights stay as they are. The command replaces each client's
     private state. It refuses to start while a client has an update that the
