@@ -19,7 +19,7 @@ from shared.arrays import NamedArrays
 from shared.federation.initialisation import RowRange, TensorSpecification
 from shared.federation.sharing import KRONECKER_HYPERNETWORK
 from shared.federation.specification import ParameterSpecification
-from worker.methods.hypernetwork.weights import hidden_features
+from worker.methods.hypernetwork.weights import hidden_features, shared_tensors
 from worker.models.layout import TrainableTensor
 
 
@@ -78,14 +78,7 @@ class KroneckerWeights:
         Raises:
             ValueError: a name or a shape is not the specification's.
         """
-        parameters.check_names(arrays)
-        for name, array in arrays.items():
-            expected = parameters.by_name[name].shape
-            if array.shape != expected:
-                raise ValueError(f"{name} has shape {array.shape}, not {expected}")
-        # torch.tensor copies: weights decoded from a file are read-only.
-        tensors = [torch.tensor(arrays[name], device=device) for name in KRONECKER_HYPERNETWORK]
-        return cls(layout, *tensors)
+        return cls(layout, *shared_tensors(arrays, parameters, KRONECKER_HYPERNETWORK, device))
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:

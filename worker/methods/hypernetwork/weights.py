@@ -40,23 +40,32 @@ class HypernetworkWeights:
         Raises:
             ValueError: a name or a shape is not the specification's.
         """
-        parameters.check_names(arrays)
-        for name, array in arrays.items():
-            expected = parameters.by_name[name].shape
-            if array.shape != expected:
-                raise ValueError(f"{name} has shape {array.shape}, not {expected}")
-        return cls(
-            # torch.tensor copies: weights decoded from a file are read-only.
-            *(
-                torch.tensor(arrays[name], device=device)
-                for name in (TRUNK_WEIGHT, TRUNK_BIAS, OUTPUT_WEIGHT, OUTPUT_BIAS)
-            )
-        )
+        return cls(*shared_tensors(arrays, parameters, HYPERNETWORK, device))
 
     def generate(self, embedding: torch.Tensor, feature_scale: float) -> torch.Tensor:
         """θ (P,) of one client with embedding v (e,)."""
         features = hidden_features(self.trunk_weight, self.trunk_bias, embedding, feature_scale)
         return torch.addmv(self.output_bias, self.output_weight, features)
+
+
+def shared_tensors(
+    arrays: NamedArrays,
+    parameters: ParameterSpecification,
+    names: Sequence[str],
+    device: torch.device,
+) -> list[torch.Tensor]:
+    """The arrays of these names, copied to ``device`` with their dtype.
+
+    Raises:
+        ValueError: a name or a shape is not the specification's.
+    """
+    parameters.check_names(arrays)
+    for name, array in arrays.items():
+        expected = parameters.by_name[name].shape
+        if array.shape != expected:
+            raise ValueError(f"{name} has shape {array.shape}, not {expected}")
+    # torch.tensor copies: weights decoded from a file are read-only.
+    return [torch.tensor(arrays[name], device=device) for name in names]
 
 
 def hidden_features(
