@@ -119,7 +119,7 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
         },
         "aligned": {
             "training_head": "public",
-            "epochs": 1,
+            "shared_part": "output-bias",
             "decay_rounds": 200,
             "head_learning_rate": 0.03,
         },
