@@ -83,7 +83,8 @@ class SitePolicy(BaseModel):
     """Whether a client that declines a round says why in a line of text. Otherwise it says only
     which kind of reason it is; the worker's log has the rest."""
     max_model_parameters: int | None = Field(default=None, ge=1, examples=[10_000_000])
-    """Most shared parameters. Unset: as many as memory allows."""
+    """Most shared parameters, of which larger models may be generated. Unset: as many as memory
+    allows."""
     approved_specifications: tuple[Digest, ...] = Field(
         default=(), examples=[["sha256:" + 64 * "0"]]
     )

@@ -73,9 +73,9 @@ class HyperFLPlusPlan(HypernetworkPlan):
     """
 
     hidden_size: int = Field(default=64, ge=1, le=4096)
-    """Largest rank of what a layer's weights are generated as, but for one fixed to the bias."""
+    """h. A layer's weights, as a matrix, have at most rank h + 1."""
     feature_scale: float = Field(default=1.0, gt=0.0, le=10.0)
-    """Factor on the hidden features f, which start around it."""
+    """Factor on the hidden features f, whose values start near it."""
 
 
 class BackbonePlan(BaseModel):

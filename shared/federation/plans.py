@@ -120,6 +120,7 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
         "aligned": {
             "training_head": "public",
             "shared_part": "output-bias",
+            # Those of the paper; find_preset says those of the federation.
             "decay_rounds": 200,
             "head_learning_rate": 0.03,
         },

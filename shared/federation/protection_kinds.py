@@ -26,6 +26,6 @@ def with_shared_bias(method: str, hyperparameters: dict[str, Any]) -> dict[str, 
     Its sum cannot be taken apart into clients' parts, and no private tensor is in its gradient.
     """
     known = KNOWN_METHODS.get(method)
-    if known is None or "hypernetwork" not in known.shares:
+    if known is None or "shared_part" not in known.plan.model_fields:
         return hyperparameters
     return {"shared_part": "output-bias"} | hyperparameters

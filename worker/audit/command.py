@@ -86,7 +86,8 @@ def audit(
     delta: DeltaOption = None,
     privacy_settings: PrivacyOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="With --demo: named hyperparameters: default or paper.")
+        str | None,
+        typer.Option(help="With --demo: named hyperparameters: default, paper or aligned."),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel
 
 from shared.arrays import Array
-from shared.federation.hyperparameters import HyperFLPlan
+from shared.federation.hyperparameters import HypernetworkPlan
 from shared.federation.plans import TrainingPlan, plan_of
 from shared.secure_sum.fixed_point import FixedPoint
 from shared.secure_sum.layout import SumLayout
@@ -72,7 +72,7 @@ class Replay:
         settings = dict(training.hyperparameters)
         known = plan_of(training.method) or BaseModel
         plan = known.model_validate(settings)
-        if isinstance(plan, HyperFLPlan) and settings.pop("decay_rounds", None) is not None:
+        if isinstance(plan, HypernetworkPlan) and settings.pop("decay_rounds", None) is not None:
             settings["learning_rate"] = plan.learning_rate_in(self._subject.round_number)
         if epochs is not None:
             settings["epochs"] = epochs

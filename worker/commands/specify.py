@@ -88,7 +88,7 @@ def specify(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial shared weights.")] = 2022,
     preset: Annotated[
         str | None,
-        typer.Option(help="Named set of hyperparameters: default or paper."),
+        typer.Option(help="Named set of hyperparameters: default, paper, or hyperfl's aligned."),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -108,7 +108,7 @@ def run(
     max_examples_weight: MaxExamplesWeightOption = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Named set of hyperparameters: default or paper."),
+        typer.Option(help="Named set of hyperparameters: default, paper, or hyperfl's aligned."),
     ] = None,
     backbone_weights: Annotated[
         str | None,

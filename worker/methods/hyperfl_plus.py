@@ -1,6 +1,6 @@
 """HyperFL++: HyperFL with a hypernetwork whose output layer is of Kronecker products.
 
-So much smaller is what is exchanged. Embedding and head stay with the client, as HyperFL's.
+What is exchanged is so much smaller. Embedding and head stay with the client, as HyperFL's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from worker.methods.hypernetwork.client import HyperFLClient
 from worker.methods.hypernetwork.kronecker import (
     KroneckerLayout,
     KroneckerWeights,
+    expected_norm_squared,
     kronecker_parameters,
 )
 from worker.methods.hypernetwork.kronecker_group import KroneckerGroup
@@ -24,6 +25,11 @@ from worker.methods.hypernetwork.method import HypernetworkMethod
 from worker.methods.interface import DEFAULT_RESOURCES, SiteResources
 from worker.methods.local_round.sgd import SGDSettings
 from worker.models.registry import build_feature_extractor
+
+_COPIES_OF_SHARED = 5
+"""φ's values, velocities and gradients, these clipped, and what its gradients are computed from."""
+_COPIES_OF_THETA = 6
+"""θ, twice while a step computes its gradient, with what it is added up from; and ∂L/∂θ."""
 
 
 class HyperFLPlus(HypernetworkMethod[KroneckerWeights]):
@@ -45,7 +51,9 @@ class HyperFLPlus(HypernetworkMethod[KroneckerWeights]):
             build_feature_extractor(plan.model, plan.image_shape, resources.allowed_imports),
             device,
             resources,
-            first_norm_squared=self._plan.hidden_size * self._plan.feature_scale**2,
+            first_norm_squared=expected_norm_squared(
+                self._plan.hidden_size, self._plan.feature_scale, self._plan.output_spread
+            ),
         )
         self._products = KroneckerLayout.of(self._layout.tensors)
 
@@ -70,7 +78,7 @@ class HyperFLPlus(HypernetworkMethod[KroneckerWeights]):
         self,
         shared: KroneckerWeights,
         embeddings: torch.Tensor,
-        num_steps: int,  # noqa: ARG002 - the factors of another grow with them
+        num_steps: int,  # noqa: ARG002 - only HyperFL's factors grow with them
         sgd: SGDSettings,
     ) -> KroneckerGroup:
         """See :class:`HypernetworkMethod`."""
@@ -86,9 +94,9 @@ class HyperFLPlus(HypernetworkMethod[KroneckerWeights]):
         self, clients: Sequence[HyperFLClient], shared: KroneckerWeights
     ) -> Iterator[list[HyperFLClient]]:
         """See :class:`HypernetworkMethod`: by the bytes of φ, θ and their gradients."""
-        elements = sum(tensor.numel() for tensor in shared.tensors.values())
-        elements += sum(left * right for left, right in self._products.shapes)
-        of_client = 3 * elements * shared.left.element_size()
+        num_shared = sum(tensor.numel() for tensor in shared.tensors.values())
+        elements = _COPIES_OF_SHARED * num_shared + _COPIES_OF_THETA * self._products.num_elements
+        of_client = elements * shared.left.element_size()
         size = max(1, self._max_factor_bytes // of_client)
         for start in range(0, len(clients), size):
             yield list(clients[start : start + size])

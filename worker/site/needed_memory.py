@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from shared.federation.sharing import KRONECKER_HYPERNETWORK, OUTPUT_BIAS
 from shared.federation.specification import FederationSpecification
 from worker.errors import ConfigError
 
@@ -12,6 +13,10 @@ FREE_SHARE = 0.5
 
 _COPIES_OF_WEIGHTS = 3
 """The weights, a client's change of them, and the file that it is sent as."""
+_COPIES_OF_GENERATED = 6
+"""What is generated from factors, its gradient, and what both are computed from."""
+_COPIES_OF_FIXED = 2
+"""What is drawn here, and the copy that is computed with."""
 _TRIED_WITH = 2
 """Images that a model is tried with before anybody trains."""
 
@@ -29,6 +34,8 @@ def check_needed_memory(specification: FederationSpecification, max_bytes: int) 
     what = "images" if len(training.image_shape) > 1 else "rows"
     for needed, part in (
         (_COPIES_OF_WEIGHTS * specification.parameters.size_bytes, "its weights and their change"),
+        (_COPIES_OF_GENERATED * 4 * _generated(specification), "the weights that it generates"),
+        (_COPIES_OF_FIXED * 4 * _fixed(specification), "the part of its weights that is fixed"),
         (4 * images * math.prod(training.image_shape), f"{images} {what} of {size}"),
     ):
         if needed > max_bytes:
@@ -36,6 +43,25 @@ def check_needed_memory(specification: FederationSpecification, max_bytes: int) 
                 f"federation {specification.name} asks for {_gib(needed)} of memory for {part}, "
                 f"and this site allows {_gib(max_bytes)}: see HYPERFL_MAX_MEMORY_BYTES"
             )
+
+
+def _generated(specification: FederationSpecification) -> int:
+    """Numbers that few shared ones stand for, as factors of Kronecker products."""
+    shared = specification.parameters.by_name
+    factors = [shared[name] for name in KRONECKER_HYPERNETWORK[2:4] if name in shared]
+    if len(factors) < len(KRONECKER_HYPERNETWORK[2:4]):
+        return 0
+    left, right = (tensor.initialisation for tensor in factors)
+    return sum(one.rows * other.rows for one, other in zip(left, right, strict=False))
+
+
+def _fixed(specification: FederationSpecification) -> int:
+    """Numbers of W (P, h), where b (P,) alone is shared and everybody draws W."""
+    shared = specification.parameters.by_name
+    hidden_size = specification.training.hyperparameters.get("hidden_size")
+    if shared.keys() != {OUTPUT_BIAS} or not isinstance(hidden_size, int):
+        return 0
+    return shared[OUTPUT_BIAS].num_elements * hidden_size
 
 
 def _gib(num_bytes: int) -> str:

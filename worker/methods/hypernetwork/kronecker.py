@@ -44,6 +44,11 @@ class KroneckerLayout:
         """Σ d₂."""
         return sum(right for _, right in self.shapes)
 
+    @property
+    def num_elements(self) -> int:
+        """P."""
+        return sum(left * right for left, right in self.shapes)
+
 
 @dataclass(frozen=True, eq=False)
 class KroneckerWeights:
@@ -112,6 +117,11 @@ def closest_factors(size: int) -> tuple[int, int]:
     return smaller, size // smaller
 
 
+def expected_norm_squared(hidden_size: int, feature_scale: float, output_spread: float) -> float:
+    """E‖f‖² at the start, but for what relu cuts of it: 4 % with a spread of 1."""
+    return hidden_size * feature_scale**2 * (1 + output_spread**2)
+
+
 def kronecker_parameters(
     tensors: Sequence[TrainableTensor],
     layout: KroneckerLayout,
@@ -128,19 +138,22 @@ def kronecker_parameters(
     the largest layer far too small, and the bias as two zeros, whose product no gradient ever
     leaves. Here:
 
-    - f starts as feature_scale·(1 + output_spread·z), z ~ N(0, 1): clients start close together.
+    - f starts as feature_scale·relu(1 + output_spread·z), z ~ N(0, 1): clients start close
+      together.
     - R's values have a variance of 1/(feature_scale²·max(h, d₂)), so that a step of L moves θ by
-      about η·g, as if θ itself were trained. L's make θ's variance the target layer's.
-    - r starts as 1/√d₂ and l as √d₂ times the tensor's centre, and so does their product.
+      about η·g in the directions that R spans, as if θ itself were trained; a step of R comes on
+      top. L's make θ's variance the target layer's.
+    - r starts as 1/√d₂ and l as √d₂ times the tensor's centre, so that their product starts as it.
     """
     # A row of A uniform in ±bound gives A v a variance of e·bound²/3.
     trunk = RowRange(rows=hidden_size, bound=output_spread * math.sqrt(3 / embedding_size))
+    norm_squared = expected_norm_squared(hidden_size, feature_scale, output_spread)
     left, right, bias_left, bias_right = [], [], [], []
     for tensor, (num_left, num_right) in zip(tensors, layout.shapes, strict=True):
         spread_right = 1 / (feature_scale * math.sqrt(max(hidden_size, num_right)))
-        # θ has a variance of h·feature_scale²·Var(L)·Var(R); a uniform ±bound one of bound²/3.
+        # θ has a variance of ‖f‖²·Var(L)·Var(R); a uniform ±bound one of bound²/3.
         spread_of_theta = tensor.bound / math.sqrt(3)
-        spread_left = spread_of_theta / (feature_scale * math.sqrt(hidden_size) * spread_right)
+        spread_left = spread_of_theta / (math.sqrt(norm_squared) * spread_right)
         left.append(RowRange(rows=num_left, bound=math.sqrt(3) * spread_left))
         right.append(RowRange(rows=num_right, bound=math.sqrt(3) * spread_right))
         bias_left.append(RowRange(rows=num_left, centre=tensor.centre * math.sqrt(num_right)))

@@ -64,8 +64,7 @@ class KroneckerGroup:
         ]
         self._embeddings = embeddings.clone()
         self._velocities = [torch.zeros_like(one) for one in (*self._shared, self._embeddings)]
-        num_parameters = sum(left * right for left, right in weights.layout.shapes)
-        self._gradients = embeddings.new_empty(count, num_parameters)
+        self._gradients = embeddings.new_empty(count, weights.layout.num_elements)
 
     def generate(self, count: int) -> torch.Tensor:
         """θ (count, P) of the first ``count`` clients' present weights and embeddings."""

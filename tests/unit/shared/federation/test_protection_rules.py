@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from shared.federation.protection_kinds import with_shared_bias
+from shared.federation.sharing import KRONECKER_HYPERNETWORK
 from shared.federation.specification import FederationSpecification
 from tests.support.specifications import tiny_specification
 from tests.support.sum_members import protected_specification
@@ -51,6 +53,15 @@ def test_what_cannot_be_had_together_is_refused(changes: dict[str, Any], message
         changed(**changes)
 
 
+def test_b_alone_is_shared_where_a_method_can() -> None:
+    assert with_shared_bias("hyperfl", {"epochs": 2}) == {
+        "shared_part": "output-bias",
+        "epochs": 2,
+    }
+    for method in ("pfedhn", "hyperfl-plus", "fedavg", "own.methods:mine"):
+        assert with_shared_bias(method, {"epochs": 2}) == {"epochs": 2}
+
+
 def test_a_sum_that_comes_apart_needs_to_be_allowed() -> None:
     whole = tiny_specification(minimum_updates=3, max_examples_weight=10).document
     with pytest.raises(ValidationError, match="can be taken apart into each client's part"):
@@ -59,8 +70,14 @@ def test_a_sum_that_comes_apart_needs_to_be_allowed() -> None:
     assert FederationSpecification.model_validate(whole | allowed).protection is not None
 
 
-def test_a_method_of_ones_own_needs_it_too() -> None:
+@pytest.mark.parametrize("method", ["own.methods:mine", "hyperfl-plus"])
+def test_a_method_whose_sums_are_not_known_needs_it_too(method: str) -> None:
     document = protected_specification().document
-    training = document["training"] | {"method": "own.methods:mine", "hyperparameters": {}}
-    with pytest.raises(ValidationError, match=r"own\.methods:mine's updates .* is not known"):
-        FederationSpecification.model_validate(document | {"training": training})
+    training = document["training"] | {"method": method, "hyperparameters": {}}
+    tensors = [
+        {"name": name, "shape": (1,), "initialisation": [{"rows": 1}]}
+        for name in KRONECKER_HYPERNETWORK
+    ]
+    changes = {"training": training, "parameters": {"seed": 1, "tensors": tensors}}
+    with pytest.raises(ValidationError, match=f"{method}'s updates .* is not known"):
+        FederationSpecification.model_validate(document | changes)

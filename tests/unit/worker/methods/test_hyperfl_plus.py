@@ -174,18 +174,24 @@ def test_a_normalisation_starts_as_the_identity_and_can_be_trained() -> None:
 
 def test_features_can_be_computed_from_one_step() -> None:
     """docs/methods.md says so: an update hides a client's extractor no better than HyperFL's."""
-    method = _method(epochs=1, batch_size=100, weight_decay=0.0)
+    method = _method(epochs=1, batch_size=100)
+    plan = HyperFLPlusPlan()
     weights = _weights(method)
     participant = _participant(method, 0, 13)
     (result,) = method.train([participant], weights, 1, lambda: False)
-    trunk_weight, trunk_bias, left, right, *_ = (weights[name] for name in KRONECKER_HYPERNETWORK)
+    # Weight decay is known.
+    gradients = {
+        name: delta + plan.learning_rate * plan.weight_decay * weights[name]
+        for name, delta in result.deltas.items()
+    }
+    trunk_weight, trunk_bias, left, _, _, bias_right = (
+        weights[name] for name in KRONECKER_HYPERNETWORK
+    )
     features = np.maximum(trunk_weight @ participant.private["embedding"].numpy() + trunk_bias, 0)
-    left_change = result.deltas["hypernetwork.output.left"]
-    right_change = result.deltas["hypernetwork.output.right"]
-    rows, columns = (slice(-one, None) for one in closest_factors(SIZES[-2]))
-    rows, columns = slice(rows.start - 1, -1), slice(columns.start - SIZES[-1], -SIZES[-1])
-    found = (left[rows, 0] @ left_change[rows, 1]) / (right_change[columns, 0] @ right[columns, 1])
-    assert found == pytest.approx(features[1] / features[0], rel=1e-9)
+    found = (gradients["hypernetwork.output.right"].T @ bias_right) / (
+        left.T @ gradients["hypernetwork.output.bias_left"]
+    )
+    np.testing.assert_allclose(found, features, rtol=1e-8)
 
 
 @pytest.mark.parametrize(("size", "factors"), [(102_400, (320, 320)), (12_800, (100, 128))])

@@ -50,3 +50,35 @@ def test_weights_count_with_their_change_and_its_file() -> None:
     check_needed_memory(specification, WEIGHTS_BYTES)
     with pytest.raises(ConfigError, match="for its weights and their change"):
         check_needed_memory(specification, WEIGHTS_BYTES - 1)
+
+
+def shared_as(
+    shapes: dict[str, tuple[int, ...]], **hyperparameters: Any
+) -> FederationSpecification:
+    document = tiny_specification().document
+    tensors = [
+        {"name": name, "shape": shape, "initialisation": [{"rows": shape[0]}]}
+        for name, shape in shapes.items()
+    ]
+    training = document["training"] | {"image_shape": (1,), "hyperparameters": hyperparameters}
+    parameters = {"seed": 1, "tensors": tensors}
+    return FederationSpecification.of_record(
+        document | {"training": training, "parameters": parameters}
+    )
+
+
+def test_what_few_shared_numbers_stand_for_counts_too() -> None:
+    factors = {"hypernetwork.output.left": (3000, 1), "hypernetwork.output.right": (4000, 1)}
+    specification = shared_as(factors)
+    needed = 6 * 4 * 3000 * 4000
+    check_needed_memory(specification, needed)
+    with pytest.raises(ConfigError, match="for the weights that it generates"):
+        check_needed_memory(specification, needed - 1)
+
+
+def test_what_everybody_draws_beside_a_shared_bias_counts_too() -> None:
+    specification = shared_as({"hypernetwork.output.bias": (1000,)}, hidden_size=4096)
+    needed = 2 * 4 * 1000 * 4096
+    check_needed_memory(specification, needed)
+    with pytest.raises(ConfigError, match="for the part of its weights that is fixed"):
+        check_needed_memory(specification, needed - 1)
