@@ -20,10 +20,23 @@ async def check(context: Context, principal: ClientPrincipal, told: StateGenerat
     """
     if told is None or _may_follow(told, principal.client):
         return
-    async with context.database.reading() as session:
-        now = await session.get_one(ClientRow, principal.client.id)
-        if not _may_follow(told, now):  # it may have enrolled anew with this very request
-            await _refuse(session, now, told)
+    async with context.database.reading() as session:  # it may have enrolled anew with this request
+        await check_again(session, principal, told)
+
+
+async def check_again(
+    session: AsyncSession, principal: ClientPrincipal, told: StateGeneration | None
+) -> None:
+    """The same, by what is recorded now and not when the request began.
+
+    Raises:
+        StateRestored: as :func:`check`.
+    """
+    if told is None:
+        return
+    now = await session.get_one(ClientRow, principal.client.id)
+    if not _may_follow(told, now):
+        await _refuse(session, now, told)
 
 
 async def note_poll(

@@ -117,6 +117,8 @@ async def _receive(
         digest = await digest_of(body, expectation.max_bytes)
         async with context.database.reading() as session:
             await require_admitted(session, principal)
+            # A copy's update may have been recorded since this request began, of the same bytes.
+            await state_generations.check_again(session, principal, incoming.state)
         return _repeat(principal, target.round_, recorded, digest), False
     check = UpdateCheck(expectation)
     writer = context.blobs.writer(context.clock())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
+from coordinator.access.identity import ClientPrincipal, identify
+from coordinator.errors import StateRestored
+from coordinator.operations import updates
+from coordinator.operations.updates import IncomingUpdate
+from coordinator.operations.upload_slots import UploadSlots
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.specification import FederationSpecification, document_digest
 from shared.rest.problems import ProblemType
+from shared.rest.state_generation import StateGeneration
 from shared.tensors.codec import MEDIA_TYPE
 from tests.support.coordinator import RunningCoordinator, on_sqlite
 from tests.support.hosted_clients import client_config, stub_parts
@@ -89,6 +95,31 @@ async def test_of_two_that_went_on_from_copies_at_once_one_is_recorded(
     task = (await poll(coordinator, 1, "0a")).json()
     answers = await asyncio.gather(*(put(coordinator, task, 2, mark) for mark in ("0b", "0c")))
     assert sorted(answer.status_code for answer in answers) == [201, 409]
+
+
+async def test_a_copy_is_refused_though_its_request_began_before_the_same_bytes_were_recorded(
+    coordinator: RunningCoordinator,
+) -> None:
+    await coordinator.started(tiny_specification(), "a")
+    task = (await poll(coordinator, 1, "0a")).json()
+    authorization = coordinator.credentials["a"]["Authorization"]
+    began = await identify(coordinator.context, authorization)
+    assert isinstance(began, ClientPrincipal)
+    assert (await put(coordinator, task, 2, "0b")).status_code == 201
+    copied = IncomingUpdate(
+        round_number=task["round_number"],
+        attempt=task["attempt"],
+        media_type=MEDIA_TYPE,
+        content_length=None,
+        body=_streamed(update_bytes(tiny_specification(), task)),
+        state=StateGeneration(generation=2, mark="0c"),
+    )
+    with pytest.raises(StateRestored, match="another worker has gone on from a copy"):
+        await updates.receive(coordinator.context, UploadSlots(), began, copied)
+
+
+async def _streamed(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 @on_sqlite
