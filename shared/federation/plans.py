@@ -123,6 +123,7 @@ PRESETS: dict[str, dict[str, dict[str, HyperparameterValue]]] = {
             # Those of the paper; find_preset says those of the federation.
             "decay_rounds": 200,
             "head_learning_rate": 0.03,
+            "weight_decay": 1e-3,
         },
     },
     "hyperfl-plus": {

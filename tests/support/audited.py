@@ -32,12 +32,14 @@ def small_subject(
     privacy: PrivacyPlan | None = None,
     policy: SitePolicy | None = None,
     method: str = "hyperfl",
+    model: str | None = None,
     **settings: Any,
 ) -> Subject:
     is_bias_alone = protected or privacy is not None
     if is_bias_alone:
         settings = {"shared_part": "output-bias"} | settings
-    plan = plan_of(method, LINEAR, LINEAR_SHAPE, **settings).model_copy(update={"privacy": privacy})
+    plan = plan_of(method, model or LINEAR, LINEAR_SHAPE, **settings)
+    plan = plan.model_copy(update={"privacy": privacy})
     built = build_method(plan, CPU, RESOURCES)
     specification = FederationSpecification(
         name="small",
@@ -49,7 +51,9 @@ def small_subject(
             minimum_updates=clients,
             max_examples_weight=200 if protected else None,
         ),
-        encoding=EncodingPlan(name="dense" if is_bias_alone else "factored"),
+        encoding=EncodingPlan(
+            name="factored" if method == "hyperfl" and not is_bias_alone else "dense"
+        ),
         protection=ProtectionPlan() if protected else None,
     )
     datasets = DatasetCache()
@@ -59,7 +63,7 @@ def small_subject(
         return datasets.client_data(source, LINEAR_SHAPE, 10)
 
     members = [
-        Participant(f"client-{one}", data_of(one), built.initial_private(one), one)
+        Participant(f"client-{one}", data_of(one), built.initial_private(one), one, number=one)
         for one in range(clients)
     ]
     prior, candidates = divide_public(digits(LINEAR_SHAPE).test, members[0].data.train, 0)

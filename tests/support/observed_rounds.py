@@ -40,6 +40,7 @@ class ObservedRound:
     public: Examples
     """Images that the client does not have."""
     private: dict[str, torch.Tensor]
+    private_after: dict[str, torch.Tensor]
 
     def public_pixels(self, count: int) -> torch.Tensor:
         images, _ = self.public.batch(torch.arange(count), CPU)
@@ -70,7 +71,7 @@ def observe(
     weights = weights or parameters.initial_values()
     data = digits(plan.image_shape)
     own = data.train.only(torch.tensor(positions))
-    client = Participant("site", ClientData(own, data.test), method.initial_private(seed), seed)
+    client = Participant("site", ClientData(own, data.test), method.initial_private(seed), seed, 0)
     (result,) = method.train([client], weights, 1, lambda: False)
     written = encoding_for(EncodingPlan.model_validate({"name": encoding}))
     wire = written.encode(result.deltas, {}, weights, parameters).wire
@@ -88,4 +89,5 @@ def observe(
         labels,
         data.test,
         client.private,
+        result.private,
     )

@@ -33,22 +33,14 @@ class Observation:
     allowed_imports: AllowedImports = NOTHING
 
     def learned(self, name: str) -> Array:
-        """The change of a tensor without what weight decay took, float32 of the tensor's shape.
-
-        Decay takes the same share of every value. What is learned is all but orthogonal to the
-        weights, so the share is the change's projection on them.
-        """
+        """The change of a tensor without what weight decay took, float32 of the tensor's shape."""
         base, change = self.weights[name], self.changes[name]
         if isinstance(change, FactoredDelta):
             learned: Array = change.left.T @ change.right
             return learned
         if not self.plan.hyperparameters.get("weight_decay"):
             return change
-        flat = base.reshape(-1).astype(np.float64)
-        share = float(change.reshape(-1) @ flat) / max(float(flat @ flat), 1e-30)
-        # Decay only shrinks.
-        learned = change - np.float32(min(share, 0.0)) * base
-        return learned
+        return without_decayed_share(base, change)
 
     def without_decay(self, steps: int) -> Observation:
         """The same, less what weight decay took in so many steps of the plan's SGD: exactly.
@@ -70,3 +62,16 @@ class Observation:
         }
         plan = self.plan.model_copy(update={"hyperparameters": settings | {"weight_decay": 0.0}})
         return replace(self, plan=plan, changes=changes)
+
+
+def without_decayed_share(base: Array, change: Array) -> Array:
+    """A change of ``base`` without what weight decay took, float32 of the same shape.
+
+    Decay takes the same share of every value. What is learned is all but orthogonal to the weights,
+    so the share is the change's projection on them.
+    """
+    flat = base.reshape(-1).astype(np.float64)
+    share = float(change.reshape(-1) @ flat) / max(float(flat @ flat), 1e-30)
+    # Decay only shrinks.
+    learned: Array = change - np.float32(min(share, 0.0)) * base
+    return learned

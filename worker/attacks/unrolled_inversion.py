@@ -10,7 +10,8 @@ Leakage in Federated Averaging", TMLR 2022). The search starts at the images of 
 (:mod:`worker.attacks.hypernetwork_inversion`), where there is one.
 
 A hypernetwork is simulated as the extractor that it generates, whose steps are as many times larger
-as ‖f‖² says. Left out are what moves f, the noise of private methods, and fedprox's pull.
+as ‖f‖² says. Left out are what moves f, the noise of private methods, and the pulls of fedprox and
+fedpac.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from worker.attacks.gradient_inversion import cosine_distance
 from worker.attacks.image_search import PixelRange, descend, total_variation
 from worker.attacks.measures import psnr_matrix
 from worker.attacks.network import Network, Tensors
+from worker.methods.fedpac import FedPAC
 from worker.methods.hyperfl import HyperFL
 from worker.methods.private_model import PrivateModelMethod
 from worker.methods.registry import METHODS
@@ -44,6 +46,12 @@ _LABEL_SCALE = 20.0
 _SAME_IMAGE = 20.0
 """PSNR in dB above which two images of the start are one."""
 _EPSILON = 1e-6
+
+
+def knows_steps(plan: TrainingPlan) -> bool:
+    """Whether how the plan's method trains what is shared is known here."""
+    method = METHODS.get(plan.method)
+    return method is not None and issubclass(method, (HyperFL, ModelMethod))
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,9 @@ class LocalSteps:
         Raises:
             ValueError: how the method trains is not known here.
         """
-        method = METHODS.get(plan.method)
-        if method is None or not issubclass(method, (HyperFL, ModelMethod)):
+        if not knows_steps(plan):
             raise ValueError(f"how method {plan.method} trains an extractor is not known")
+        method = METHODS[plan.method]
         settings = plan.hyperparameters
         is_private = issubclass(method, PrivateModelMethod)
         return cls(
@@ -93,7 +101,9 @@ class LocalSteps:
             feature_dropout=float(settings["feature_dropout"]),
             clip_norm=float(settings["clip_norm"]) if "clip_norm" in settings else None,
             clips_examples=is_private,
-            trains_head=issubclass(method, ModelMethod) and (method.shares_head or not is_private),
+            trains_head=issubclass(method, ModelMethod)
+            and not issubclass(method, FedPAC)
+            and (method.shares_head or not is_private),
         )
 
     def count(self, num_examples: int) -> int:

@@ -25,7 +25,7 @@ from worker.audit.attacked_round import Case, begin_row
 from worker.audit.effort import Effort
 from worker.audit.image_leakage import Picture
 from worker.audit.replay import Replay, Upload
-from worker.audit.subject import Subject, images_of
+from worker.audit.subject import Subject, hides_examples, images_of
 from worker.errors import WorkerError
 from worker.methods import build_method
 from worker.methods.hypernetwork.weights import OUTPUT_WEIGHT
@@ -83,7 +83,7 @@ def measure_chosen(
     except WorkerError as refused:
         return row | {"refused": str(refused)}, None
     seen = lied.seen(uploads, plan)
-    if plan.privacy is None:
+    if not hides_examples(plan):
         seen = seen.without_decay(steps)
     candidates = _candidates(subject, seen, effort)
     found, picture = _compare(subject, candidates, uploads)

@@ -64,7 +64,8 @@ def demo_subject(
     for index in range(num_clients):
         own = seed * 1_000_003 + index
         data = data_of(partition=partition, num_clients=num_clients, client_index=index)
-        clients.append(Participant(f"client-{index}", data, method.initial_private(own), own))
+        private = method.initial_private(own)
+        clients.append(Participant(f"client-{index}", data, private, own, number=index))
     prior, candidates = divide_public(data_of().test, clients[0].data.train, seed)
     subject = Subject(
         specification=specification,

@@ -17,12 +17,12 @@ from worker.attacks.extractor_change import read_extractor_change
 from worker.attacks.measures import bootstrap
 from worker.attacks.observation import Observation
 from worker.attacks.sum_unmixing import changes_in_sum
-from worker.attacks.unrolled_inversion import LocalSteps
+from worker.attacks.unrolled_inversion import LocalSteps, knows_steps
 from worker.audit.attacked_round import Case, begin_row
 from worker.audit.baselines import Comparison, PublicImages, Verdict, compare, judge
 from worker.audit.effort import Effort
 from worker.audit.replay import Replay, Upload
-from worker.audit.subject import Subject, images_of
+from worker.audit.subject import Subject, hides_examples, images_of
 from worker.errors import WorkerError
 
 Json = dict[str, Any]
@@ -167,7 +167,7 @@ def is_unrolled(plan: TrainingPlan, num_examples: int, effort: Effort) -> bool:
 
     A round of one step has nothing to unroll, as with differential privacy for examples.
     """
-    if plan.privacy is not None:
+    if hides_examples(plan) or not knows_steps(plan):
         return False
     steps = LocalSteps.of(plan).count(num_examples)
     return steps > 1 and steps * num_examples <= effort.unrolled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from worker.audit.subject import Subject, images_of
 from worker.data.client_data import Examples
 from worker.errors import WorkerError
 from worker.methods import build_method
-from worker.methods.interface import Participant, SiteResources
+from worker.methods.interface import SiteResources
 
 Json = dict[str, Any]
 Float64 = npt.NDArray[np.float64]
@@ -91,8 +92,11 @@ class InferenceAudit:
             for member in range(cohort):
                 seed = 1_000_003 * (shadow + 1) + member
                 examples = self._mixture(generator, count)
-                client = Participant(
-                    f"shadow {member}", subject.client.data, method.initial_private(seed), seed
+                client = replace(
+                    subject.client,
+                    name=f"shadow {member}",
+                    private=method.initial_private(seed),
+                    seed=seed,
                 )
                 uploads.append(replay.upload(client, plan, examples))
             change = read_extractor_change(replay.seen(uploads, plan))
@@ -139,14 +143,16 @@ class InferenceAudit:
         shadows: list[tuple[ExtractorChange, Float64]],
         own: Examples,
     ) -> Json:
-        movement = ClassMovement(
-            self._network, test, images_of(self._judging), self._judging.labels
-        )
-        inferred = infer_histogram(
-            movement.statistics(change),
-            [movement.statistics(shadow) for shadow, _ in shadows],
-            [histogram for _, histogram in shadows],
-        )
+        inferred = change.class_shares
+        if inferred is None:
+            movement = ClassMovement(
+                self._network, test, images_of(self._judging), self._judging.labels
+            )
+            inferred = infer_histogram(
+                movement.statistics(change),
+                [movement.statistics(shadow) for shadow, _ in shadows],
+                [histogram for _, histogram in shadows],
+            )
         truth = self._histogram(own)
         uniform = np.full(len(truth), 1 / len(truth))
         public = self._histogram(self._subject.prior)

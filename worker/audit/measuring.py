@@ -22,7 +22,7 @@ from worker.audit.inference import InferenceAudit
 from worker.audit.pictures import draw_grid
 from worker.audit.replay import Replay
 from worker.audit.rounds_leakage import measure_rounds
-from worker.audit.subject import Subject, with_epsilon
+from worker.audit.subject import Subject, hides_examples, with_epsilon
 from worker.files import write_atomically
 from worker.methods.hyperfl import HyperFL
 from worker.methods.registry import METHODS
@@ -133,7 +133,7 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
                     partial(_chosen, subject, effort, case, cohort, folder, name),
                 )
             )
-    # With noise there is one column, which does not come apart.
+    # Noise that hides examples leaves one column, which does not come apart.
     if subject.privacy is None and is_hyperfl:
         members = min(max(effort.cohorts), 1 + len(subject.others))
         found.append(
@@ -159,9 +159,9 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
 
 
 def _cases(subject: Subject, effort: Effort) -> list[Case]:
-    """Rounds to attack, and the one that is configured; with noise each is a single step."""
+    """Rounds to attack, and the one that is configured; where noise hides examples, of one step."""
     tried = [Case(*one) for one in effort.cases]
-    if subject.privacy is not None:
+    if hides_examples(subject.specification.training):
         tried = [case for case in tried if case.epochs == 1]
     return [*tried, Case(None, None)]
 

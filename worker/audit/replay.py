@@ -40,17 +40,14 @@ class Upload:
         result: of the round, without noise.
         examples: that were trained on.
         client: the client's name.
+        num_examples: that it says.
     """
 
     changes: dict[str, Delta]
     result: TrainingResult
     examples: Examples
     client: str
-
-    @property
-    def num_examples(self) -> int:
-        """That it stands for."""
-        return self.result.num_examples
+    num_examples: int
 
 
 class Replay:
@@ -94,12 +91,14 @@ class Replay:
         method = build_method(plan, _CPU, self._resources)
         member = replace(client, data=replace(client.data, train=examples))
         (result,) = method.train([member], subject.weights, subject.round_number, lambda: False)
-        deltas = result.deltas
+        deltas, said = result.deltas, result.num_examples
         if self._release is not None and self._specification.protection is None:
+            said = self._release.said_examples(result)
             deltas = self._release.alone(self._key(client.name, examples), result, subject.weights)
         encoding = encoding_for(self._specification.encoding)
         wire = encoding.encode(deltas, {}, subject.weights, parameters).wire
-        return Upload(dict(encoding.decode(wire, parameters)), result, examples, client.name)
+        changes = dict(encoding.decode(wire, parameters))
+        return Upload(changes, result, examples, client.name, said)
 
     def uploads_of_cohort(
         self, plan: TrainingPlan, count: int, cohort: int, draw: int

@@ -75,12 +75,19 @@ def _theorems(document: Json) -> str:
                 "kind": "how a federation without protection works",
             }
         )
+    if document["subject"]["method"] == "fedpac":
+        rows.append(
+            {
+                "statement": "all clients read an update's head, class means and class shares",
+                "kind": "how the method works",
+            }
+        )
     if (privacy := document["privacy"]) is not None:
         honest = ", if as many clients are honest as the noise is made for"
         rows.append(
             {
                 "statement": f"in {privacy['rounds']} rounds the changes that are sent are "
-                f"({privacy['epsilon']:g}, {privacy['delta']:g})-private for each example"
+                f"({privacy['epsilon']:g}, {privacy['delta']:g})-private for each {privacy['unit']}"
                 + (honest if document["is_protected"] else ""),
                 "kind": "theorem (Dwork et al., 2006), accounted by privacy loss distributions",
             }

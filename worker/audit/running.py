@@ -112,7 +112,9 @@ def _protection(subject: Subject) -> str:
     summed, privacy = subject.specification.protection, subject.privacy
     parts: list[str] = [] if summed is None else [summed.kind]
     if privacy is not None:
-        parts.append(f"dp, ε {privacy.epsilon:g} in {privacy.rounds} rounds")
+        parts.append(
+            f"dp, ε {privacy.epsilon:g} for each {privacy.unit} in {privacy.rounds} rounds"
+        )
     return " + ".join(parts) or "none"
 
 

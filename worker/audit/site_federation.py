@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -110,6 +111,8 @@ def _subject(
         data = ClientData(_some_of(prior, len(client.data.train), index), client.data.test)
         private = method.initial_private(index)
         others.append(Participant(f"stand-in-{index}", data, private, index))
+    # Which place it has matters to no attack.
+    client, *others = (replace(one, number=place) for place, one in enumerate([client, *others]))
     return Subject(
         specification=specification,
         weights=weights,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from shared.arrays import NamedArrays, digest_arrays, digest_bytes
+from shared.federation.plans import TrainingPlan
 from shared.federation.privacy_plan import PrivacyPlan
 from shared.federation.specification import FederationSpecification, document_digest
 from shared.privacy_accountant import least_noise_multiplier
@@ -84,7 +85,7 @@ class Subject:
 
 def check_audited(specification: FederationSpecification) -> None:
     """Raises AuditError if updates of the federation are ones that no attack here takes."""
-    training, privacy = specification.training, specification.training.privacy
+    training = specification.training
     method = METHODS.get(training.method)
     if method is None or not specification.parameters.tensors:
         raise AuditError(
@@ -101,32 +102,17 @@ def check_audited(specification: FederationSpecification) -> None:
             f"method {training.method} trains on a frozen backbone, for which there are no "
             "attacks here"
         )
-    if training.method == "pfedhn":
-        raise AuditError(
-            "updates of method pfedhn are changes of a generated extractor and head together, and "
-            "the attacks here read them from a model or an extractor"
-        )
     if training.method == "hyperfl-plus":
         raise AuditError(
             "updates of method hyperfl-plus are changes of the factors of Kronecker products, and "
             "the attacks here do not read a client's extractor from those; it can be computed all "
             "the same"
         )
-    if training.method == "fedpac":
-        raise AuditError(
-            "updates of method fedpac have the client's head, class means and class counts as they "
-            "are: no attack is needed for those, and the ones here do not read such updates"
-        )
-    if training.method == "fedbn":
-        raise AuditError(
-            "updates of method fedbn are without batch normalisation, and the attacks here need "
-            "every parameter of the extractor"
-        )
-    if privacy is not None and privacy.unit == "client":
-        raise AuditError(
-            "there is no audit of noise that hides whole clients; what its ε says holds "
-            "against every attack"
-        )
+
+
+def hides_examples(plan: TrainingPlan) -> bool:
+    """Whether a round of the plan is one step on clipped gradients of single examples."""
+    return plan.privacy is not None and plan.privacy.unit == "example"
 
 
 def with_epsilon(subject: Subject, epsilon: float) -> Subject:

@@ -47,6 +47,9 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
 
     Private tensors: ``embedding`` (e,), and ``buffers.<name>`` for each buffer of the feature
     extractor that training changes.
+
+    Attributes:
+        layout: where the parameters of extractor and head lie in θ.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
         head = head_tensors(
             plan.num_classes, extractor.feature_width, extractor.private_hidden_width
         )
-        self._layout = ParameterLayout(
+        self.layout = ParameterLayout(
             [*(replace(one, name=EXTRACTOR_PREFIX + one.name) for one in body), *head]
         )
         self._initial_buffers = {
@@ -79,7 +82,7 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
     def parameters(self, seed: int) -> ParameterSpecification:
         """The hypernetwork's four tensors."""
         return hypernetwork_parameters(
-            self._layout.tensors,
+            self.layout.tensors,
             embedding_size=self._plan.embedding_size,
             hidden_size=self._plan.hidden_size,
             feature_scale=self._plan.feature_scale,
@@ -145,7 +148,7 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
                 variable = embedding.detach().requires_grad_()
                 theta = shared.generate(variable, self._plan.feature_scale)
                 with client.training_mode():
-                    loss = client.loss(self._layout.split(theta), batch)
+                    loss = client.loss(self.layout.split(theta), batch)
                 (gradient,) = torch.autograd.grad(loss, variable)
                 gradient *= clip_factor(torch.linalg.vector_norm(gradient), self._plan.clip_norm)
                 sgd_step(embedding, gradient, velocity, settings)
@@ -157,7 +160,7 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
     def personal_model(self, participant: Participant, weights: NamedArrays) -> PersonalModel:
         """See :class:`worker.methods.interface.BuildsPersonalModel`."""
         self.check(participant)
-        model = self._layout.split(self._generated(participant, self.read(weights)).cpu())
+        model = self.layout.split(self._generated(participant, self.read(weights)).cpu())
         extractor = {
             name.removeprefix(EXTRACTOR_PREFIX): one
             for name, one in model.items()
@@ -181,7 +184,7 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
         round_number: int,
         stop_if_asked: Callable[[], None],
     ) -> ModelClient:
-        model = self._layout.split(theta)
+        model = self.layout.split(theta)
         return ModelClient(
             participant, model, round_number, self._extractor, self._device, stop_if_asked
         )
@@ -200,7 +203,7 @@ class PFedHN(BaseMethod[HypernetworkWeights]):
         client.metrics |= {"accuracy_before": accuracy, "loss_before": loss}
         started = time.perf_counter()
         train_model(client, self._plan)
-        trained = [client.parameters[one.name].reshape(-1) for one in self._layout.tensors]
+        trained = [client.parameters[one.name].reshape(-1) for one in self.layout.tensors]
         pull = pull_towards(shared, embedding, torch.cat(trained) - theta, self._plan)
         client.metrics["seconds_training"] = time.perf_counter() - started
         accuracy, loss = client.evaluate(client.parameters)

@@ -31,12 +31,14 @@ class Rows:
     Attributes:
         places: m places in the table, in order.
         variances: V (m,) under the extractor that they had been given, as ``means``.
+        frequencies: of each class among a client's examples (m, C).
         means: h (m, C·d).
         heads: weight (m, C, d) and bias (m, C) of their heads after training, by name.
     """
 
     places: list[int]
     variances: Float64
+    frequencies: Float64
     means: Float64
     heads: dict[str, Float64]
 
@@ -90,11 +92,12 @@ class RowLayout:
         values = table.detach().cpu().double().numpy()
         places = np.flatnonzero(values[:, 0] >= SMALLEST_SHARE)
         read = values[places] / values[places, :1]
-        _, variances, _, means, _, weights, biases = self._split(read)
+        _, variances, frequencies, means, _, weights, biases = self._split(read)
         shape = (len(places), self.num_classes, self.width)
         return Rows(
             places=[int(place) for place in places],
             variances=np.maximum(variances[:, 0], 0.0),
+            frequencies=frequencies,
             means=means,
             heads={_WEIGHT: weights.reshape(shape), _BIAS: biases},
         )

@@ -17,7 +17,7 @@ from worker.attacks.extractor_change import read_extractor_change
 from worker.attacks.measures import psnr_matrix
 
 
-@pytest.mark.parametrize("method", ["hyperfl", "fedavg"])
+@pytest.mark.parametrize("method", ["hyperfl", "fedavg", "fedpac", "pfedhn"])
 @pytest.mark.parametrize("encoding", ["factored", "dense"])
 def test_what_a_linear_layer_was_given_is_read_off_the_update(method: str, encoding: str) -> None:
     plan = plan_of(method, LINEAR, LINEAR_SHAPE, epochs=1)

@@ -19,8 +19,8 @@ from worker.audit import command
         (("--demo", "--quick", "--thorough"), "give --quick or --thorough, not both"),
         (("--demo", "--protection", "masks"), "--protection must be one of none, secure-sum"),
         (
-            ("--demo", "--protection", "dp", "--privacy", "unit=client"),
-            "there is no audit of noise that hides whole clients",
+            ("--demo", "--method", "hyperfl-plus"),
+            "updates of method hyperfl-plus are changes of the factors",
         ),
         ((), "give the worker's TOML file with --config"),
         (("--config", "absent.toml"), "absent.toml cannot be read"),

@@ -79,6 +79,36 @@ def test_with_noise_budgets_are_compared_and_the_theorem_is_said(
     assert "| ε |" in text
 
 
+def test_fedpac_tells_the_classes_and_no_attack_is_needed(tmp_path: Path) -> None:
+    document, _ = audited(small_subject(method="fedpac"), tmp_path / "audit")
+    assert document["images"][0]["says"] == "recovered"
+    assert [round(row["label_distance"], 6) for row in document["inference"]] == [0.0, 0.0]
+    assert (
+        "head, class means and class shares | how the method works |"
+        in (tmp_path / "audit" / "report.md").read_text()
+    )
+
+
+@pytest.mark.parametrize("method", ["pfedhn", "fedbn"])
+def test_what_a_method_generates_or_keeps_back_hides_no_image(tmp_path: Path, method: str) -> None:
+    model = {"fedbn": "tests.support.extractors:normalised_on_digits"}.get(method)
+    document, _ = audited(small_subject(method=method, model=model), tmp_path / "audit")
+    assert document["images"][0]["says"] == "recovered"
+    assert all(row["auc"] > 0.4 for row in document["inference"])
+
+
+@pytest.mark.parametrize("protected", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_noise_for_whole_clients_covers_rounds_of_several_steps(
+    tmp_path: Path, *, protected: bool
+) -> None:
+    noise = PrivacyPlan(rounds=3, noise_multiplier=2.0, epsilon=8.0, unit="client")
+    document, _ = audited(small_subject(privacy=noise, protected=protected), tmp_path / "audit")
+    assert max(row["steps"] for row in document["images"]) > 1
+    assert {row["says"] for row in document["images"] if row["epsilon"] == 8.0} == {"gains nothing"}
+    text = (tmp_path / "audit" / "report.md").read_text()
+    assert "(8, 1e-05)-private for each client" in text
+
+
 def test_an_audit_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "audit"
     first, _ = audited(small_subject(), folder)
