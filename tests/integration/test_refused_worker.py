@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import select
 
 from coordinator.store.tables import ClientRow
-from shared.rest.schema import ClientState
 from tests.support.coordinator import RunningCoordinator
 from tests.support.hosted_clients import client_config, stub_parts
 from tests.support.specifications import tiny_specification
@@ -68,10 +67,11 @@ async def test_a_refused_client_neither_ends_its_worker_nor_holds_up_the_rounds(
     metrics = coordinator.context.metrics
     refused, recorded = metrics.updates_refused, metrics.updates_recorded
 
-    async def both_are_enrolled() -> bool:
-        enrolled = select(ClientRow.id).where(ClientRow.state == ClientState.ENROLLED)
+    async def both_have_asked_for_work() -> bool:
+        """Then a round takes both: a client that has only enrolled is not waited for."""
+        asked = select(ClientRow.id).where(ClientRow.last_seen_at >= ClientRow.enrolled_at)
         async with coordinator.context.database.reading() as session:
-            return len((await session.scalars(enrolled)).all()) == 2
+            return len((await session.scalars(asked)).all()) == 2
 
     async def both_are_answered(number: int) -> bool:
         return refused._value.get() == recorded._value.get() == number
@@ -83,7 +83,7 @@ async def test_a_refused_client_neither_ends_its_worker_nor_holds_up_the_rounds(
         return bool(shown["phase"] == "committed")
 
     async with asyncio.timeout(_TIMEOUT_SECONDS):
-        await until(both_are_enrolled, working)
+        await until(both_have_asked_for_work, working)
         assert (await coordinator.act("tiny", "start")).status_code == 200
         for number in (1, 2):
             await coordinator.driver.step()
