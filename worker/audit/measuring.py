@@ -133,7 +133,7 @@ def plan_measurements(subject: Subject, effort: Effort, folder: Path) -> list[Me
                     partial(_chosen, subject, effort, case, cohort, folder, name),
                 )
             )
-    # Noise that hides examples leaves one column, which does not come apart.
+    # Noise for examples leaves one column, which does not come apart; for clients it is not tried.
     if subject.privacy is None and is_hyperfl:
         members = min(max(effort.cohorts), 1 + len(subject.others))
         found.append(

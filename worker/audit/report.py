@@ -193,8 +193,8 @@ _ROUNDS_NOTES = (
     "attack is told who was in which sum, as a coordinator is."
 )
 _NOT_TRIED = (
-    "unrolled steps where updates are summed, where a round has many images times steps, and in a "
-    "quick audit",
+    "unrolled steps of sums, of many images times steps, and in a quick audit; unmixing of sums "
+    "that have noise for whole clients",
     "weights chosen in other ways, such as traps that leave the accuracy as it is, or that are set "
     "anew in each of many rounds",
     "learned attacks, such as decoders or diffusion models trained on images like these",

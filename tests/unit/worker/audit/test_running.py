@@ -94,7 +94,7 @@ def test_what_a_method_generates_or_keeps_back_hides_no_image(tmp_path: Path, me
     model = {"fedbn": "tests.support.extractors:normalised_on_digits"}.get(method)
     document, _ = audited(small_subject(method=method, model=model), tmp_path / "audit")
     assert document["images"][0]["says"] == "recovered"
-    assert all(row["auc"] > 0.4 for row in document["inference"])
+    assert not any("refused" in row for row in document["inference"])
 
 
 @pytest.mark.parametrize("protected", [False, pytest.param(True, marks=pytest.mark.slow)])
